@@ -1,0 +1,1 @@
+"""facekit: transfer learning on faces, the package behind the course."""

@@ -1,0 +1,192 @@
+"""Labelled inputs: FaceSet (photos) and FeatureSet (embeddings), in memory and on disk.
+
+On disk a set is a folder with `inputs.npy` (memory-mapped when read), `labels.csv` (one row per input, in order)
+and `manifest.json` (size, sha256 of both files, licence, source, every rejected file with its reason). The
+manifest is written last: a folder without one is not a set but the remains of an interrupted run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from facekit.errors import DataError
+from facekit.files import atomic_path, sha256_of_file, write_json
+from facekit.tasks import Task, encode_all
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSet:
+    """Inputs (N, …) with a table of N label rows; the base of FaceSet and FeatureSet.
+
+    inputs: array, possibly memory-mapped; treat as read-only. labels: one row per input, index 0 … N-1, missing
+    labels allowed (NaN or None), column `split` with `train`, `validation` or `test`. manifest: where it comes from.
+    """
+
+    inputs: np.ndarray
+    labels: pd.DataFrame
+    manifest: dict = field(default_factory=dict)
+    kind: ClassVar[str] = "labelled set"
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise DataError(f"{len(self.inputs)} inputs but {len(self.labels)} label rows; they must match.")
+        if "split" not in self.labels:
+            raise DataError(f"the labels have no column 'split'; add one with {', '.join(SPLITS)}.")
+        unknown = set(self.labels["split"].unique()) - set(SPLITS)
+        if unknown:
+            raise DataError(f"unknown split {sorted(map(str, unknown))}; use {', '.join(SPLITS)}.")
+        object.__setattr__(self, "labels", self.labels.reset_index(drop=True))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def select(self, rows: np.ndarray | Sequence[int]) -> Self:
+        """The rows given by indices or by a boolean mask, as a new set (inputs are copied)."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        return replace(self, inputs=self.inputs[rows], labels=self.labels.iloc[rows])
+
+    def split(self, name: Split) -> Self:
+        """The rows of one split; raises DataError if there is none."""
+        mask = (self.labels["split"] == name).to_numpy()
+        if not mask.any():
+            raise DataError(f"this {self.kind} has no rows in split {name!r}.")
+        return self.select(mask)
+
+    def targets(self, tasks: Sequence[Task]) -> dict[str, torch.Tensor]:
+        """Targets (N,) of every task, by task name (see `Task.encode`)."""
+        return encode_all(tasks, self.labels)
+
+    def content_hash(self) -> str:
+        """Hex SHA-256 over dtype, shape and values of the inputs (not of the labels)."""
+        digest = hashlib.sha256(f"{self.inputs.dtype} {self.inputs.shape}".encode())
+        for start in range(0, len(self), 1024):
+            digest.update(np.ascontiguousarray(self.inputs[start : start + 1024]).data)
+        return digest.hexdigest()
+
+    def save(self, folder: Path | str) -> Path:
+        """Writes the set to `folder` (created), the manifest last; returns the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        with atomic_path(folder / "inputs.npy") as path, open(path, "wb") as file:
+            np.save(file, self.inputs)
+        finish_set(folder, self.kind, self.labels, self.manifest)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str, verify: bool = False) -> Self:
+        """Reads a stored set, memory-mapped; `verify` also recomputes both checksums.
+
+        Raises DataError if the folder is no complete set, of another kind, or does not match its manifest.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest.get("kind") != cls.kind:
+            raise DataError(f"{folder} holds a {manifest.get('kind')!r}, not a {cls.kind!r}.")
+        for name, expected in manifest["files"].items():
+            path = folder / name
+            if not path.exists() or path.stat().st_size != expected["bytes"]:
+                raise DataError(f"{path} is missing or not the size its manifest says; make the set again.")
+            if verify and sha256_of_file(path) != expected["sha256"]:
+                raise DataError(f"{path} does not have the sha256 its manifest says; make the set again.")
+        inputs = np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
+        labels = pd.read_csv(folder / "labels.csv", dtype={"file": str, "identity": str})
+        return cls(inputs, labels, manifest)
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a stored set; raises DataError with the remedy when it is missing or unreadable."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} is not a complete set (no manifest.json); run `python -m facekit pack` again."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise DataError(f"{path} is damaged; delete the folder and make the set again.") from None
+    if manifest.get("format") != FORMAT:
+        raise DataError(
+            f"{path} has format {manifest.get('format')!r}, this facekit reads {FORMAT}; make the set again."
+        )
+    return manifest
+
+
+def finish_set(folder: Path, kind: str, labels: pd.DataFrame, about: dict) -> dict:
+    """Writes `labels.csv` and then the manifest beside an `inputs.npy` that is already whole.
+
+    about: what the caller adds to the manifest (source, licence, rejected …). Returns the manifest.
+    """
+    with atomic_path(folder / "labels.csv") as path:
+        labels.to_csv(path, index=False)
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of_file(folder / name)}
+        for name in ("inputs.npy", "labels.csv")
+    }
+    manifest = {**about, "format": FORMAT, "kind": kind, "rows": len(labels), "files": files}
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSet(LabelledSet):
+    """Photos of faces: `images` uint8 (N, 3, H, W), RGB, with their labels."""
+
+    kind: ClassVar[str] = "face set"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.inputs.dtype != np.uint8 or self.inputs.ndim != 4 or self.inputs.shape[1] != 3:
+            raise DataError(
+                f"images must be uint8 (N, 3, H, W), got {self.inputs.dtype} {self.inputs.shape}."
+            )
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 (N, 3, H, W)."""
+        return self.inputs
+
+    def resized(self, size: int) -> FaceSet:
+        """The same photos at `size` × `size` pixels (antialiased bilinear); itself when they already are."""
+        if self.images.shape[2:] == (size, size):
+            return self
+        pixels = np.empty((len(self), 3, size, size), np.uint8)
+        for start in range(0, len(self), 256):
+            part = torch.from_numpy(np.ascontiguousarray(self.images[start : start + 256]))
+            part = F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
+            pixels[start : start + 256] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
+        return replace(self, inputs=pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet(LabelledSet):
+    """Embeddings of faces: `features` floating point (N, D), with their labels."""
+
+    kind: ClassVar[str] = "feature set"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.inputs.dtype.kind != "f" or self.inputs.ndim != 2:
+            raise DataError(
+                f"features must be floating point (N, D), got {self.inputs.dtype} {self.inputs.shape}."
+            )
+
+    @property
+    def features(self) -> np.ndarray:
+        """float (N, D)."""
+        return self.inputs

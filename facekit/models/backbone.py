@@ -1,0 +1,71 @@
+"""The contract of every pretrained network in facekit: uint8 photos in, embeddings out, stages with names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from facekit.errors import ConfigError
+
+
+class Backbone(nn.Module):
+    """Base of FaceNet and facenet-mini.
+
+    `forward` takes uint8 (N, 3, H, W) RGB of any height and width that the network accepts (it resizes nothing) and
+    returns float32 embeddings (N, embedding_dim) of length 1. Scaling to the network's input range happens inside,
+    so it cannot be forgotten or done twice. `stages` names the parts in order from the input to the output.
+    """
+
+    name: str
+    image_size: int
+    embedding_dim: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: frozenset[str] = frozenset()
+
+    @property
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Stage name to its modules, ordered from the input to the output; every parameter is in exactly one."""
+        raise NotImplementedError
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the stages that do not change in training."""
+        return self._frozen
+
+    def freeze(self, names: Sequence[str] | None = None) -> None:
+        """Freezes exactly these stages (None: all) and unfreezes the others.
+
+        Frozen means that nothing in the stage changes: its weights get no gradient, its BatchNorm statistics do not
+        move and its dropout is off, also after `train()`. Raises ConfigError for an unknown stage.
+        """
+        chosen = frozenset(self.stages if names is None else names)
+        unknown = chosen - set(self.stages)
+        if unknown:
+            raise ConfigError(
+                f"{self.name} has no stage {sorted(unknown)}; its stages are {list(self.stages)}."
+            )
+        self._frozen = chosen
+        for name, modules in self.stages.items():
+            for module in modules:
+                module.requires_grad_(name not in chosen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As `nn.Module.train`, but frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for name in self._frozen:
+            for module in self.stages[name]:
+                module.train(False)
+        return self
+
+    def check_images(self, images: torch.Tensor) -> None:
+        """Raises ConfigError unless images are uint8 (N, 3, H, W)."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ConfigError(
+                f"{self.name} takes uint8 images (N, 3, H, W) and scales them itself, got {images.dtype} "
+                f"{tuple(images.shape)}; pass the pixels as they are, 0 to 255."
+            )

@@ -1,0 +1,89 @@
+"""Profile, folders, device and seeds: the only module that reads facekit's environment variables.
+
+| variable | meaning | default |
+|---|---|---|
+| `FACEKIT_PROFILE` | `laptop` (offline, CPU, small) or `full` (real photos, FaceNet, GPU if any) | `laptop` |
+| `FACEKIT_DATA` | folder with photos and weights, searched before anything is downloaded | none |
+| `FACEKIT_CACHE` | where packed sets, downloads and cached embeddings are kept | the user's cache folder |
+| `FACEKIT_DEVICE` | `cpu`, `cuda`, `cuda:1` … | the GPU in profile `full` if there is one, else `cpu` |
+| `FACEKIT_PROGRESS` | `0` hides progress bars, `1` always shows them | shown on a terminal |
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pooch
+import torch
+from tqdm.auto import tqdm
+
+from facekit.errors import ConfigError
+
+Profile = Literal["laptop", "full"]
+PROFILES: tuple[Profile, ...] = ("laptop", "full")
+
+
+def profile() -> Profile:
+    """The profile named by `FACEKIT_PROFILE`; raises ConfigError for an unknown name."""
+    name = os.environ.get("FACEKIT_PROFILE", "laptop")
+    if name not in PROFILES:
+        raise ConfigError(f"FACEKIT_PROFILE is {name!r}; set it to one of {', '.join(PROFILES)}.")
+    return name  # type: ignore[return-value]
+
+
+def data_dir() -> Path | None:
+    """The folder named by `FACEKIT_DATA`, or None when it is not set; raises ConfigError if it is no folder."""
+    value = os.environ.get("FACEKIT_DATA")
+    if not value:
+        return None
+    folder = Path(value).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"FACEKIT_DATA names {value!r}, which is not a folder; correct it or unset it.")
+    return folder
+
+
+def cache_dir() -> Path:
+    """Folder for packed sets, downloads and embeddings (not created here)."""
+    value = os.environ.get("FACEKIT_CACHE")
+    return Path(value).expanduser() if value else Path(pooch.os_cache("facekit"))
+
+
+def device() -> torch.device:
+    """The device to compute on: `FACEKIT_DEVICE`, else the GPU in profile full, else the CPU.
+
+    The laptop profile stays on the CPU unless told otherwise, so that its outputs are the same everywhere.
+    """
+    name = os.environ.get("FACEKIT_DEVICE")
+    if not name:
+        return torch.device("cuda" if profile() == "full" and torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"FACEKIT_DEVICE is {name!r}; use cpu, cuda or cuda:N.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"FACEKIT_DEVICE is {name!r}, but torch finds no GPU; set it to cpu or unset it.")
+    return chosen
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def progress(iterable=None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
+    """A tqdm bar on stderr, silent where nobody watches (pipes, CI, notebooks under test).
+
+    `FACEKIT_PROGRESS` of 0 or 1 overrides. Bars never enter a notebook's checked output.
+    """
+    wish = os.environ.get("FACEKIT_PROGRESS")
+    shown = sys.stderr.isatty() if wish is None else wish != "0"
+    return tqdm(
+        iterable, total=total, desc=desc, unit=unit, disable=not shown, leave=False, dynamic_ncols=True
+    )

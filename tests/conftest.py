@@ -1,0 +1,26 @@
+"""Fixtures shared by the package tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with real photos and weights; skips where there is none."""
+    value = os.environ.get("FACEKIT_DATA")
+    if not value or not Path(value).is_dir():
+        pytest.skip("needs real photos and weights: set FACEKIT_DATA to a folder that has them")
+    return Path(value)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Every test gets an empty cache folder, so that none depends on what an earlier one left."""
+    monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
