@@ -84,6 +84,4 @@ def progress(iterable=None, *, total: int | None = None, desc: str = "", unit: s
     """
     wish = os.environ.get("FACEKIT_PROGRESS")
     shown = sys.stderr.isatty() if wish is None else wish != "0"
-    return tqdm(
-        iterable, total=total, desc=desc, unit=unit, disable=not shown, leave=False, dynamic_ncols=True
-    )
+    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=not shown, leave=False, dynamic_ncols=True)

@@ -39,17 +39,11 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.kind not in ("multiclass", "regression"):
-            raise ConfigError(
-                f"task {self.name!r}: unknown kind {self.kind!r}; use multiclass or regression."
-            )
+            raise ConfigError(f"task {self.name!r}: unknown kind {self.kind!r}; use multiclass or regression.")
         if self.kind == "multiclass" and len(set(self.classes)) != max(len(self.classes), 2):
-            raise ConfigError(
-                f"task {self.name!r}: needs at least two different classes, got {self.classes}."
-            )
+            raise ConfigError(f"task {self.name!r}: needs at least two different classes, got {self.classes}.")
         if self.midpoints and len(self.midpoints) != len(self.classes):
-            raise ConfigError(
-                f"task {self.name!r}: {len(self.midpoints)} midpoints for {len(self.classes)} classes."
-            )
+            raise ConfigError(f"task {self.name!r}: {len(self.midpoints)} midpoints for {len(self.classes)} classes.")
 
     @property
     def n_outputs(self) -> int:
@@ -113,9 +107,7 @@ def encode_all(tasks: Sequence[Task], labels: pd.DataFrame) -> dict[str, torch.T
     """Targets of every task, by name; raises DataError if a label column is missing."""
     for task in tasks:
         if task.name not in labels:
-            raise DataError(
-                f"no label column {task.name!r}; the table has {', '.join(map(str, labels.columns))}."
-            )
+            raise DataError(f"no label column {task.name!r}; the table has {', '.join(map(str, labels.columns))}.")
     return {task.name: task.encode(labels[task.name]) for task in tasks}
 
 
@@ -126,6 +118,4 @@ def age_band(years: pd.Series) -> pd.Series:
 
 
 # Rendered portraits have a skin tone (Monk scale, 10 steps), never a race; the error is counted in steps.
-SKIN_TONE = Task(
-    "skin_tone", "multiclass", tuple(str(step) for step in range(1, 11)), midpoints=tuple(range(1, 11))
-)
+SKIN_TONE = Task("skin_tone", "multiclass", tuple(str(step) for step in range(1, 11)), midpoints=tuple(range(1, 11)))

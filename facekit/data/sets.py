@@ -152,9 +152,7 @@ class FaceSet(LabelledSet):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inputs.dtype != np.uint8 or self.inputs.ndim != 4 or self.inputs.shape[1] != 3:
-            raise DataError(
-                f"images must be uint8 (N, 3, H, W), got {self.inputs.dtype} {self.inputs.shape}."
-            )
+            raise DataError(f"images must be uint8 (N, 3, H, W), got {self.inputs.dtype} {self.inputs.shape}.")
 
     @property
     def images(self) -> np.ndarray:
@@ -182,9 +180,7 @@ class FeatureSet(LabelledSet):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inputs.dtype.kind != "f" or self.inputs.ndim != 2:
-            raise DataError(
-                f"features must be floating point (N, D), got {self.inputs.dtype} {self.inputs.shape}."
-            )
+            raise DataError(f"features must be floating point (N, D), got {self.inputs.dtype} {self.inputs.shape}.")
 
     @property
     def features(self) -> np.ndarray:

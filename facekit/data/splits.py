@@ -11,9 +11,7 @@ from facekit.data.sets import SPLITS
 from facekit.errors import ConfigError
 
 
-def split_by_content(
-    keys: Iterable[str], fractions: tuple[float, float, float], salt: str = "facekit"
-) -> np.ndarray:
+def split_by_content(keys: Iterable[str], fractions: tuple[float, float, float], salt: str = "facekit") -> np.ndarray:
     """Assigns `train`, `validation` or `test` to each key (content hash, or identity), array of str (N,).
 
     fractions: the three shares, summing to 1. The side depends on the key and the salt alone: not on the order,

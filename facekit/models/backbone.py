@@ -45,9 +45,7 @@ class Backbone(nn.Module):
         chosen = frozenset(self.stages if names is None else names)
         unknown = chosen - set(self.stages)
         if unknown:
-            raise ConfigError(
-                f"{self.name} has no stage {sorted(unknown)}; its stages are {list(self.stages)}."
-            )
+            raise ConfigError(f"{self.name} has no stage {sorted(unknown)}; its stages are {list(self.stages)}.")
         self._frozen = chosen
         for name, modules in self.stages.items():
             for module in modules:
