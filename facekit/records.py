@@ -1,0 +1,104 @@
+"""Recorded results: figures measured once on real photos, kept as JSON with everything needed to judge them.
+
+A record holds its rows (one per measurement, never an average alone), what was measured, the command that measured
+it, the data, the seeds, the machine, the versions, the git commit and the seconds it took. Records are written by
+`record` alone and never edited by hand; lessons read them with `recorded`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from facekit.errors import DataError
+from facekit.files import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "datasets" / "reference"
+VERSIONS_OF = ("torch", "torchvision", "facenet-pytorch", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recorded result. rows: one measurement a row. about: the rest of the JSON file."""
+
+    name: str
+    rows: pd.DataFrame
+    about: dict
+
+    def caption(self) -> str:
+        """One line that says what the figures are and where they come from."""
+        about = self.about
+        return f"Recorded, not computed here: {about['what']} ({about['data']}; {about['hardware']}; {about['date']})."
+
+
+def hardware() -> str:
+    """The processor, the number of cores in use and the GPU, in one line."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{name}, {cores} cores, {gpu}"
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that facekit runs from, with `+changes` if code differs from it; None without git."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "facekit"], cwd=ROOT).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+def record(
+    name: str, rows: pd.DataFrame, *, what: str, data: str, command: str, seconds: float, folder: Path | None = None
+) -> Path:
+    """Writes `datasets/reference/NAME.json` (or into `folder`) and returns its path.
+
+    rows: one measurement a row, with the columns `seed` and `n` where they apply. Floats keep six digits.
+    """
+    content = {
+        "what": what,
+        "data": data,
+        "command": command,
+        "seeds": sorted({int(seed) for seed in rows["seed"]}) if "seed" in rows else [],
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in VERSIONS_OF}},
+        "git_commit": git_commit(),
+        "seconds": round(seconds, 1),
+        "rows": json.loads(rows.to_json(orient="records", double_precision=6)),
+    }
+    path = (folder or REFERENCE) / f"{name}.json"
+    write_json(path, content)
+    return path
+
+
+def recorded(name: str, folder: Path | None = None) -> Record:
+    """The recorded result `name`; raises DataError with the command that makes it when there is none."""
+    path = (folder or REFERENCE) / f"{name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = pd.DataFrame(content.pop("rows"))
+    except FileNotFoundError:
+        raise DataError(
+            f"no recorded result {name!r} ({path.name}); `python -m facekit record --help` lists what can be made."
+        ) from None
+    except (json.JSONDecodeError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error}); restore it with git or record it again.") from None
+    return Record(name, rows, content)

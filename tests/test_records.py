@@ -1,0 +1,45 @@
+"""Recorded results: round trip, provenance, clear errors."""
+
+import pandas as pd
+import pytest
+
+from facekit.errors import DataError
+from facekit.records import REFERENCE, record, recorded
+
+ROWS = pd.DataFrame({"task": ["race", "race"], "seed": [1, 0], "n": [50, 50], "accuracy": [0.25, 1 / 3]})
+
+
+def write(folder):
+    return record(
+        "toy", ROWS, what="a toy", data="2 rows", command="python -m facekit record toy", seconds=1.24, folder=folder
+    )
+
+
+def test_round_trip_keeps_rows_and_says_where_they_come_from(tmp_path):
+    write(tmp_path)
+    result = recorded("toy", tmp_path)
+    pd.testing.assert_frame_equal(result.rows, ROWS, atol=1e-6, rtol=0)
+    assert result.about["seeds"] == [0, 1]
+    assert {"hardware", "versions", "git_commit", "date", "command", "seconds"} <= set(result.about)
+    assert result.caption().startswith("Recorded, not computed here: a toy")
+
+
+def test_missing_record_names_the_command(tmp_path):
+    with pytest.raises(DataError, match="facekit record"):
+        recorded("nothing", tmp_path)
+
+
+def test_damaged_record_is_a_clear_error(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(DataError, match="damaged"):
+        recorded("toy", tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*.json")), ids=lambda path: path.stem)
+def test_every_shipped_record_is_complete(path):
+    result = recorded(path.stem)
+    assert len(result.rows) > 0
+    assert result.about["command"].startswith("python -m facekit ")
+    assert result.about["git_commit"], "a record must name the commit that made it"
+    assert not {"file", "path", "row", "sha256"} & set(result.rows.columns), "no row about a single face"
