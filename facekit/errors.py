@@ -19,3 +19,7 @@ class WeightsError(FacekitError):
 
 class TrainingError(FacekitError):
     """Training cannot go on: a loss that is not finite, a checkpoint of another run, nothing to train."""
+
+
+class LessonError(FacekitError):
+    """A lesson's source, notebook, exercise or quiz breaks the rules of the course."""

@@ -1,0 +1,7 @@
+"""Lets `python -m facekit` run the command line."""
+
+import sys
+
+from facekit.cli import main
+
+sys.exit(main())

@@ -1,0 +1,64 @@
+"""`python -m facekit COMMAND …`: every command is a typed function of the package, its options are its parameters.
+
+Only the module of the command that was asked for is imported, so that `doctor` still speaks when torch does not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+# Command (and subcommand) to the function behind it, as module:function.
+COMMANDS: dict[str, str | dict[str, str]] = {
+    "doctor": "facekit.doctor:doctor",
+    "lab": "facekit.doctor:lab",
+    "pack": "facekit.data.pack:pack_command",
+    "train": "facekit.training.command:train",
+    "distill": "facekit.transfer.distill:distill",
+    "bench": {
+        "embedding": "facekit.models.embedding:bench_embedding",
+        "packing": "facekit.data.pack:bench_packing",
+        "training": "facekit.training.loop:bench_training",
+        "portraits": "facekit.data.portraits:bench_portraits",
+    },
+    "record": {},
+    "lessons": {},
+    "portraits": {},
+    "features": {},
+}
+
+
+def load(path: str) -> Callable:
+    """The function named `module:function`."""
+    module, _, function = path.partition(":")
+    return getattr(import_module(module), function)
+
+
+def components(arguments: Sequence[str]) -> dict:
+    """The commands to offer for these arguments: the one that was named, or all of them (for help and typing errors)."""
+    named = [name for name in COMMANDS if arguments and arguments[0] == name] or list(COMMANDS)
+    return {
+        name: load(entry)
+        if isinstance(entry := COMMANDS[name], str)
+        else {sub: load(path) for sub, path in entry.items()}
+        for name in named
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
+    from jsonargparse import auto_cli
+
+    from facekit.errors import FacekitError
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = auto_cli(components(arguments), args=arguments, prog="python -m facekit", as_positional=True)
+    except FacekitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; whatever can be resumed goes on when the same command is given again.", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,158 @@
+"""What a lesson calls first: `course = start("03")` gives the data, the backbone and the sizes of the profile.
+
+This is the one place where the two profiles differ. In profile `laptop` faces are rendered portraits, the backbone
+is facenet-mini and features are drawn from the model of FaceNet's features; in profile `full` faces are FairFace
+photos, the backbone is FaceNet and features are its embeddings of those photos. A lesson never asks which it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from facekit import settings
+from facekit.data.pack import pack
+from facekit.data.portraits import render_portraits
+from facekit.data.sets import SPLITS, FaceSet, FeatureSet
+from facekit.data.simulated import FeatureModel
+from facekit.errors import ConfigError, DataError
+from facekit.models.backbone import Backbone
+from facekit.models.embedding import embed
+from facekit.models.facenet import FaceNet
+from facekit.models.mini import FaceNetMini
+from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a lesson computes in one profile.
+
+    faces: photos in train, validation and test. features: the same for embeddings. labels: sizes of the learning
+    curve, rising. seeds: repeats. epochs: passes over the training photos when a network is fine-tuned.
+    """
+
+    faces: tuple[int, int, int]
+    features: tuple[int, int, int]
+    labels: tuple[int, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+
+
+_LAPTOP = Budget((600, 150, 400), (6000, 500, 2000), (20, 100, 500, 2000, 6000), (0, 1, 2), 6)
+_FULL = Budget((1000, 300, 1000), (19000, 1000, 1000), (50, 200, 1000, 5000, 19000), (0, 1, 2), 4)
+# With a GPU the photos of the full profile are no longer the bottleneck.
+_FULL_GPU = replace(_FULL, faces=(19000, 1000, 1000), epochs=12)
+
+
+@dataclass(frozen=True)
+class Course:
+    """The profile's data and networks for one lesson; made by `start`."""
+
+    lesson: str
+    profile: settings.Profile
+    device: torch.device
+    budget: Budget
+    seed: int = 0
+
+    @property
+    def banner(self) -> str:
+        """One line: lesson, profile, what stands for photos, network and features."""
+        what = (
+            "rendered portraits, facenet-mini, simulated FaceNet features"
+            if self.profile == "laptop"
+            else "FairFace photos, FaceNet, its embeddings"
+        )
+        return f"Lesson {self.lesson} · profile {self.profile} · {what} · computing on {self.device.type}"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that the faces have labels for; the first one is where the lessons begin."""
+        return (SKIN_TONE, GENDER, AGE_BAND) if self.profile == "laptop" else (RACE, GENDER, AGE_BAND)
+
+    @property
+    def feature_tasks(self) -> tuple[Task, ...]:
+        """The tasks that the features have labels for: race, gender, age band in both profiles."""
+        return RACE, GENDER, AGE_BAND
+
+    def faces(self, style: str = "photo") -> FaceSet:
+        """Faces with labels and fixed splits, at the backbone's image size (sizes: `budget.faces`)."""
+        if self.profile == "laptop":
+            return _portraits(self.budget.faces, self.seed, style)
+        return _limited(fairface(), self.budget.faces, self.seed)
+
+    def features(self) -> FeatureSet:
+        """FaceNet features with race, gender and age band, and fixed splits (sizes: `budget.features`)."""
+        if self.profile == "laptop":
+            drawn = FeatureModel.load().draw(sum(self.budget.features), seed=self.seed)
+            drawn.labels["split"] = np.repeat(SPLITS, self.budget.features)
+            return drawn
+        return _limited(embed(self.backbone(), fairface(), flip=True), self.budget.features, self.seed)
+
+    def backbone(self) -> Backbone:
+        """The pretrained network, a fresh copy each time."""
+        return FaceNetMini.from_pretrained() if self.profile == "laptop" else FaceNet.from_pretrained()
+
+    def scratch(self, seed: int = 0) -> Backbone:
+        """The same network as `backbone` with random weights: what there is without transfer."""
+        settings.seed_everything(seed)
+        return FaceNetMini() if self.profile == "laptop" else FaceNet()
+
+
+def start(lesson: str) -> Course:
+    """Sets seeds and determinism, prints the banner and returns the Course of lesson `NN`."""
+    name = settings.profile()
+    device = settings.device()
+    budget = _LAPTOP if name == "laptop" else _FULL_GPU if device.type == "cuda" else _FULL
+    course = Course(lesson, name, device, budget)
+    settings.seed_everything(course.seed)
+    torch.use_deterministic_algorithms(name == "laptop", warn_only=True)
+    print(course.banner)
+    return course
+
+
+def _limited(data, sizes: tuple[int, int, int], seed: int):
+    """At most `sizes` rows of each split, drawn once and kept in their order."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for split, size in zip(SPLITS, sizes, strict=True):
+        where = np.flatnonzero((data.labels["split"] == split).to_numpy())
+        rows.append(np.sort(rng.permutation(where)[:size]))
+    return data.select(np.concatenate(rows))
+
+
+@cache
+def _portraits(sizes: tuple[int, int, int], seed: int, style: str) -> FaceSet:
+    """Portraits with at most `sizes` rows a split; rendered generously, since identities fix the split."""
+    size = FaceNetMini.image_size
+    needed = max(int(np.ceil(count / share * 1.15)) for count, share in zip(sizes, (0.7, 0.15, 0.15), strict=True))
+    return _limited(render_portraits(needed, seed=seed, size=size, style=style), sizes, seed)
+
+
+@cache
+def fairface() -> FaceSet:
+    """FairFace at 160 px: the packed set in the cache, else packed now from `FACEKIT_DATA`.
+
+    Raises DataError that says what to get, from where, under which licence and where to put it.
+    """
+    packed = settings.cache_dir() / "fairface-160"
+    if (packed / "manifest.json").exists():
+        return FaceSet.load(packed)
+    folder = settings.data_dir()
+    source = folder / "fairface" if folder else Path("fairface")
+    if folder is None or not source.is_dir():
+        raise DataError(
+            "profile full needs FairFace photos. Get fairface-img-margin025-trainval.zip and both label files from "
+            "github.com/joojs/fairface (CC BY 4.0), put them in a folder `fairface`, and set FACEKIT_DATA to the "
+            "folder that contains it. datasets/FAIRFACE.md says it step by step."
+        )
+    return pack(source, packed, size=160)
+
+
+def check_lesson_number(lesson: str) -> None:
+    """Raises ConfigError unless `lesson` is two digits."""
+    if not (len(lesson) == 2 and lesson.isdigit()):
+        raise ConfigError(f"lesson {lesson!r}: use the number as in the file name, such as '03'.")

@@ -1,0 +1,431 @@
+"""Who is portrayed and how: every random choice of a portrait, made before a pixel is drawn.
+
+A `Person` is what the pictures of one identity share (bone structure, skin tone, gender presentation, hair colour).
+A `Sitting` is one picture of that person (age, pose, expression, hair style, glasses, light, camera). Each is drawn
+from its own random stream, named by the seed and its number, so that it does not depend on how many others exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import radians
+from statistics import NormalDist
+
+import numpy as np
+
+from facekit.data.portraits.canvas import Pixels, rgb
+from facekit.errors import ConfigError
+from facekit.tasks import AGE_BAND, AGE_BANDS, GENDER, SKIN_TONE
+
+# Monk Skin Tone scale, steps 1 … 10: Ellis Monk, "The Monk Skin Tone Scale", 2023, doi 10.31235/osf.io/pdf4c;
+# values as published by Google at https://skintone.google (CC BY 4.0).
+MONK_HEX = "f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420".split()
+MONK: tuple[Pixels, ...] = tuple(rgb(*(value / 255 for value in bytes.fromhex(code))) for code in MONK_HEX)
+
+EXPRESSIONS = ("neutral", "smile", "surprise", "frown")
+YOUNGEST, OLDEST = 3.0, 85.0
+# Lower edge of each band of AGE_BANDS within the ages that are drawn, and the end of the last.
+AGE_EDGES = np.array([YOUNGEST, YOUNGEST, 10, 20, 30, 40, 50, 60, 70, OLDEST])
+
+# What can be asked for, with the shares it has when nothing is asked (None: ages are uniform in years).
+Share = Mapping[str, float]
+DEFAULT_SHARES: dict[str, Share] = {
+    "gender": dict.fromkeys(GENDER.classes, 0.5),
+    "skin_tone": dict.fromkeys(SKIN_TONE.classes, 0.1),
+    "age": dict(zip(AGE_BANDS, np.diff(AGE_EDGES).tolist(), strict=True)),
+    "expression": {"neutral": 0.4, "smile": 0.35, "surprise": 0.12, "frown": 0.13},
+}
+# Glasses are likelier in old age unless their share is asked for.
+CHOICES: dict[str, tuple[str, ...]] = {
+    **{name: tuple(shares) for name, shares in DEFAULT_SHARES.items()},
+    "glasses": ("no", "yes"),
+}
+_NORMAL = NormalDist()
+
+
+class Draws:
+    """Random numbers by name of their distribution. Each call uses exactly one number of the stream.
+
+    So what is asked for one attribute never changes what is drawn for another.
+    """
+
+    def __init__(self, *stream: int):
+        self.rng = np.random.Generator(np.random.PCG64(stream))
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self.rng.random()
+
+    def normal(self, mean: float, sd: float) -> float:
+        """Normal, cut at 2.5 standard deviations so that no face falls apart."""
+        return mean + sd * min(max(_NORMAL.inv_cdf(max(self.rng.random(), 1e-9)), -2.5), 2.5)
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def pick(self, shares: Mapping) -> object:
+        """A key of `shares`, with probability in proportion to its value."""
+        left = self.rng.random() * sum(shares.values())
+        for key, share in shares.items():
+            left -= share
+            if left < 0:
+                return key
+        return next(key for key in reversed(shares) if shares[key] > 0)
+
+    def noise(self, rows: int, columns: int) -> Pixels:
+        """Uniform in -1 … 1, float32 (rows, columns)."""
+        return self.rng.random((rows, columns), np.float32) * 2 - 1
+
+
+def read_shares(attributes: Mapping[str, str | Sequence[str] | Share] | None) -> dict[str, Share]:
+    """What is asked for, as shares by attribute; raises ConfigError for unknown attributes, values or shares.
+
+    A value may be one label, several equally likely labels, or a mapping from labels to shares.
+    """
+    shares: dict[str, Share] = {}
+    for name, wish in (attributes or {}).items():
+        if name not in CHOICES:
+            raise ConfigError(f"portraits have no attribute {name!r} to choose; choose among {', '.join(CHOICES)}.")
+        if isinstance(wish, str):
+            wish = {wish: 1.0}
+        elif not isinstance(wish, Mapping):
+            wish = dict.fromkeys(wish, 1.0)
+        possible = [label for label in CHOICES[name] if (name, label) != (AGE_BAND.name, AGE_BANDS[0])]
+        unknown = [label for label in wish if label not in possible]
+        if unknown or not wish:
+            raise ConfigError(f"attribute {name!r} cannot be {unknown or wish!r}; use {', '.join(possible)}.")
+        values = list(wish.values())
+        if not all(isinstance(value, (int, float)) and 0 <= value < float("inf") for value in values) or not sum(
+            values
+        ):
+            raise ConfigError(f"attribute {name!r}: shares {dict(wish)} must be numbers >= 0, one of them above 0.")
+        # In the order of the classes, so that equal wishes written in another order give equal portraits.
+        shares[name] = {label: float(wish[label]) for label in possible if label in wish}
+    return shares
+
+
+# Natural hair colours, and how often each occurs with light and with dark skin; dyed hair comes on top.
+HAIR_COLOURS = {
+    "black": (rgb(0.07, 0.06, 0.06), 0.20, 0.72),
+    "dark brown": (rgb(0.19, 0.12, 0.08), 0.26, 0.20),
+    "brown": (rgb(0.34, 0.22, 0.13), 0.24, 0.05),
+    "auburn": (rgb(0.43, 0.19, 0.10), 0.08, 0.02),
+    "dark blond": (rgb(0.55, 0.42, 0.25), 0.12, 0.01),
+    "blond": (rgb(0.78, 0.64, 0.40), 0.10, 0.00),
+}
+IRIS_COLOURS = {
+    "dark": (rgb(0.16, 0.09, 0.05), 0.30, 0.80),
+    "brown": (rgb(0.33, 0.19, 0.09), 0.30, 0.18),
+    "green": (rgb(0.33, 0.38, 0.22), 0.15, 0.01),
+    "blue": (rgb(0.32, 0.45, 0.58), 0.25, 0.01),
+}
+GREY = rgb(0.74, 0.74, 0.74)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What all pictures of one identity share. Lengths in face units for an adult; see `geometry`."""
+
+    gender: str
+    skin_tone: str
+    age_quantile: float
+    skin: Pixels
+    hair: Pixels
+    iris: Pixels
+    greying: float  # age at which half of the hair is grey
+    balding: float  # 0 never … 1 early
+    curl: float  # 0 straight … 1 tight curls
+    beard: float  # growth, 0 none … 1 dense
+    long_hair: float  # -1 always short … 1 always long
+    weathered: float  # years by which the skin looks older than it is
+    freckles: float
+    width: float
+    length: float
+    jaw: float  # narrowing towards the chin
+    squareness: float
+    chin: float
+    eye_distance: float
+    eye_width: float
+    eye_opening: float
+    eye_tilt: float
+    eye_depth: float
+    brow_height: float
+    brow_thickness: float
+    brow_arch: float
+    nose_length: float
+    nose_width: float
+    nose_height: float
+    mouth_width: float
+    lips: float
+    ears: float
+    cheeks: float
+    neck: float
+
+
+def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
+    """The person with this number. Men and women differ on average, and overlap in every single trait."""
+    d = Draws(seed, 0, number)
+    gender = str(d.pick(shares.get("gender", DEFAULT_SHARES["gender"])))
+    tone = str(d.pick(shares.get("skin_tone", DEFAULT_SHARES["skin_tone"])))
+    age_quantile = d.uniform(0, 1)
+    # How typical this face is of its gender: drawn, not fixed, which is what makes the two groups overlap.
+    male = d.normal(0.62 if gender == "Male" else -0.62, 0.6)
+    darkness = (int(tone) - 1) / 9
+
+    def natural(colours: dict) -> Pixels:
+        shares_here = {k: light + (dark - light) * darkness for k, (_, light, dark) in colours.items()}
+        return colours[d.pick(shares_here)][0] * np.float32(d.uniform(0.85, 1.2))
+
+    hair, dye, dyed = natural(HAIR_COLOURS), rgb(d.uniform(0.3, 0.8), d.uniform(0.1, 0.5), d.uniform(0.1, 0.6)), 0.05
+    hair = dye if d.chance(dyed) else hair
+    return Person(
+        gender=gender,
+        skin_tone=tone,
+        age_quantile=age_quantile,
+        skin=_skin_colour(d, int(tone)),
+        hair=hair,
+        iris=natural(IRIS_COLOURS),
+        greying=d.normal(55, 12),
+        balding=d.uniform(0, 1) if gender == "Male" else d.uniform(0, 0.15),
+        curl=max(0.0, d.normal(-0.1 + 0.7 * darkness, 0.45)),
+        beard=max(0.0, d.normal(0.45 if gender == "Male" else -1.0, 0.35)),
+        long_hair=d.normal(-0.75 * male, 0.6),
+        weathered=d.normal(0, 7),
+        freckles=max(0.0, d.normal(-0.3, 0.5)) * (1 - darkness),
+        width=d.normal(0.455 + 0.008 * male, 0.018),
+        length=d.normal(0.635 + 0.010 * male, 0.022),
+        jaw=d.normal(0.27 - 0.05 * male, 0.05),
+        squareness=d.normal(0.42 + 0.10 * male, 0.14),
+        chin=d.normal(0.035 + 0.010 * male, 0.012),
+        eye_distance=d.normal(0.196, 0.010),
+        eye_width=d.normal(0.098 - 0.003 * male, 0.006),
+        eye_opening=d.normal(0.047 - 0.003 * male, 0.006),
+        eye_tilt=d.normal(-0.04, 0.06),
+        eye_depth=d.normal(0.035 + 0.008 * male, 0.012),
+        brow_height=d.normal(0.122 - 0.008 * male, 0.010),
+        brow_thickness=d.normal(0.019 + 0.005 * male, 0.004),
+        brow_arch=d.normal(0.030 - 0.008 * male, 0.010),
+        nose_length=d.normal(0.285 + 0.008 * male, 0.018),
+        nose_width=d.normal(0.078 + 0.006 * male + 0.014 * darkness, 0.010),
+        nose_height=d.normal(0.080 + 0.006 * male - 0.015 * darkness, 0.012),
+        mouth_width=d.normal(0.162 + 0.004 * male, 0.013),
+        lips=d.normal(0.036 - 0.003 * male + 0.010 * darkness, 0.006),
+        ears=d.normal(0.13, 0.012),
+        cheeks=d.normal(0.03, 0.010),
+        neck=d.normal(0.62 + 0.05 * male, 0.03),
+    )
+
+
+def _skin_colour(d: Draws, tone: int) -> Pixels:
+    """The published colour of the step, moved at most half a step towards a neighbour, with a warmer or cooler cast."""
+    towards = d.uniform(-0.5, 0.5)
+    neighbour = MONK[min(max(tone - 1 + (1 if towards > 0 else -1), 0), 9)]
+    colour = MONK[tone - 1] + abs(np.float32(towards)) * (neighbour - MONK[tone - 1])
+    return colour * rgb(1 + d.uniform(-0.02, 0.03), 1.0, 1 + d.uniform(-0.06, 0.03))
+
+
+@dataclass(frozen=True, slots=True)
+class Hairstyle:
+    """Hair of one picture. Lengths in face units."""
+
+    present: bool
+    volume: float  # how far it stands off the skull
+    reach: float  # y at which the hair beside the face ends
+    hairline: float  # y at which it begins on the forehead
+    parting: float  # shift of the opening to one side
+    fringe: float  # raggedness of its edge
+    bun: bool
+    colour: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """A lamp (direction towards it: right, down, out of the picture), fill light, and the camera's settings."""
+
+    direction: tuple[float, float, float]
+    ambient: float
+    exposure: float
+    warmth: float
+    contrast: float
+    blur: float
+    noise: float
+    vignette: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spectacles:
+    width: float
+    height: float
+    squareness: float
+    rim: float
+    colour: Pixels
+    opacity: float
+    tint: float
+    drop: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """One picture: what changes from picture to picture of the same person. Angles in radians."""
+
+    age: float
+    expression: str
+    smile: float  # corners of the mouth, -1 down … 1 up
+    mouth_open: float
+    brow_lift: float
+    brow_frown: float
+    eyes_open: float
+    gaze: tuple[float, float]
+    yaw: float
+    pitch: float
+    roll: float
+    zoom: float
+    shift: tuple[float, float]
+    hairstyle: Hairstyle
+    beard_style: str
+    beard: float
+    lipstick: Pixels
+    makeup: float
+    spectacles: Spectacles | None
+    light: Light
+    clothes: Pixels
+    neckline: float
+    backdrop: tuple[Pixels, Pixels]
+    backdrop_kind: str
+    textures: Draws  # the rest of the stream, for textures
+
+
+def draw_age(quantile: float, shares: Share) -> float:
+    """The age in years below which the share `quantile` of ages lies; uniform within each band."""
+    weights = np.array([shares.get(band, 0.0) for band in AGE_BANDS])
+    edges = np.concatenate([[0], np.cumsum(weights / weights.sum())])
+    band = min(int(np.searchsorted(edges, quantile, side="right")) - 1, len(AGE_BANDS) - 1)
+    while weights[band] == 0:
+        band -= 1
+    within = min((quantile - edges[band]) / (edges[band + 1] - edges[band]), 1 - 1e-9)
+    return float(AGE_EDGES[band] + within * (AGE_EDGES[band + 1] - AGE_EDGES[band]))
+
+
+def draw_sitting(seed: int, number: int, person: Person, shares: Mapping[str, Share]) -> Sitting:
+    """Picture `number` of the set: age within about five years of the person's, everything else anew."""
+    d = Draws(seed, 1, number)
+    # Reflected at 0 and 1, so that the ages keep their distribution at both ends.
+    quantile = person.age_quantile + d.uniform(-0.06, 0.06)
+    quantile = min(abs(quantile), 2 - abs(quantile))
+    age = draw_age(quantile, shares.get("age", DEFAULT_SHARES["age"]))
+    expression = str(d.pick(shares.get("expression", DEFAULT_SHARES["expression"])))
+    glasses_share = shares.get("glasses") or _glasses_by_age(age)
+    glasses = d.pick(glasses_share) == "yes"
+    woman, adult = person.gender == "Female", age > 16
+    face = _draw_expression(d, expression)
+    hairstyle = _draw_hairstyle(d, person, age)
+    spectacles = _draw_spectacles(d)
+    makeup = d.uniform(0.2, 1) * (d.chance(0.55) if woman else d.chance(0.04)) * adult
+    beard_style = str(d.pick({"none": 0.40, "stubble": 0.22, "full": 0.22, "moustache": 0.07, "goatee": 0.09}))
+    return Sitting(
+        age=age,
+        expression=expression,
+        **face,
+        gaze=(d.normal(0, 0.010), d.normal(0, 0.004)),
+        yaw=radians(d.normal(0, 9)),
+        pitch=radians(d.normal(0, 4)),
+        roll=radians(d.normal(0, 5)),
+        zoom=d.normal(0.98, 0.05),
+        shift=(d.normal(0, 0.035), d.normal(0.05, 0.03)),
+        hairstyle=hairstyle,
+        beard_style=beard_style if person.beard > 0 and age > 17 else "none",
+        beard=person.beard * min(max((age - 16) / 10, 0), 1),
+        lipstick=rgb(d.uniform(0.55, 0.8), d.uniform(0.12, 0.3), d.uniform(0.2, 0.38)),
+        makeup=makeup,
+        spectacles=spectacles if glasses else None,
+        light=_draw_light(d, person),
+        clothes=rgb(d.uniform(0.05, 0.9), d.uniform(0.05, 0.9), d.uniform(0.05, 0.9)),
+        neckline=d.uniform(0.0, 1.0),
+        backdrop=(
+            rgb(d.uniform(0.1, 0.9), d.uniform(0.1, 0.9), d.uniform(0.1, 0.9)),
+            rgb(d.uniform(0.1, 0.9), d.uniform(0.1, 0.9), d.uniform(0.1, 0.9)),
+        ),
+        backdrop_kind=str(d.pick({"plain": 0.3, "gradient": 0.3, "blurred": 0.4})),
+        textures=d,
+    )
+
+
+def _glasses_by_age(age: float) -> Share:
+    share = 0.18 + 0.27 * min(max((age - 35) / 35, 0), 1)
+    return {"no": 1 - share, "yes": share}
+
+
+def _draw_expression(d: Draws, expression: str) -> dict[str, float]:
+    """How far mouth, brows and lids move. Weak smiles and weak frowns look much like a neutral face."""
+    smile, opened, lift, frown, lids = {
+        "neutral": (0.05, 0.0, 0.0, 0.0, 1.0),
+        "smile": (0.75, 0.35, 0.1, -0.1, 0.88),
+        "surprise": (0.05, 0.75, 0.9, -0.1, 1.25),
+        "frown": (-0.55, 0.0, -0.25, 0.7, 0.88),
+    }[expression]
+    strength = d.uniform(0.35, 1.15)
+    return {
+        "smile": smile * strength + d.normal(0.05, 0.16),
+        "mouth_open": max(0.0, opened * strength + d.normal(-0.04, 0.12)),
+        "brow_lift": lift * strength + d.normal(0, 0.15),
+        "brow_frown": frown * strength + d.normal(0, 0.12),
+        "eyes_open": 1 + (lids - 1) * strength + d.normal(0, 0.08),
+    }
+
+
+def _draw_hairstyle(d: Draws, person: Person, age: float) -> Hairstyle:
+    """Length follows the person's habit, not their gender; baldness and grey come with age, early or late."""
+    length = person.long_hair + d.normal(-0.1, 0.35)
+    bald = person.balding * min(max((age - 22) / 45, 0), 1) * 1.5
+    grey = min(max((age - person.greying) / 24 + 0.5, 0), 1)
+    grey *= 0.95 * d.chance(0.75 if person.gender == "Male" else 0.55)
+    if length < 0.15:
+        reach = d.uniform(-0.10, 0.10)
+    elif length < 0.6:
+        reach = d.uniform(0.25, 0.60)
+    else:
+        reach = d.uniform(0.75, 1.3)
+    fringe_chance = 0.3
+    hairline = d.uniform(-0.27, -0.19) if d.chance(fringe_chance) else d.normal(-0.40, 0.03)
+    return Hairstyle(
+        present=not (bald > 0.85 or d.chance(0.03)),
+        volume=max(0.03, d.normal(0.085, 0.03) + 0.13 * min(person.curl, 1.2) * d.uniform(0.2, 1)) * (1 - 0.5 * bald),
+        reach=reach,
+        hairline=hairline - 0.30 * max(bald, 0),
+        parting=d.normal(0, 0.07),
+        fringe=d.uniform(0.2, 1),
+        bun=d.chance(0.22) and length > 0.3,
+        colour=person.hair + np.float32(grey) * (GREY * np.float32(d.uniform(0.8, 1.15)) - person.hair),
+    )
+
+
+def _draw_spectacles(d: Draws) -> Spectacles:
+    """Frames from heavy and dark to rimless, which a coarse look at the pixels misses."""
+    rim = d.uniform(0.006, 0.020)
+    shade = d.uniform(0.03, 0.6)
+    return Spectacles(
+        width=d.normal(0.145, 0.010),
+        height=d.normal(0.105, 0.012),
+        squareness=d.uniform(0, 0.9),
+        rim=rim,
+        colour=rgb(shade * d.uniform(0.8, 1.3), shade * d.uniform(0.7, 1.1), shade * d.uniform(0.6, 1.1)),
+        opacity=d.uniform(0.45, 0.95),
+        tint=d.uniform(0, 0.25) ** 2 * 2,
+        drop=d.uniform(0.0, 0.03),
+    )
+
+
+def _draw_light(d: Draws, person: Person) -> Light:
+    """Lighting and exposure vary enough to hide neighbouring skin tones; cameras brighten dark faces in part."""
+    brightness = float(person.skin.mean())
+    automatic = (0.58 / (brightness * 0.85 + 0.09)) ** 0.28
+    return Light(
+        direction=(d.normal(0, 0.45), d.normal(-0.45, 0.22), 1.0),
+        ambient=d.uniform(0.42, 0.66),
+        exposure=automatic * d.normal(1.0, 0.09),
+        warmth=d.normal(0, 0.05),
+        contrast=d.normal(1.0, 0.06),
+        blur=d.uniform(0.05, 0.25),
+        noise=d.uniform(0.005, 0.035),
+        vignette=d.uniform(0, 0.25),
+    )

@@ -1,0 +1,472 @@
+"""One source a lesson, two notebooks: the learner's, with TODO cells, and the one with solutions.
+
+A source is a script in jupytext's percent format, `lessons/source/NN_slug.py`. From it come
+`lessons/NN_slug.ipynb` and `lessons/solutions/NN_slug.ipynb`, executed, and free of everything that changes
+from run to run: times, widget state, random cell ids, folders of this machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import facekit
+from facekit.errors import ConfigError, LessonError
+from facekit.files import atomic_path
+from facekit.settings import PROFILES, Profile
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+TAGS = {
+    "solution": "the cell's solution is replaced by a TODO in the learner's notebook",
+    "solution-only": "the cell is left out of the learner's notebook",
+    "raises-exception": "the cell is meant to raise",
+    "nbval-ignore-output": "the output is not compared; needs a reason",
+}
+CELL_TIMEOUT = 600  # seconds; a lesson in profile full may train for minutes in one cell
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+TABLE_BEGIN, TABLE_END = "<!-- lessons: begin -->", "<!-- lessons: end -->"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Where the three files of a lesson are; `root` is the folder `lessons`."""
+
+    root: Path
+    stem: str
+
+    @property
+    def number(self) -> str:
+        """'03' of 03_feature_extraction."""
+        return self.stem[:2]
+
+    @property
+    def source(self) -> Path:
+        """The script that the author edits."""
+        return self.root / "source" / f"{self.stem}.py"
+
+    @property
+    def learner(self) -> Path:
+        """The notebook that the learner opens."""
+        return self.root / f"{self.stem}.ipynb"
+
+    @property
+    def solutions(self) -> Path:
+        """The same notebook with solutions."""
+        return self.root / "solutions" / f"{self.stem}.ipynb"
+
+
+def lessons_root() -> Path:
+    """The folder `lessons` beside the package; raises LessonError where facekit is installed without it."""
+    root = Path(facekit.__file__).resolve().parents[1] / "lessons"
+    if not (root / "source").is_dir():
+        raise LessonError(f"no lesson sources in {root / 'source'}; run this in a checkout of the course.")
+    return root
+
+
+def find_lessons(numbers: Sequence[int | str] | None = None, root: Path | None = None) -> list[Lesson]:
+    """The lessons that have a source, or those with the given numbers; raises LessonError for an unknown number."""
+    root = root or lessons_root()
+    sources = sorted((root / "source").glob("*.py"))
+    for path in sources:
+        if not re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem):
+            raise LessonError(f"source {path.name}: a lesson is named NN_slug.py, as in 03_feature_extraction.py.")
+    lessons = {path.stem[:2]: Lesson(root, path.stem) for path in sources}
+    if len(lessons) < len(sources):
+        raise LessonError(f"two sources in {root / 'source'} have the same number; give one of them another.")
+    if numbers is None:
+        return list(lessons.values())
+    wanted = [f"{int(number):02d}" for number in numbers]
+    for number in wanted:
+        if number not in lessons:
+            raise LessonError(f"no source for lesson {number}; there are {', '.join(lessons) or 'none'}.")
+    return [lessons[number] for number in wanted]
+
+
+# --- from source to notebook ------------------------------------------------------------------------------------
+
+
+def make_notebook(lesson: Lesson, solutions: bool) -> NotebookNode:
+    """The notebook of a lesson, not executed; raises LessonError naming source and cell."""
+    import jupytext
+    import nbformat
+
+    text = lesson.source.read_text(encoding="utf-8")
+    parsed = jupytext.reads(text, fmt={"extension": ".py", "format_name": "percent"})
+    cells = []
+    for place, cell in enumerate(parsed.cells, 1):
+        where = f"{lesson.source.name}, cell {place} ({_first_line(cell.source)!r})"
+        tags = _checked_tags(cell, where)
+        if "solution-only" in tags and not solutions:
+            continue
+        source = cell.source
+        if "solution" in tags:
+            source = solved(source, where) if solutions else unsolved(source, where)
+            if not solutions:
+                tags = ["exercise" if tag == "solution" else tag for tag in tags]
+        if solutions and cell.cell_type == "markdown":
+            source = _from_solutions_folder(source)
+        metadata = {"tags": tags} if tags else {}
+        if "reason" in cell.metadata:
+            metadata["reason"] = cell.metadata["reason"]
+        make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+        cells.append(make(source, metadata=metadata))
+    _number_cells(cells)
+    metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "facekit": {"source": f"source/{lesson.source.name}"},
+    }
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    notebook.nbformat_minor = 5
+    return notebook
+
+
+def _first_line(source: str) -> str:
+    return source.strip().partition("\n")[0][:60]
+
+
+def _checked_tags(cell: NotebookNode, where: str) -> list[str]:
+    """The cell's tags; raises LessonError for a cell or header that the course does not know."""
+    if cell.cell_type not in ("code", "markdown"):
+        raise LessonError(f"{where}: a lesson has code and markdown cells, not {cell.cell_type}.")
+    unknown = {key for key in cell.metadata if not key.startswith("lines_to_")} - {"tags", "reason"}
+    if unknown:
+        raise LessonError(f"{where}: unknown cell metadata {', '.join(sorted(unknown))}; allowed are tags, reason.")
+    tags = list(cell.metadata.get("tags", []))
+    for tag in tags:
+        if tag not in TAGS:
+            raise LessonError(f"{where}: unknown tag {tag!r}; known are {', '.join(TAGS)}.")
+    if ("nbval-ignore-output" in tags) != bool(str(cell.metadata.get("reason", "")).strip()):
+        raise LessonError(f'{where}: an output is ignored with a reason: tags=["nbval-ignore-output"] reason="…".')
+    return tags
+
+
+def solved(source: str, where: str = "cell") -> str:
+    """A solution cell as it stands in the solutions: without markers and without the learner's lines."""
+    return "\n".join(_parts(source, where, lambda indent, solution, todo: solution))
+
+
+def unsolved(source: str, where: str = "cell") -> str:
+    """A solution cell as the learner gets it: each solution replaced by its `# <todo>` lines, or by `...`."""
+
+    def replace(indent: str, solution: list[str], todo: list[str]) -> list[str]:
+        return [re.sub(r"^(\s*)# ?", r"\1", line) for line in todo] or [f"{indent}...  # your lines here"]
+
+    return "\n".join(_parts(source, where, replace))
+
+
+def _parts(source: str, where: str, replace) -> list[str]:
+    """The lines of a cell with every block from `# <solution>` to `# </solution>` replaced."""
+    lines: list[str] = []
+    block: dict[str, list[str]] | None = None
+    found, part, indent = 0, "solution", ""
+    for line in source.split("\n"):
+        mark = line.strip()
+        if mark == "# <solution>":
+            if block is not None:
+                raise LessonError(f"{where}: '# <solution>' inside a solution.")
+            block, part, indent = {"solution": [], "todo": []}, "solution", line[: line.index("#")]
+            found += 1
+        elif mark in ("# <todo>", "# </solution>"):
+            if block is None or (mark == "# <todo>" and part == "todo"):
+                raise LessonError(f"{where}: {mark!r} without the '# <solution>' that it belongs to.")
+            if mark == "# <todo>":
+                part = "todo"
+                continue
+            if not block["solution"]:
+                raise LessonError(f"{where}: the solution is empty.")
+            lines += replace(indent, block["solution"], block["todo"])
+            block = None
+        elif block is None:
+            lines.append(line)
+        else:
+            if part == "todo" and mark and not mark.startswith("#"):
+                raise LessonError(f"{where}: lines after '# <todo>' are comments; {mark!r} is not.")
+            block[part].append(line)
+    if block is not None:
+        raise LessonError(f"{where}: '# </solution>' is missing.")
+    if not found:
+        raise LessonError(f"{where}: tagged solution, but without '# <solution>' and '# </solution>' lines.")
+    return lines
+
+
+def _from_solutions_folder(markdown: str) -> str:
+    """Relative links of a lesson, as they read from `lessons/solutions`; other lessons are linked there, too."""
+
+    def moved(match: re.Match) -> str:
+        target = match[2]
+        stays = re.match(r"[a-z]+:|#|/|attachment:", target) or re.fullmatch(r"\d\d_\w+\.ipynb(#.*)?", target)
+        return f"{match[1]}{target if stays else '../' + target}"
+
+    return re.sub(r"(\]\(|\b(?:src|href)=\")([^)\s\"]+)", moved, markdown)
+
+
+def _number_cells(cells: Sequence[NotebookNode]) -> None:
+    """Gives every cell an id made of its content, so that only a changed cell gets another one."""
+    counts: dict[str, int] = {}
+    for cell in cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:10]
+        counts[digest] = counts.get(digest, 0) + 1
+        cell.id = digest if counts[digest] == 1 else f"{digest}-{counts[digest]}"
+
+
+# --- execution --------------------------------------------------------------------------------------------------
+
+
+def lesson_environment(profile: Profile, scratch: Path) -> dict[str, str]:
+    """Environment variables of a lesson's kernel, made the same on every machine.
+
+    scratch: a folder for IPython's and, in profile laptop, facekit's files: a lesson must not depend on what an
+    earlier run left in the cache. Profile full keeps the user's cache, data folder and device.
+    """
+    if profile not in PROFILES:
+        raise ConfigError(f"unknown profile {profile!r}; use one of {', '.join(PROFILES)}.")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "MPLBACKEND" and (profile == "full" or not name.startswith("FACEKIT_"))
+    }
+    environment |= {"FACEKIT_PROFILE": profile, "FACEKIT_PROGRESS": "0", "IPYTHONDIR": str(scratch / "ipython")}
+    if profile == "laptop":
+        # Sums of floats depend on the number of threads, so the stored outputs are made with a fixed one.
+        environment |= {"FACEKIT_CACHE": str(scratch / "cache"), "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    return environment
+
+
+def run_notebook(
+    notebook: NotebookNode, folder: Path, profile: Profile = "laptop", name: str = "notebook"
+) -> NotebookNode:
+    """Runs a notebook in `folder` with this Python; raises LessonError with the failing cell and its traceback."""
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    class ThisPython(KernelSpecManager):
+        """The kernel of the environment that runs this, whatever 'python3' means to Jupyter elsewhere."""
+
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+
+    client = NotebookClient(
+        notebook,
+        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisPython()),
+        resources={"metadata": {"path": str(folder)}},
+        timeout=CELL_TIMEOUT,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="facekit-lesson-") as scratch:
+        try:
+            client.execute(env=lesson_environment(profile, Path(scratch)))
+        except CellExecutionError as error:
+            raise LessonError(f"{name} failed; mend its source and build again.\n{error}") from None
+        except (CellTimeoutError, DeadKernelError) as error:
+            raise LessonError(f"{name} did not finish: {error}") from error
+    return notebook
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Removes what differs from run to run or machine to machine; keeps outputs and execution counts."""
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            output.pop("transient", None)
+            data = output.get("data", {})
+            if WIDGET_VIEW in data and len(data) > 1:
+                del data[WIDGET_VIEW]  # without its kernel it would only show 'model not found'
+            if output.output_type == "error":
+                output.traceback = [_without_folders(line) for line in output.traceback]
+    return notebook
+
+
+def _without_folders(text: str) -> str:
+    """A traceback with the files' folders shortened to what is the same everywhere."""
+    text = re.sub(
+        r"(?:[A-Za-z]:)?[\\/~][^\s:'\"\x1b]*[\\/](site-packages|facekit|lib[\\/]python3\.\d+)[\\/]", r"…/\1/", text
+    )
+    return text.replace("\\", "/") if "…/" in text and "\\" in text else text
+
+
+def build_lessons(
+    numbers: Sequence[int] | None = None,
+    execute: bool = True,
+    profile: Profile = "laptop",
+    dest: Path | None = None,
+    root: Path | None = None,
+) -> list[Path]:
+    """Makes the notebooks of the lessons (all, or those of `numbers`) and returns their paths.
+
+    execute: without, outputs are kept where no code changed, and left out otherwise. profile: `full` runs
+    the lessons on real photos and needs `dest`, a folder other than lessons/, since what is stored there is the
+    laptop's. Both notebooks of a lesson are written when both have run; raises LessonError otherwise.
+    """
+    lessons = find_lessons(numbers, root)
+    if profile != "laptop" and dest is None:
+        raise ConfigError(f"profile {profile}: name another folder with --dest; lessons/ holds the laptop's outputs.")
+    written = []
+    for lesson in lessons:
+        made: dict[Path, NotebookNode] = {}
+        for path, solutions in ((lesson.learner, False), (lesson.solutions, True)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            notebook = make_notebook(lesson, solutions)
+            if execute:
+                run_notebook(notebook, path.parent, profile, f"{'solutions/' if solutions else ''}{path.name}")
+            elif path.is_file():
+                _keep_outputs(notebook, read_notebook(path))
+            made[path if dest is None else dest / path.relative_to(lesson.root)] = clean(notebook)
+        for path, notebook in made.items():
+            _write(notebook, path)
+            written.append(path)
+    return written
+
+
+def _keep_outputs(notebook: NotebookNode, earlier: NotebookNode) -> None:
+    """Takes over the stored outputs if the code cells are the same, all of them and in the same order."""
+    new, old = ([cell for cell in book.cells if cell.cell_type == "code"] for book in (notebook, earlier))
+    if [cell.source for cell in new] == [cell.source for cell in old]:
+        for cell, stored in zip(new, old, strict=True):
+            cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """A stored notebook; raises LessonError for a file that is none."""
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.reader.NotJSONError) as error:
+        raise LessonError(f"{path.name}: not a notebook ({error}); build it again.") from error
+
+
+def _write(notebook: NotebookNode, path: Path) -> None:
+    import nbformat
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
+
+
+# --- are the notebooks those of the sources? ----------------------------------------------------------------------
+
+
+def check_lessons(numbers: Sequence[int] | None = None, root: Path | None = None) -> None:
+    """Compares the notebooks with their sources without running them; raises LessonError with the differences."""
+    root = root or lessons_root()
+    differences = [drift for lesson in find_lessons(numbers, root) for drift in _drift(lesson)]
+    if numbers is None:
+        sources = {path.stem for path in (root / "source").glob("*.py")}
+        for path in sorted([*root.glob("*.ipynb"), *root.glob("solutions/*.ipynb")]):
+            if path.stem not in sources:
+                differences.append(f"{path.relative_to(root)} has no source in source/{path.stem}.py.")
+    if differences:
+        remedy = "Change the source, never the notebook, then run: python -m facekit lessons build"
+        raise LessonError("\n".join(["notebooks and sources differ.", *differences, remedy]))
+
+
+def _drift(lesson: Lesson) -> Iterator[str]:
+    for path, solutions in ((lesson.learner, False), (lesson.solutions, True)):
+        name = str(path.relative_to(lesson.root))
+        if not path.is_file():
+            yield f"{name} is missing."
+            continue
+        expected, found = _as_script(make_notebook(lesson, solutions)), _as_script(read_notebook(path))
+        yield from difflib.unified_diff(found, expected, name, f"source/{lesson.source.name}", lineterm="", n=2)
+
+
+def _as_script(notebook: NotebookNode) -> list[str]:
+    """The cells of a notebook as lines: kind, metadata, id, source."""
+    lines: list[str] = []
+    for cell in notebook.cells:
+        details = " ".join(f"{key}={value}" for key, value in sorted(cell.metadata.items()))
+        lines += [f"# %% [{cell.cell_type}] {details}".rstrip(), f"# id {cell.id}", *cell.source.split("\n"), ""]
+    return lines
+
+
+# --- the table of lessons in the README --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LessonHead:
+    """What a lesson says of itself at its top: number, title, goal, minutes to read and run, minutes of exercises."""
+
+    number: str
+    title: str
+    goal: str
+    reading: int
+    exercises: int
+
+
+def read_head(notebook: NotebookNode, name: str) -> LessonHead:
+    """Reads the head in a notebook's first cell; raises LessonError that says how it must look."""
+    text = notebook.cells[0].source if notebook.cells and notebook.cells[0].cell_type == "markdown" else ""
+    pattern = (
+        r"# (?P<number>\d\d) · (?P<title>[^\n]+)\n\n(?P<goal>[^\n]+)\n\n"
+        r"\*\*Minutes on a laptop:\*\* (?P<reading>\d+) to read and run, (?P<exercises>\d+) for the exercises\."
+    )
+    match = re.match(pattern, text)
+    if not match:
+        raise LessonError(
+            f"{name}: the first cell must be: '# NN · Title', an empty line, the goal on one line, an empty line, "
+            "'**Minutes on a laptop:** 25 to read and run, 20 for the exercises.'"
+        )
+    return LessonHead(match["number"], match["title"], match["goal"], int(match["reading"]), int(match["exercises"]))
+
+
+def readme_table(root: Path | None = None) -> str:
+    """The lessons as a Markdown table, made from the notebooks: number and title, goal, minutes."""
+    rows = ["| Lesson | What it does | Minutes (exercises) |", "|---|---|---|"]
+    for path in sorted((root or lessons_root()).glob("*.ipynb")):
+        head = read_head(read_notebook(path), path.name)
+        link = f"[{head.number} · {head.title}](lessons/{path.name})"
+        rows.append(f"| {link} | {head.goal} | {head.reading} ({head.exercises}) |")
+    return "\n".join(rows) + "\n"
+
+
+def with_table(readme: str, table: str) -> str:
+    """The README's text with the table between its markers; raises LessonError when they are missing."""
+    begin, end = readme.find(TABLE_BEGIN), readme.find(TABLE_END)
+    if begin < 0 or end < begin:
+        raise LessonError(f"README.md needs the lines {TABLE_BEGIN} and {TABLE_END}, in this order.")
+    return f"{readme[:begin]}{TABLE_BEGIN}\n{table}{readme[end:]}"
+
+
+def lessons_readme(root: Path | None = None) -> Path:
+    """Writes the table of lessons into README.md beside the folder of lessons; returns its path."""
+    root = root or lessons_root()
+    path = root.parent / "README.md"
+    if not path.is_file():
+        raise LessonError(f"{path.name} is missing beside {root.name}/.")
+    text = with_table(path.read_text(encoding="utf-8"), readme_table(root))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+# --- for strict nbval ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """The process's environment replaced by `values` inside the block."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

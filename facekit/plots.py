@@ -1,0 +1,172 @@
+"""Figures of the course: fixed sizes, a palette that colour-blind readers can tell apart, text for every picture.
+
+Colour never stands alone: lines also differ in marker and dash, bars in hatch. Figures are PNG, never SVG, and are
+made without pyplot, so none is left open and none shows up twice. `show` demands a text alternative. It goes into
+the output's metadata (for export) and below the picture as text, since JupyterLab does not read that metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib.style
+import numpy as np
+import torch
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from facekit.errors import ConfigError
+
+# Okabe & Ito's palette (Color Universal Design, 2008) without its yellow, which is too faint on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "+++")
+DPI = 100
+WIDTH, HEIGHT = 6.4, 3.8  # inches of one plot: 640 x 380 px
+SMALL_WIDTH, SMALL_HEIGHT = 3.4, 3.0  # inches of one plot among several
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine has it
+    "font.size": 11,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#DDDDDD",
+    "hatch.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "legend.frameon": False,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "image.interpolation": "nearest",
+    "axes.prop_cycle": cycler(color=COLORS) + cycler(marker=MARKERS) + cycler(linestyle=DASHES),
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib with the style of the course inside the block, and untouched outside it."""
+    with matplotlib.style.context(["default", STYLE]):  # "default" undoes what the user's matplotlibrc sets
+        yield
+
+
+def figure(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options
+) -> tuple[Figure, object]:
+    """A figure in the style of the course and its axes: one Axes, or an array (rows, columns) squeezed.
+
+    size: (width, height) in inches; by default 6.4 x 3.8 for one plot and 3.4 x 3.0 for each of several.
+    options: those of `Figure.subplots` (sharex, sharey, width_ratios …).
+    """
+    if size is None:
+        size = (WIDTH, HEIGHT) if rows * columns == 1 else (SMALL_WIDTH * columns, SMALL_HEIGHT * rows)
+    with style():
+        made = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(made)
+        return made, made.subplots(rows, columns, **options)
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as PNG bytes at its own size, without a note of the library that made it."""
+    buffer = io.BytesIO()
+    with style():
+        fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Shows a figure in a notebook as PNG with `alt` as its text alternative and as the line below it.
+
+    alt: what the figure shows and what to see in it, for somebody who cannot see it; raises ConfigError if empty.
+    """
+    width, height = (round(inches * DPI) for inches in fig.get_size_inches())
+    show_png(png(fig), alt, f"Figure, {width} x {height} px, {len(fig.axes)} axes")
+
+
+def show_png(data: bytes, alt: str, text: str = "Figure") -> None:
+    """Shows PNG bytes as `show` does; `text` is the output's text form, which tests compare."""
+    alt = " ".join(alt.split())
+    if not alt:
+        raise ConfigError("a figure needs a text alternative: pass alt='what the figure shows'.")
+    bundle = {"image/png": base64.b64encode(data).decode("ascii"), "text/plain": text}
+    publish(bundle, {"image/png": {"alt": alt}})
+    publish({"text/markdown": f"*Figure:* {alt}", "text/plain": f"Figure: {alt}"})
+
+
+def publish(bundle: dict, metadata: dict | None = None) -> None:
+    """Displays a bundle of MIME types in a notebook; outside one, prints its plain text."""
+    from IPython import get_ipython  # only here, so that facekit without Jupyter stays light
+    from IPython.display import display
+
+    if get_ipython() is None:
+        print(bundle["text/plain"])
+    else:
+        display(bundle, metadata=metadata or {}, raw=True)
+
+
+def image_grid(
+    images: torch.Tensor | np.ndarray,
+    captions: Sequence[str] | None = None,
+    columns: int = 6,
+    cell: float = 1.25,
+) -> Figure:
+    """A grid of faces, each with its caption below.
+
+    images: uint8 (N, 3, H, W). captions: N texts of one or two short lines. cell: inches a picture.
+    Raises ConfigError when there is no image or the captions do not match.
+    """
+    pictures = np.asarray(images)
+    if pictures.ndim != 4 or pictures.shape[1] != 3 or pictures.dtype != np.uint8 or not len(pictures):
+        raise ConfigError(f"image_grid needs uint8 images (N, 3, H, W), got {pictures.dtype} {pictures.shape}.")
+    if captions is not None and len(captions) != len(pictures):
+        raise ConfigError(f"{len(captions)} captions for {len(pictures)} images.")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    lines = max((text.count("\n") + 1 for text in captions), default=0) if captions is not None else 0
+    fig, axes = figure(rows, columns, size=(columns * cell, rows * (cell + 0.17 * lines)), squeeze=False)
+    for place, axis in enumerate(axes.flat):
+        axis.set_axis_off()
+        if place < len(pictures):
+            axis.imshow(pictures[place].transpose(1, 2, 0))
+            if captions is not None:
+                axis.set_title(captions[place], fontsize=8, y=-0.02, va="top")
+    return fig
+
+
+def lines_with_spread(axis: Axes, x: Sequence[float], runs: dict[str, np.ndarray], *, log_x: bool = True) -> None:
+    """One line a method: the mean over seeds, with a bar from the lowest to the highest seed.
+
+    x: P places. runs: by name, values (seeds, P); NaN where a run was not made.
+    """
+    for name, values in runs.items():
+        values = np.atleast_2d(np.asarray(values, dtype=float))
+        if values.shape[1] != len(x):
+            raise ConfigError(f"{name!r}: {values.shape[1]} values a run for {len(x)} places.")
+        mean, low, high = np.nanmean(values, 0), np.nanmin(values, 0), np.nanmax(values, 0)
+        axis.errorbar(x, mean, yerr=(mean - low, high - mean), capsize=3, label=name)
+    if log_x:
+        axis.set_xscale("log")
+        axis.set_xticks(list(x), [f"{value:,}" for value in x])
+        axis.minorticks_off()
+    axis.legend()
+
+
+def bars_with_spread(axis: Axes, runs: dict[str, Sequence[float]]) -> None:
+    """One bar a method: the mean over seeds as bar and number, every seed as a dot. runs: by name, values (seeds,)."""
+    for place, values in enumerate(runs.values()):
+        values = np.asarray(values, dtype=float)
+        color, hatch = COLORS[place % len(COLORS)], HATCHES[place % len(HATCHES)]
+        axis.bar(place, values.mean(), color=color, hatch=hatch, edgecolor="white", width=0.65)
+        axis.plot(np.full(len(values), place), values, linestyle="", marker="o", color="black", markersize=4)
+        axis.annotate(
+            f"{values.mean():.2f}", (place, values.max()), xytext=(0, 5), textcoords="offset points", ha="center"
+        )
+    axis.set_xticks(range(len(runs)), list(runs))
+    axis.margins(y=0.15)

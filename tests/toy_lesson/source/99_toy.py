@@ -1,0 +1,133 @@
+# %% [markdown]
+# # 99 · The mean
+#
+# Say what one number can tell about many, and what it hides.
+#
+# **Minutes on a laptop:** 2 to read and run, 1 for the exercises.
+
+# %% [markdown]
+# ## What you will be able to do
+#
+# - compute a mean by hand and see what an outlier does to it
+
+# %% [markdown]
+# ## What you need
+#
+# Nothing but [the first lesson](99_toy.ipynb).
+
+# %% [markdown]
+# ## The idea
+#
+# ![A line with three points; a bar marks their mean, which lies nearer to the two points on the left](figures/99_mean.svg)
+
+# %% [markdown]
+# ## Build it
+
+# %%
+import ipywidgets
+import toy_exercises  # registers the exercises of this lesson; a real lesson finds its own
+
+from facekit import plots
+from facekit.lessons.exercises import exercise
+from facekit.lessons.quiz import quiz
+from facekit.widgets import with_static_twin
+
+numbers = [1, 2, 6]
+
+# %% [markdown]
+# ## Run it
+
+# %%
+print("mean:", sum(numbers) / len(numbers))
+
+# %%
+print("took 0.123 s")
+
+# %% [markdown]
+# ## Look at the result
+
+# %%
+fig, axis = plots.figure()
+axis.bar(range(3), numbers, color=plots.COLORS[0])
+axis.axhline(3, color=plots.COLORS[1], marker="")
+plots.show(fig, alt="Bars of height 1, 2 and 6 and a line at their mean, 3.")
+
+
+# %%
+def bars(last):
+    fig, axis = plots.figure()
+    axis.bar(range(3), [1, 2, last], color=plots.COLORS[0])
+    axis.axhline((3 + last) / 3, color=plots.COLORS[1], marker="")
+    return fig
+
+
+with_static_twin(
+    bars,
+    last=ipywidgets.IntSlider(6, 0, 30, description="last number"),
+    alt=lambda last: f"Bars of height 1, 2 and {last} and a line at their mean, {(3 + last) / 3:.1f}.",
+    settings=[{"last": 6}, {"last": 30}],
+).show()
+
+# %% [markdown]
+# ## What goes wrong
+
+# %% tags=["raises-exception"]
+sum([]) / len([])
+
+# %% tags=["nbval-ignore-output"] reason="a random number, to show that it is one"
+import random
+
+random.random()
+
+# %% [markdown]
+# ## Exercises
+#
+# ### 99.1 The mean of three numbers
+
+# %% tags=["solution"]
+# TODO: the mean of 1, 2 and 6
+# <solution>
+mean = (1 + 2 + 6) / 3
+# <todo>
+# mean = ...
+# </solution>
+
+# %%
+exercise("99.1").check(mean)
+# exercise("99.1").hint()
+
+# %% [markdown] tags=["solution-only"]
+# The sum is 9 and there are 3 numbers.
+
+# %% [markdown]
+# ### 99.2 A function for the mean
+
+
+# %% tags=["solution"]
+def mean_of(values):
+    """The mean of a list of numbers."""
+    # TODO: one line with `sum` and `len`
+    # <solution>
+    return sum(values) / len(values)
+    # </solution>
+
+
+# %%
+exercise("99.2").check(mean_of)
+# exercise("99.2").hint()
+
+# %% [markdown]
+# ## Quiz
+
+# %%
+quiz("99", folder=toy_exercises.QUIZZES).show()
+
+# %% [markdown]
+# ## Recap
+#
+# The mean is the sum by the count.
+
+# %% [markdown]
+# ## References
+#
+# - [Mean, in the English Wikipedia](https://en.wikipedia.org/wiki/Mean)
