@@ -1,0 +1,185 @@
+"""Embeddings of a whole set of faces: computed once, fast, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from facekit import settings
+from facekit.data.sets import FaceSet, FeatureSet, finish_set
+from facekit.errors import ConfigError, DataError, WeightsError
+from facekit.files import atomic_path
+from facekit.models.backbone import Backbone
+from facekit.models.fusing import fused_copy
+
+Precision = Literal["auto", "fp32", "bf16"]
+CACHE_FORMAT = 1  # raise it when embeddings of the same weights and photos change
+
+
+def embed(
+    backbone: Backbone,
+    faces: FaceSet,
+    batch_size: int = 128,
+    flip: bool = False,
+    device: torch.device | str | None = None,
+    cache: bool = True,
+    precision: Precision = "auto",
+) -> FeatureSet:
+    """Embeddings of all faces: features float32 (N, backbone.embedding_dim) of length 1, with the same labels.
+
+    Photos of another size than `backbone.image_size` are resized (antialiased) batch by batch, so that a
+    memory-mapped set is never read whole. The network runs in evaluation mode on a fused copy; `backbone` is not
+    changed, whatever its mode and its frozen stages.
+
+    flip: mean of the embeddings of the photo and of its mirror image, brought back to length 1 (twice the time).
+    device: None takes `settings.device()`.
+    cache: read from and write to `settings.cache_dir()/embeddings`, keyed by the content of weights and photos,
+    image size, flip and precision; labels are not part of it. A damaged entry is computed again.
+    precision: `fp32`; `bf16`, convolutions in bfloat16 (8 bits of mantissa; sums, BatchNorm and length of the
+    embedding stay float32), which turns an embedding by a cosine above 0.999 and no more; `auto`, float32 in the
+    laptop profile, so that outputs are the same everywhere, else bf16 where the hardware computes it natively.
+
+    Raises ConfigError for arguments it cannot use or a cache that cannot be written, WeightsError when the network
+    gives numbers that are not finite.
+    """
+    device = torch.device(device) if device is not None else settings.device()
+    bf16 = uses_bf16(precision, device)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
+    if not cache:
+        features = np.empty((len(faces), backbone.embedding_dim), np.float32)
+        _compute(backbone, faces, features, batch_size, flip, device, bf16)
+        return FeatureSet(features, faces.labels, _about(backbone, faces))
+    folder = settings.cache_dir() / "embeddings" / _key(backbone, faces, flip, bf16)
+    shape = (len(faces), backbone.embedding_dim)
+    features = _cached(folder, shape)
+    if features is None:
+        with _entry(folder, shape, faces) as features:
+            _compute(backbone, faces, features, batch_size, flip, device, bf16)
+        features = np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
+    return FeatureSet(features, faces.labels, _about(backbone, faces))
+
+
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether `embed` computes in bfloat16 (see there what `auto` means); raises ConfigError for an unknown name."""
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"precision is {precision!r}; use auto, fp32 or bf16.")
+    if precision != "auto":
+        return precision == "bf16"
+    return settings.profile() == "full" and has_fast_bf16(device)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 arithmetic of its own; elsewhere it is emulated, and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        found = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+        return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def state_hash(module: torch.nn.Module) -> str:
+    """Hex SHA-256 over names, dtypes, shapes and values of a network's state, wherever it lies."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _about(backbone: Backbone, faces: FaceSet) -> dict:
+    """What the manifest says of embeddings: their network, and where the photos came from."""
+    kept = {key: faces.manifest[key] for key in ("source", "licence") if key in faces.manifest}
+    return {**kept, "backbone": backbone.name}
+
+
+def _key(backbone: Backbone, faces: FaceSet, flip: bool, bf16: bool) -> str:
+    """Name of the cache entry: changes with everything that the embeddings depend on, and with nothing else."""
+    parts = [CACHE_FORMAT, backbone.name, backbone.image_size, state_hash(backbone), faces.content_hash(), flip, bf16]
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:40]
+
+
+def _cached(folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Memory-mapped features of a whole cache entry, checksums compared; None where it is missing or damaged."""
+    try:
+        features = FeatureSet.load(folder, verify=True).features
+    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return features if features.shape == shape and features.dtype == np.float32 else None
+
+
+@contextmanager
+def _entry(folder: Path, shape: tuple[int, int], faces: FaceSet) -> Iterator[np.ndarray]:
+    """A memory-mapped array to fill; becomes a cache entry if no error occurs, and leaves nothing otherwise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        with atomic_path(folder / "inputs.npy") as path:
+            features = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+            yield features
+            features.flush()
+        finish_set(folder, FeatureSet.kind, faces.labels[["split"]], {})
+    except OSError as error:
+        raise ConfigError(
+            f"embeddings cannot be kept in {folder} ({error.strerror or error}); set FACEKIT_CACHE to a folder with "
+            "room that you may write to, or pass cache=False."
+        ) from None
+
+
+def _compute(
+    backbone: Backbone, faces: FaceSet, out: np.ndarray, batch_size: int, flip: bool, device: torch.device, bf16: bool
+) -> None:
+    """Fills `out` (N, D); raises as `embed`."""
+    model = fused_copy(backbone).to(device)
+    waiting: tuple[slice, torch.Tensor] | None = None
+    bar = settings.progress(total=len(faces), desc=f"embed with {backbone.name}", unit="photo")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    try:
+        with bar, torch.inference_mode(), autocast:
+            for start in range(0, len(faces), batch_size):
+                rows = slice(start, min(start + batch_size, len(faces)))
+                images = _photos(faces, rows, backbone.image_size).to(device, non_blocking=True)
+                embeddings = _forward(model, images, flip)
+                # One batch late, so that a GPU computes while the next photos are read and resized.
+                _store(waiting, out, backbone.name)
+                waiting = (rows, embeddings)
+                bar.update(rows.stop - rows.start)
+            _store(waiting, out, backbone.name)
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"{device} has too little memory for batches of {batch_size} photos; pass a smaller batch_size."
+        ) from None
+
+
+def _photos(faces: FaceSet, rows: slice, size: int) -> torch.Tensor:
+    """uint8 (n, 3, size, size), channels last."""
+    part = faces.select(range(rows.start, rows.stop)).resized(size)
+    return torch.from_numpy(np.ascontiguousarray(part.images)).contiguous(memory_format=torch.channels_last)
+
+
+def _forward(model: Backbone, images: torch.Tensor, flip: bool) -> torch.Tensor:
+    """Embeddings float32 (n, D) of length 1."""
+    embeddings = model(images)
+    if flip:
+        embeddings = F.normalize(embeddings + model(images.flip(3)))
+    return embeddings.float()
+
+
+def _store(waiting: tuple[slice, torch.Tensor] | None, out: np.ndarray, name: str) -> None:
+    """Copies finished embeddings to their rows; raises WeightsError for NaN or infinity."""
+    if waiting is None:
+        return
+    rows, embeddings = waiting
+    values = embeddings.cpu().numpy()
+    if not np.isfinite(values).all():
+        raise WeightsError(f"{name} gives embeddings that are not finite; its weights are damaged or diverged.")
+    out[rows] = values
