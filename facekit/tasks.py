@@ -78,9 +78,10 @@ class Task:
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean loss over the known targets, a scalar; exactly 0 (with a gradient of 0) where none is known.
 
-        outputs: (N, n_outputs), any floating dtype; computed in float32. No host synchronisation.
+        outputs: (N, n_outputs), any floating dtype; computed in float32 at least. No host synchronisation.
         """
-        outputs, known = outputs.float(), self.known(targets)
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # bf16 goes up, float64 stays
+        known = self.known(targets)
         if self.kind == "regression":
             safe = torch.where(known, targets, torch.zeros_like(targets)) / self.scale
             each = F.huber_loss(outputs.squeeze(1), safe, reduction="none")
