@@ -12,6 +12,7 @@ from facenet_pytorch import InceptionResnetV1
 from torch import nn
 
 from facekit.models.backbone import Backbone
+from facekit.models.weights import find_weights, load_into, read_weights
 
 
 class FaceNet(Backbone):
@@ -41,8 +42,6 @@ class FaceNet(Backbone):
         path: a file of weights; None looks in `FACEKIT_DATA` and the cache, then downloads (see `weights`). Raises
         WeightsError when there are none, or they are damaged or of another network.
         """
-        from facekit.models.weights import find_weights, load_into, read_weights
-
         file = find_weights(path)
         model = cls()
         load_into(model.net, read_weights(file), file)

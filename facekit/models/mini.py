@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from facekit.errors import WeightsError
 from facekit.models.backbone import Backbone
+from facekit.models.weights import load_into, read_weights
 
 PACKAGED_WEIGHTS = Path(__file__).with_name("facenet_mini.safetensors")
 
@@ -98,9 +100,12 @@ class FaceNetMini(Backbone):
 
         Raises WeightsError if the file is missing, damaged or of another network.
         """
-        from facekit.models.weights import load_into, read_weights
-
         file = Path(path) if path is not None else PACKAGED_WEIGHTS
+        if path is None and not file.is_file():
+            raise WeightsError(
+                f"facenet-mini's weights are not where they belong ({file}); install facekit again, or make them from "
+                "FaceNet and FairFace's photos with `python -m facekit distill`."
+            )
         model = cls()
         load_into(model, read_weights(file), file)
         return model.eval()
