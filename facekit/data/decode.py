@@ -1,0 +1,122 @@
+"""The bytes of a photo to RGB pixels of one size, or the reason why not.
+
+Whatever a file contains, `decode` either returns an upright RGB image or raises `Unusable`: errors of the image
+library, which are of a dozen kinds, do not get past it.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+from facekit.data.archives import Problem
+from facekit.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+# Above this a photo is refused before any pixel is decoded: 64 million pixels are 192 MB as RGB, per worker.
+MAX_PIXELS = 64_000_000
+# Below this there is no face to see, and resizing would invent it.
+MIN_SIDE = 16
+_ORIENTATION = 0x0112
+# EXIF orientation (CIPA DC-008, tag 274) to the transposition that makes the photo upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Unusable(DataError):
+    """A photo that cannot be used; `problem` holds the reason."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.reason}: {problem.detail}" if problem.detail else problem.reason)
+        self.problem = problem
+
+
+def decode(data: bytes, at_least: int | None = None) -> Image.Image:
+    """An upright RGB image of the whole photo; transparency is laid on white, the first frame of several is taken.
+
+    at_least: if given, a big JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least
+    twice this many pixels (far cheaper, and the later resize still averages). Raises Unusable with the reason
+    `empty`, `unreadable`, `too many pixels` or `too small`.
+    """
+    if not data:
+        raise Unusable(Problem("empty", "the file has no bytes"))
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unusable(Problem("too many pixels", str(error))) from None
+    except Exception as error:  # the wall around the image library, see the module's text
+        raise Unusable(Problem("unreadable", _told(error))) from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Unusable(Problem("too many pixels", f"{width} × {height}, at most {MAX_PIXELS:,} in all"))
+    if min(width, height) < MIN_SIDE:
+        raise Unusable(Problem("too small", f"{width} × {height}, at least {MIN_SIDE} on each side"))
+    try:
+        if at_least is not None:
+            image.draft(None, (2 * at_least, 2 * at_least))
+        image.load()
+        return _upright(image, to_rgb(image))
+    except Exception as error:  # the same wall; a damaged file can fail anywhere in here
+        raise Unusable(Problem("unreadable", _told(error))) from None
+
+
+def _told(error: Exception) -> str:
+    """The library's message in one line, without the address of an object in memory."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "not a photo of a known format" if "cannot identify" in text else text
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: transparency on white, 16-bit grey scaled to 8 bits, CMYK and palettes converted."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        # Only 16-bit depth says what white is; other numbers are taken to be 0 … 255 as long as they fit.
+        scale = 257 if image.mode.startswith("I;16") or values.max() > 255 else 1
+        return Image.fromarray((values / scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(opened: Image.Image, image: Image.Image) -> Image.Image:
+    """Applies the EXIF orientation of the opened file to its converted image."""
+    try:
+        orientation = opened.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        orientation = 1
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def resize(image: Image.Image, size: int) -> np.ndarray:
+    """The whole RGB image at `size` × `size` (Lanczos), uint8 (3, size, size); a side ratio is not kept."""
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the image library's warnings; what matters in them `decode` reports itself.
+
+    Python's filters belong to all threads: enter this once around the workers, not in each of them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module="PIL")
+        yield

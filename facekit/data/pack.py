@@ -1,0 +1,294 @@
+"""Packing: photos in a folder or an archive become a FaceSet on disk, decoded once and never again.
+
+Files are read one after another, decoded and resized in a few threads (the image library releases the interpreter
+lock), and appended in the source's order. Only a bounded number of photos is in memory; what grows with the source
+is one hash and one label row for each photo. Every file that is not packed is named in the manifest with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import PIL
+
+from facekit import settings
+from facekit.data.archives import Problem, open_source
+from facekit.data.decode import Unusable, decode, quiet, resize
+from facekit.data.fairface import LABEL_FILES, FairFaceReader, label_files
+from facekit.data.folder import FolderReader, Reader, Record
+from facekit.data.journal import GrowingSet, Outcome
+from facekit.data.sets import FaceSet, finish_set, read_manifest
+from facekit.data.splits import split_by_content
+from facekit.data.utkface import UTKFaceReader, looks_like_utkface
+from facekit.errors import ConfigError, DataError
+
+Kind = Literal["auto", "fairface", "utkface", "folder"]
+READERS: dict[str, Callable[[Path, Path | None], Reader]] = {
+    "fairface": FairFaceReader,
+    "utkface": UTKFaceReader,
+    "folder": FolderReader,
+}
+FOUND = "photo files in the source, plus label rows that stand for no photo of their own; packed + rejected"
+# A task for a thread: enough photos that handing it over costs nothing, few enough bytes that several fit in memory.
+_TASK_PHOTOS = 16
+_TASK_BYTES = 8 * 2**20
+
+Decoded = tuple[str, np.ndarray | Problem]
+
+
+def pack(
+    source: Path,
+    dest: Path,
+    size: int = 160,
+    kind: Kind = "auto",
+    labels: Path | None = None,
+    align: bool = False,
+    workers: int | None = None,
+) -> FaceSet:
+    """Packs photos with their labels into a FaceSet at `dest` and returns it, memory-mapped.
+
+    source: FairFace's zip, UTKFace's tar, any zip or tar, or a folder. size: side in pixels; the whole photo is
+    resized to size × size with Lanczos. kind: the reader; `auto` goes by label files and file names. labels: the label
+    table or its folder, where it does not stand beside the photos. align: crop the largest face that MTCNN finds
+    (photos without one are rejected) instead of taking the whole photo. workers: decoding threads, by default one for
+    each core.
+
+    Splits: FairFace's official validation photos are `test`, a twentieth of its training photos `validation`; other
+    sources go by content 80/10/10 unless their table has a column `split`. Of photos with the same bytes only the
+    first is packed. A run that was interrupted is continued by the same call and ends in the same bytes. A complete
+    set of the same request is returned as it is. Raises DataError if the source is missing or damaged, nothing
+    could be packed, the disk is full, or `dest` holds another set.
+    """
+    source, dest = Path(source), Path(dest)
+    if size < 1 or (workers is not None and workers < 1):
+        raise ConfigError(f"size is {size} and workers {workers}; both must be at least 1.")
+    try:
+        reader = make_reader(source, kind, labels)
+        request = {
+            "source": reader.fingerprint(),
+            "kind": reader.kind,
+            "size": size,
+            "align": align,
+            "decoder": f"Pillow {PIL.__version__}",
+        }
+        if (dest / "manifest.json").exists():
+            return _already_packed(dest, request)
+        with GrowingSet(dest, (3, size, size), request) as growing, quiet():
+            return _fill(growing, reader, request, dest, size, align, workers or cores())
+    except OSError as error:
+        where = error.filename or dest
+        raise DataError(
+            f"packing stopped, {where}: {error.strerror or error}. No set was made; free the disk or mend the "
+            "permission and run the same command again, it continues where it stopped."
+        ) from None
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_reader(source: Path, kind: Kind = "auto", labels: Path | None = None) -> Reader:
+    """The reader for a source; raises DataError if there is nothing to read, ConfigError for an unknown kind."""
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give the folder, zip or tar with the photos.")
+    if labels is not None and not labels.exists():
+        raise DataError(f"{labels} does not exist; give the label table, or the folder that it is in.")
+    if kind == "auto":
+        official = labels is None or labels.is_dir() or labels.name in LABEL_FILES
+        if official and label_files(source, labels):
+            kind = "fairface"
+        elif labels is None and looks_like_utkface(open_source(source).names(50)):
+            kind = "utkface"
+        else:
+            kind = "folder"
+    if kind not in READERS:
+        raise ConfigError(f"unknown kind {kind!r}; use auto, {', '.join(READERS)}.")
+    return READERS[kind](source, labels)
+
+
+def _already_packed(dest: Path, request: dict) -> FaceSet:
+    if read_manifest(dest).get("request") != request:
+        raise DataError(f"{dest} holds a set of other photos or settings; delete it or choose another folder.")
+    return FaceSet.load(dest)
+
+
+class _Ledger:
+    """What was packed and what was rejected so far, in order."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self._columns = columns
+        self._row_of: dict[bytes, int] = {}
+        self.rows: list[tuple[str | None, ...]] = []  # file, labels …, wanted split
+        self.rejected: list[dict[str, str]] = []
+
+    def judge(self, record: Record, decoded: Decoded | None) -> Outcome:
+        """The outcome of the next record: its own problem, the decoder's, a duplicate, or packed."""
+        if record.problem is not None:
+            return Outcome(record.name, problem=record.problem)
+        sha256, pixels = decoded
+        if isinstance(pixels, Problem):
+            return Outcome(record.name, problem=pixels)
+        earlier = self._row_of.get(bytes.fromhex(sha256))
+        if earlier is None:
+            return Outcome(record.name, sha256)
+        row = self.rows[earlier]
+        differing = [
+            column
+            for column, theirs, ours in zip(self._columns, row[1:-1], self._values(record), strict=True)
+            if theirs != ours
+        ]
+        conflict = f"; its labels differ in {', '.join(differing)}" if differing else ""
+        return Outcome(record.name, problem=Problem("duplicate", f"same bytes as {row[0]}{conflict}"))
+
+    def enter(self, record: Record, outcome: Outcome) -> None:
+        """Books an outcome, of this run or of an earlier one."""
+        if outcome.problem is not None:
+            reason, detail = outcome.problem.reason, outcome.problem.detail
+            self.rejected.append({"file": record.name, "reason": reason, "detail": detail})
+            return
+        self._row_of[bytes.fromhex(outcome.sha256)] = len(self.rows)
+        self.rows.append((record.name, *self._values(record), record.split))
+
+    def _values(self, record: Record) -> tuple[str, ...]:
+        return tuple(record.labels.get(column, "") for column in self._columns)
+
+    def table(self, fractions: tuple[float, float, float]) -> pd.DataFrame:
+        """Label rows in packing order, with the split: the wanted one, else by content."""
+        table = pd.DataFrame(self.rows, columns=["file", *self._columns, "split"])
+        by_content = split_by_content((digest.hex() for digest in self._row_of), fractions)
+        table["split"] = [row[-1] or drawn for row, drawn in zip(self.rows, by_content, strict=True)]
+        return table
+
+
+def _fill(
+    growing: GrowingSet, reader: Reader, request: dict, dest: Path, size: int, align: bool, workers: int
+) -> FaceSet:
+    """Runs the records through the decoders into the growing set, then finishes it."""
+    ledger = _Ledger(reader.columns)
+    records = reader.records(skip=len(growing.done))
+    for outcome in growing.done:
+        record = next(records, None)
+        if record is None or record.name != outcome.name:
+            growing.discard()
+            raise DataError(f"{dest} was begun with other photos than {reader.about['source']} has; run it again.")
+        ledger.enter(record, outcome)
+    with settings.progress(total=reader.total, desc="packing", unit="photo") as bar:
+        bar.update(len(growing.done))
+        for record, decoded in _decoded(records, size, align, workers):
+            outcome = ledger.judge(record, decoded)
+            ledger.enter(record, outcome)
+            growing.append(outcome, decoded[1] if outcome.problem is None else None)
+            bar.update()
+    counts = dict(sorted(Counter(rejection["reason"] for rejection in ledger.rejected).items()))
+    if not ledger.rows:
+        growing.discard()
+        first = ledger.rejected[0] if ledger.rejected else {"file": "nothing", "reason": "no photo found", "detail": ""}
+        raise DataError(
+            f"nothing of {reader.about['source']} could be packed: {counts or 'no photo found'}. "
+            f"First: {first['file']}: {first['reason']}, {first['detail']}."
+        )
+    growing.finish()
+    about = {
+        **reader.about,
+        "reader": reader.kind,
+        "request": request,
+        "pixels": f"{'largest face found by MTCNN' if align else 'whole photo'}, {size} × {size}, Lanczos",
+        "found": len(ledger.rows) + len(ledger.rejected),
+        "found_means": FOUND,
+        "packed": len(ledger.rows),
+        "rejected_by_reason": counts,
+        "rejected": ledger.rejected,
+    }
+    finish_set(dest, FaceSet.kind, ledger.table(reader.fractions), about)
+    growing.discard_journal()
+    return FaceSet.load(dest)
+
+
+def _tasks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Records in groups bounded by number and by bytes."""
+    group: list[Record] = []
+    held = 0
+    for record in records:
+        group.append(record)
+        held += len(record.data or b"")
+        if len(group) == _TASK_PHOTOS or held >= _TASK_BYTES:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _decoded(
+    records: Iterable[Record], size: int, align: bool, workers: int
+) -> Iterator[tuple[Record, Decoded | None]]:
+    """Each record with its decoded photo, in order; at most `workers` + 2 groups are under way."""
+
+    def decode_group(group: list[Record]) -> list[Decoded | None]:
+        return [None if record.problem else _decode_one(record.data or b"", size, align) for record in group]
+
+    waiting: deque[tuple[list[Record], Future]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        for group in _tasks(records):
+            waiting.append((group, pool.submit(decode_group, group)))
+            if len(waiting) > workers + 1:
+                done, future = waiting.popleft()
+                yield from zip(done, future.result(), strict=True)
+        while waiting:
+            done, future = waiting.popleft()
+            yield from zip(done, future.result(), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode_one(data: bytes, size: int, align: bool) -> Decoded:
+    """Hash of a file's bytes, and its pixels uint8 (3, size, size) or the reason why there are none."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        if not align:
+            return sha256, resize(decode(data, at_least=size), size)
+        from facekit.data.align import align_faces  # the detector is loaded by those who ask for it
+
+        crops, table = align_faces([decode(data)], size=size)
+        return sha256, crops[0] if len(crops) else Problem("no face", str(table["reason"].iloc[0]))
+    except Unusable as error:
+        return sha256, error.problem
+
+
+def pack_command(
+    source: Path,
+    dest: Path,
+    size: int = 160,
+    kind: Kind = "auto",
+    labels: Path | None = None,
+    align: bool = False,
+    workers: int | None = None,
+) -> int:
+    """Packs photos with their labels into a folder that facekit reads: decoded once, split, every reject named.
+
+    Args:
+        source: FairFace's zip, UTKFace's tar, any zip or tar, or a folder with photos.
+        dest: Folder for the set; an interrupted packing is continued by the same command.
+        size: Side of the square photos in pixels.
+        kind: Which reader; auto goes by label files and file names.
+        labels: CSV with the labels (or its folder) where it does not stand beside the photos.
+        align: Crop the largest face that MTCNN finds instead of taking the whole photo.
+        workers: Decoding threads; one for each core by default.
+    """
+    faces = pack(source, dest, size, kind, labels, align, workers)
+    about = faces.manifest
+    splits = ", ".join(f"{count} {name}" for name, count in faces.labels["split"].value_counts(sort=True).items())
+    print(f"{about['source']} ({about['reader']}): found {about['found']}, packed {about['packed']} ({splits})")
+    for reason, count in about["rejected_by_reason"].items():
+        print(f"  rejected {count}: {reason}")
+    print(f"{dest}: {faces.images.nbytes / 2**20:,.0f} MiB, every reject with its reason in manifest.json")
+    return 0
