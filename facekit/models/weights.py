@@ -5,6 +5,7 @@ A weights file is safetensors, or a `.pt` file of plain tensors: a pickle that w
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import requests
@@ -149,7 +150,8 @@ def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; name a file of weights, or leave the path away.")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks on old forms of pickles
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     # Bytes of any origin: both readers raise a dozen kinds of errors on damaged files, none of them a bug of ours.
     except Exception as error:
         raise WeightsError(
