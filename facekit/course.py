@@ -103,7 +103,12 @@ class Course:
 
 
 def start(lesson: str) -> Course:
-    """Sets seeds and determinism, prints the banner and returns the Course of lesson `NN`."""
+    """Sets seeds and determinism, prints the banner and returns the Course of lesson `NN` (two digits).
+
+    Raises ConfigError for anything but two digits.
+    """
+    if not (len(lesson) == 2 and lesson.isdecimal()):
+        raise ConfigError(f"lesson {lesson!r}: use the number as in the file name, such as '03'.")
     name = settings.profile()
     device = settings.device()
     budget = _LAPTOP if name == "laptop" else _FULL_GPU if device.type == "cuda" else _FULL
@@ -150,9 +155,3 @@ def fairface() -> FaceSet:
             "folder that contains it. datasets/FAIRFACE.md says it step by step."
         )
     return pack(source, packed, size=160)
-
-
-def check_lesson_number(lesson: str) -> None:
-    """Raises ConfigError unless `lesson` is two digits."""
-    if not (len(lesson) == 2 and lesson.isdigit()):
-        raise ConfigError(f"lesson {lesson!r}: use the number as in the file name, such as '03'.")
