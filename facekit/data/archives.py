@@ -113,9 +113,17 @@ def _checked(name: str, skipped: bool, size: int, read: Callable[[], bytes]) -> 
         return Entry(name, problem=Problem("unreadable", f"cannot be read: {error}"))
 
 
-def _file_fingerprint(path: Path) -> str:
-    state = path.stat()
-    return f"{path.name} {state.st_size} {state.st_mtime_ns}"
+def _archive_fingerprint(path: Path) -> str:
+    """Size and hash of both ends: the end of a zip lists every member with its CRC, that of a tar.gz holds a CRC.
+
+    Unlike a time stamp it stays the same when the archive is copied.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        ends = file.read(2**16)
+        file.seek(max(0, size - 2**16))
+        ends += file.read()
+    return f"{size} {hashlib.sha256(ends).hexdigest()}"
 
 
 class FolderSource(Source):
@@ -187,7 +195,7 @@ class ZipSource(Source):
         return len(self._members)
 
     def fingerprint(self) -> str:
-        return _file_fingerprint(self.path)
+        return _archive_fingerprint(self.path)
 
     def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
         members = sorted(self._members, key=lambda item: not first(item[0])) if first else self._members
@@ -200,7 +208,7 @@ class TarSource(Source):
     """All photos of a tar, compressed or not, in one sequential pass."""
 
     def fingerprint(self) -> str:
-        return _file_fingerprint(self.path)
+        return _archive_fingerprint(self.path)
 
     def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
         position = 0

@@ -58,6 +58,11 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
         raise Unusable(Problem("too many pixels", str(error))) from None
     except Exception as error:  # the wall around the image library, see the module's text
         raise Unusable(Problem("unreadable", _told(error))) from None
+    return rgb(image, at_least)
+
+
+def rgb(image: Image.Image, at_least: int | None = None) -> Image.Image:
+    """An opened image as `decode` returns it; its size is checked before any pixel is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise Unusable(Problem("too many pixels", f"{width} × {height}, at most {MAX_PIXELS:,} in all"))

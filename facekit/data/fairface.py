@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from facekit.data.archives import Source, is_archive, open_source
-from facekit.data.folder import Record, join, read_label_table
+from facekit.data.folder import LabelTable, Record, join, read_label_table
 from facekit.errors import DataError
 
 COLUMNS = ("file", "age", "gender", "race", "service_test")
@@ -62,31 +62,39 @@ class FairFaceReader:
     def __init__(self, path: Path, labels: Path | None = None) -> None:
         path = Path(path)
         self._source = _open(path)
-        self._tables = [read_label_table(file, COLUMNS) for file in label_files(path, labels)]
-        if not self._tables:
+        files = label_files(path, labels)
+        if not files:
             raise DataError(
                 f"no {LABEL_FILES[0]} or {LABEL_FILES[1]} for {path}; put them beside the photos "
                 f"({ABOUT['home']}), or name their folder with --labels."
             )
+        self._table = _merged([read_label_table(file, COLUMNS) for file in files])
         self.total = self._source.total
         self.about = {**ABOUT, "source": self._source.path.name}
 
     def fingerprint(self) -> str:
-        states = [table.path.stat() for table in self._tables]
-        tables = " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states)
-        return f"{self._source.fingerprint()} {tables}"
+        return f"{self._source.fingerprint()} {self._table.fingerprint}"
 
     def records(self, skip: int = 0) -> Iterator[Record]:
-        rows = {name: labels for table in self._tables for name, labels in table.rows.items()}
-        repeated = [name for table in self._tables for name in table.repeated]
-
         def find(name: str) -> str | None:
             official = _official(name)
-            return official if official in rows else None
+            return official if official in self._table.rows else None
 
         # Official validation photos first: should a training photo be a copy of one, the test keeps it.
         def first(name: str) -> bool:
             return _official(name).startswith("val/")
 
-        for record in join(self._source, find, rows, repeated, skip, first):
+        for record in join(self._source, self._table, find, skip, first):
             yield replace(record, split="test" if first(record.name) else None)
+
+
+def _merged(tables: list[LabelTable]) -> LabelTable:
+    """The rows of both label files in one table, whatever the order of their columns."""
+    rows: dict[str, tuple[str, ...]] = {}
+    repeated: list[str] = []
+    for table in tables:
+        order = [table.columns.index(column) for column in COLUMNS[1:]]
+        repeated += [*table.repeated, *(name for name in table.rows if name in rows)]
+        for name, values in table.rows.items():
+            rows.setdefault(name, tuple(values[position] for position in order))
+    return LabelTable(COLUMNS[1:], rows, repeated, " ".join(table.fingerprint for table in tables))

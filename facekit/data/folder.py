@@ -6,16 +6,17 @@ photo of its own, so that `packed + rejected = found` can be checked to the last
 
 from __future__ import annotations
 
+import csv
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import pandas as pd
-
 from facekit.data.archives import Entry, Problem, Source, clean_name, is_archive, open_source
 from facekit.data.sets import SPLITS
 from facekit.errors import DataError
+from facekit.files import sha256_of_file
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE
 
 FILE_COLUMNS = ("file", "path", "image", "filename")
@@ -52,12 +53,13 @@ class Reader(Protocol):
 
 @dataclass
 class LabelTable:
-    """Label rows by file name. rows: cleaned name to labels. repeated: names of further rows for the same file."""
+    """Label rows by file name. rows: cleaned file name to the values of `columns`; repeated: names of further rows for
+    the same file; fingerprint: changes with the table's bytes."""
 
-    path: Path
     columns: tuple[str, ...]
-    rows: dict[str, dict[str, str]]
+    rows: dict[str, tuple[str, ...]]
     repeated: list[str]
+    fingerprint: str
 
     def find(self, name: str) -> str | None:
         """The key of the row for a file: its whole name, else the longest tail of it that the table names."""
@@ -65,36 +67,47 @@ class LabelTable:
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
         return next((tail for tail in tails if tail in self.rows), None)
 
+    def labels(self, key: str) -> dict[str, str]:
+        """The row under a key as column to text, empty where the label is missing."""
+        return dict(zip(self.columns, self.rows[key], strict=True))
+
 
 def read_label_table(path: Path, required: tuple[str, ...] = ()) -> LabelTable:
     """Reads a CSV (UTF-8, comma) with a column that names the file (`file`, `path`, `image` or `filename`).
 
     required: further columns that must be there. All values stay text, stripped. Raises DataError for a missing or
-    unreadable table and for a wrong header.
+    unreadable table, for a wrong header and for a row with another number of fields.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return _parse(path, csv.reader(file, strict=True), required, sha256_of_file(path))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; give the CSV with the labels.") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        told = " ".join(str(error).split())
-        raise DataError(f"{path} is no readable CSV in UTF-8 ({told}); save it again as such.") from None
-    columns = [str(column).strip() for column in table.columns]
-    naming = next((column for column in FILE_COLUMNS if column in columns), None)
-    missing = [column for column in required if column not in columns]
-    if naming is None or missing or len(set(columns)) < len(columns):
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no readable CSV in UTF-8 ({error}); save it again as such.") from None
+
+
+def _parse(path: Path, lines: Iterator[list[str]], required: tuple[str, ...], fingerprint: str) -> LabelTable:
+    header = [column.strip() for column in next(lines, [])]
+    naming = next((position for position, column in enumerate(header) if column in FILE_COLUMNS), None)
+    if naming is None or not set(required) <= set(header) or len(set(header)) < len(header):
         wanted = ", ".join(required) if required else f"one of {', '.join(FILE_COLUMNS)}, each column once"
-        raise DataError(f"{path}: the header is {', '.join(columns)!r}; it must have {wanted}.")
-    table.columns = columns
-    rows: dict[str, dict[str, str]] = {}
+        raise DataError(f"{path}: the header is {', '.join(header)!r}; it must have {wanted}.")
+    rows: dict[str, tuple[str, ...]] = {}
     repeated: list[str] = []
-    for row in table.to_dict("records"):
-        name = clean_name(str(row.pop(naming)).strip())
+    for number, fields in enumerate(lines, start=2):
+        if not fields:
+            continue
+        if len(fields) != len(header):
+            raise DataError(f"{path}, row {number}: {len(fields)} fields, the header has {len(header)}; correct it.")
+        name = clean_name(fields.pop(naming).strip())
         if name in rows:
             repeated.append(name)
         else:
-            rows[name] = {column: str(value).strip() for column, value in row.items()}
-    return LabelTable(Path(path), tuple(column for column in columns if column != naming), rows, repeated)
+            # The same few texts come again and again: interned, a row costs its name and one small tuple.
+            rows[name] = tuple(sys.intern(value.strip()) for value in fields)
+    columns = tuple(column for position, column in enumerate(header) if position != naming)
+    return LabelTable(columns, rows, repeated, fingerprint)
 
 
 def unknown_label(labels: Mapping[str, str]) -> Problem | None:
@@ -114,25 +127,24 @@ def unknown_label(labels: Mapping[str, str]) -> Problem | None:
 
 def join(
     source: Source,
+    table: LabelTable,
     find: Callable[[str], str | None],
-    rows: Mapping[str, Mapping[str, str]],
-    repeated: list[str],
     skip: int = 0,
     first: Callable[[str], bool] | None = None,
 ) -> Iterator[Record]:
     """One record for each photo and each label row left over. find: file name to the key of its row, if any."""
     seen: set[str] = set()
     for entry in source.entries(skip, first):
-        key = find(entry.name) if entry.problem is None or entry.problem.reason != "unsafe name" else None
-        yield _matched(entry, key, rows, seen)
-    for key in rows:
+        trusted = entry.problem is None or entry.problem.reason != "unsafe name"
+        yield _matched(entry, find(entry.name) if trusted else None, table, seen)
+    for key in table.rows:
         if key not in seen:
             yield Record(key, problem=Problem("label without file", "the label table names it, the source lacks it"))
-    for key in repeated:
+    for key in table.repeated:
         yield Record(key, problem=Problem("repeated label row", "the first row for this file was taken"))
 
 
-def _matched(entry: Entry, key: str | None, rows: Mapping[str, Mapping[str, str]], seen: set[str]) -> Record:
+def _matched(entry: Entry, key: str | None, table: LabelTable, seen: set[str]) -> Record:
     if key is not None and key in seen:
         return Record(entry.name, problem=Problem("repeated file", f"an earlier file has the label row {key!r}"))
     if key is not None:
@@ -141,7 +153,7 @@ def _matched(entry: Entry, key: str | None, rows: Mapping[str, Mapping[str, str]
         return Record(entry.name, problem=entry.problem)
     if key is None:
         return Record(entry.name, problem=Problem("file without label", "the label table does not name it"))
-    labels = rows[key]
+    labels = table.labels(key)
     return Record(entry.name, entry.data, labels, labels.get("split") or None, unknown_label(labels))
 
 
@@ -163,10 +175,10 @@ class FolderReader:
         self.about = {"source": Path(path).name, "licence": "not stated; ask whoever gave you the photos"}
 
     def fingerprint(self) -> str:
-        return f"{self._source.fingerprint()} {self._table.path.stat().st_size} {self._table.path.stat().st_mtime_ns}"
+        return f"{self._source.fingerprint()} {self._table.fingerprint}"
 
     def records(self, skip: int = 0) -> Iterator[Record]:
-        for record in join(self._source, self._table.find, self._table.rows, self._table.repeated, skip):
+        for record in join(self._source, self._table, self._table.find, skip):
             if record.problem is None and record.split is not None and record.split not in SPLITS:
                 problem = Problem("unknown split", f"split is {record.split!r}, expected {', '.join(SPLITS)}")
                 record = Record(record.name, problem=problem)

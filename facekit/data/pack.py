@@ -127,7 +127,8 @@ class _Ledger:
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._columns = columns
         self._row_of: dict[bytes, int] = {}
-        self.rows: list[tuple[str | None, ...]] = []  # file, labels …, wanted split
+        self.rows: list[tuple[str, tuple[str, ...], str | None]] = []  # file, labels, wanted split
+        self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # many rows have the same labels: kept once
         self.rejected: list[dict[str, str]] = []
 
     def judge(self, record: Record, decoded: Decoded | None) -> Outcome:
@@ -143,7 +144,7 @@ class _Ledger:
         row = self.rows[earlier]
         differing = [
             column
-            for column, theirs, ours in zip(self._columns, row[1:-1], self._values(record), strict=True)
+            for column, theirs, ours in zip(self._columns, row[1], self._values(record), strict=True)
             if theirs != ours
         ]
         conflict = f"; its labels differ in {', '.join(differing)}" if differing else ""
@@ -156,16 +157,18 @@ class _Ledger:
             self.rejected.append({"file": record.name, "reason": reason, "detail": detail})
             return
         self._row_of[bytes.fromhex(outcome.sha256)] = len(self.rows)
-        self.rows.append((record.name, *self._values(record), record.split))
+        self.rows.append((record.name, self._values(record), record.split))
 
     def _values(self, record: Record) -> tuple[str, ...]:
-        return tuple(record.labels.get(column, "") for column in self._columns)
+        values = tuple(record.labels.get(column, "") for column in self._columns)
+        return self._shared.setdefault(values, values)
 
     def table(self, fractions: tuple[float, float, float]) -> pd.DataFrame:
         """Label rows in packing order, with the split: the wanted one, else by content."""
-        table = pd.DataFrame(self.rows, columns=["file", *self._columns, "split"])
         by_content = split_by_content((digest.hex() for digest in self._row_of), fractions)
-        table["split"] = [row[-1] or drawn for row, drawn in zip(self.rows, by_content, strict=True)]
+        table = pd.DataFrame([values for _, values, _ in self.rows], columns=list(self._columns))
+        table.insert(0, "file", [name for name, _, _ in self.rows])
+        table["split"] = [wanted or drawn for (_, _, wanted), drawn in zip(self.rows, by_content, strict=True)]
         return table
 
 
