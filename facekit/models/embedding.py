@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from facekit import settings
-from facekit.data.sets import FaceSet, FeatureSet, finish_set
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, WeightsError
-from facekit.files import atomic_path
 from facekit.models.backbone import Backbone
 from facekit.models.facenet import FaceNet
 from facekit.models.fusing import fused_copy
@@ -48,9 +47,11 @@ def embed(
     device: None takes `settings.device()`.
     cache: read from and write to `settings.cache_dir()/embeddings`, keyed by the content of weights and photos,
     image size, flip and precision; labels are not part of it. A damaged entry is computed again.
-    precision: `fp32`; `bf16`, convolutions in bfloat16 (8 bits of mantissa; sums, BatchNorm and length of the
-    embedding stay float32), which turns an embedding by a cosine above 0.999 and no more; `auto`, float32 in the
-    laptop profile, so that outputs are the same everywhere, else bf16 where the hardware computes it natively.
+    precision: `fp32`; `bf16`, the trunk in bfloat16 (8 bits of mantissa) and the last layer, its BatchNorm and the
+    length in float32; `auto`, float32 in the laptop profile, so that outputs are the same everywhere, else bf16 where
+    the hardware computes it natively. On 200 photos of FairFace the cosine between FaceNet's embeddings in bf16 and in
+    fp32 was 0.9998 on average and 0.9989 at the least (two persons: 0.09 on average). On a GPU `fp32` follows torch's
+    own settings, which let convolutions use TF32.
 
     Raises ConfigError for arguments it cannot use or a cache that cannot be written, WeightsError when the network
     gives numbers that are not finite.
@@ -59,18 +60,18 @@ def embed(
     bf16 = uses_bf16(precision, device)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-    if not cache:
-        features = np.empty((len(faces), backbone.embedding_dim), np.float32)
-        _compute(backbone, faces, features, batch_size, flip, device, bf16)
-        return FeatureSet(features, faces.labels, _about(backbone, faces))
-    folder = settings.cache_dir() / "embeddings" / _key(backbone, faces, flip, bf16)
-    shape = (len(faces), backbone.embedding_dim)
-    features = _cached(folder, shape)
+    folder = settings.cache_dir() / "embeddings" / _key(backbone, faces, flip, bf16) if cache else None
+    features = _cached(folder, (len(faces), backbone.embedding_dim)) if folder else None
     if features is None:
-        with _entry(folder, shape, faces) as features:
-            _compute(backbone, faces, features, batch_size, flip, device, bf16)
-        features = np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
-    return FeatureSet(features, faces.labels, _about(backbone, faces))
+        if folder:
+            with _writing(folder):  # before the work, so that a folder that cannot be written costs no time
+                folder.mkdir(parents=True, exist_ok=True)
+        features = _compute(backbone, faces, batch_size, flip, device, bf16)
+        if folder:
+            with _writing(folder):
+                FeatureSet(features, faces.labels[["split"]]).save(folder)
+    kept = {key: faces.manifest[key] for key in ("source", "licence") if key in faces.manifest}
+    return FeatureSet(features, faces.labels, {**kept, "backbone": backbone.name})
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
@@ -102,12 +103,6 @@ def state_hash(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _about(backbone: Backbone, faces: FaceSet) -> dict:
-    """What the manifest says of embeddings: their network, and where the photos came from."""
-    kept = {key: faces.manifest[key] for key in ("source", "licence") if key in faces.manifest}
-    return {**kept, "backbone": backbone.name}
-
-
 def _key(backbone: Backbone, faces: FaceSet, flip: bool, bf16: bool) -> str:
     """Name of the cache entry: changes with everything that the embeddings depend on, and with nothing else."""
     parts = [CACHE_FORMAT, backbone.name, backbone.image_size, state_hash(backbone), faces.content_hash(), flip, bf16]
@@ -124,16 +119,10 @@ def _cached(folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 @contextmanager
-def _entry(folder: Path, shape: tuple[int, int], faces: FaceSet) -> Iterator[np.ndarray]:
-    """A memory-mapped array to fill; becomes a cache entry if no error occurs, and leaves nothing otherwise."""
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns the system's refusal to write into ConfigError with the remedy."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").unlink(missing_ok=True)
-        with atomic_path(folder / "inputs.npy") as path:
-            features = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-            yield features
-            features.flush()
-        finish_set(folder, FeatureSet.kind, faces.labels[["split"]], {})
+        yield
     except OSError as error:
         raise ConfigError(
             f"embeddings cannot be kept in {folder} ({error.strerror or error}); set FACEKIT_CACHE to a folder with "
@@ -142,9 +131,10 @@ def _entry(folder: Path, shape: tuple[int, int], faces: FaceSet) -> Iterator[np.
 
 
 def _compute(
-    backbone: Backbone, faces: FaceSet, out: np.ndarray, batch_size: int, flip: bool, device: torch.device, bf16: bool
-) -> None:
-    """Fills `out` (N, D); raises as `embed`."""
+    backbone: Backbone, faces: FaceSet, batch_size: int, flip: bool, device: torch.device, bf16: bool
+) -> np.ndarray:
+    """Embeddings float32 (N, D); raises as `embed`."""
+    out = np.empty((len(faces), backbone.embedding_dim), np.float32)
     model = fused_copy(backbone).to(device)
     waiting: tuple[slice, torch.Tensor] | None = None
     bar = settings.progress(total=len(faces), desc=f"embed with {backbone.name}", unit="photo")
@@ -164,6 +154,7 @@ def _compute(
         raise ConfigError(
             f"{device} has too little memory for batches of {batch_size} photos; pass a smaller batch_size."
         ) from None
+    return out
 
 
 def _photos(faces: FaceSet, rows: slice, size: int) -> torch.Tensor:
