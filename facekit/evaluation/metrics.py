@@ -1,0 +1,263 @@
+"""Scores of predictions, overall and by group, each with its bootstrap interval and the number of labels behind it.
+
+Predictions and targets are tensors or arrays (N,). A missing label (-1, or NaN for numbers) is left out; where no
+label is left, a score is NaN. Intervals are percentile intervals (Efron & Tibshirani 1993, section 13.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from facekit.errors import ConfigError, DataError
+from facekit.tasks import Task
+
+Values = torch.Tensor | np.ndarray | pd.Series | Sequence[float]
+Statistic = Callable[[np.ndarray], np.ndarray]
+N_BOOT = 1000
+LEVEL = 0.95
+_DRAWS_AT_ONCE = 2**22  # bounds the memory of a bootstrap to some tens of megabytes
+
+
+def accuracy(predictions: Values, targets: Values) -> float:
+    """Share of the known class indices in `targets` (N,) that `predictions` (N,) name; NaN where none is known."""
+    predictions, targets = _known_classes(predictions, targets)
+    return float(np.mean(predictions == targets)) if len(targets) else float("nan")
+
+
+def balanced_accuracy(predictions: Values, targets: Values) -> float:
+    """Mean over the classes that occur in `targets` (N,) of the share of their rows predicted right; NaN where none.
+
+    A majority vote scores one over the number of classes, however uneven they are (Brodersen et al., ICPR 2010).
+    """
+    predictions, targets = _known_classes(predictions, targets)
+    if not len(targets):
+        return float("nan")
+    n_classes = int(max(predictions.max(), targets.max())) + 1
+    return float(_balanced(_counts(predictions, targets, n_classes)[None])[0])
+
+
+def age_mae(task: Task, predictions: Values, targets: Values, years: Values | None = None) -> float:
+    """Mean absolute error in the number's unit (years of age, steps of skin tone); NaN where no label is known.
+
+    task: regression, or classes with midpoints. predictions, targets: as `Task.predict` and `Task.encode` give them,
+    (N,). For classes a prediction counts as its class's midpoint, and so does a target unless `years` (N,), the exact
+    numbers with NaN for unknown, has it. Raises ConfigError for classes without midpoints.
+    """
+    errors = _absolute_errors(task, predictions, targets, years)
+    return float(np.nanmean(errors)) if np.isfinite(errors).any() else float("nan")
+
+
+def confusion_matrix(task: Task, predictions: Values, targets: Values) -> pd.DataFrame:
+    """Counts of known labels (rows, `true`) by prediction (columns, `predicted`), int64 (classes, classes).
+
+    Raises ConfigError for a task without classes.
+    """
+    if task.kind != "multiclass":
+        raise ConfigError(f"task {task.name!r} predicts a number; a confusion matrix needs classes.")
+    predictions, targets = _known_classes(predictions, targets)
+    counts = _counts(predictions, targets, len(task.classes))
+    classes = list(task.classes)
+    return pd.DataFrame(counts, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
+
+
+def bootstrap_interval(
+    values: Values, statistic: Statistic | None = None, n_boot: int = N_BOOT, level: float = LEVEL, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (low, high) of a statistic over rows drawn with replacement.
+
+    values: (N,) or (N, …), one entry a row. statistic: takes resamples (B, N, …) and returns (B,), so it is computed
+    for many resamples at once; None is the mean of (N,) values. The interval is widened to the value on the rows
+    themselves where it misses it, which can happen to a biased statistic (a largest gap, say). (NaN, NaN) where there
+    are no rows. Raises ConfigError for an n_boot or a level that gives no interval.
+    """
+    if n_boot < 1 or not 0 < level < 1:
+        raise ConfigError(f"n_boot {n_boot} must be at least 1 and level {level} between 0 and 1.")
+    rows = _array(values)
+    if not len(rows):
+        return float("nan"), float("nan")
+    if statistic is None:
+        rows, statistic = np.sort(rows), _mean  # sorted, so that the order of the rows does not matter
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // rows.size)
+    parts = [
+        statistic(rows[rng.integers(0, len(rows), (min(at_once, n_boot - start), len(rows)))])
+        for start in range(0, n_boot, at_once)
+    ]
+    return _interval(float(statistic(rows[None])[0]), np.concatenate(parts), level)
+
+
+def evaluate(
+    tasks: Sequence[Task],
+    outputs: Mapping[str, torch.Tensor],
+    targets: Mapping[str, torch.Tensor],
+    groups: pd.Series | pd.DataFrame | Sequence[str] | None = None,
+    seed: int = 0,
+    numbers: Mapping[str, Values] | None = None,
+    n_boot: int = N_BOOT,
+) -> pd.DataFrame:
+    """Every score of every task, over all rows and in every group, with 95 % bootstrap intervals.
+
+    outputs: task name to (N, n_outputs), on any device. targets: task name to (N,), see `Task.encode`. groups: (N,)
+    group names, or a table of several columns whose combinations are the groups (joined by ", "); rows without a name
+    are in no group, unused categories of a categorical are groups with n = 0. numbers: task name to the exact numbers
+    (N,) behind banded labels (ages in years). Returns the columns task, metric, group, value, low, high, n: metrics
+    are `accuracy` and `balanced_accuracy` of classes and `mae` of numbers and of classes with midpoints; the group of
+    all rows is `all`; n counts the labels that the value rests on. Raises DataError where lengths or names do not
+    match or where outputs are NaN.
+    """
+    rows = []
+    for task in tasks:
+        predictions, truth = _predictions(task, outputs, targets)
+        exact = None if numbers is None or task.name not in numbers else numbers[task.name]
+        metrics = list(_metrics(task, predictions, truth, exact))
+        for group, member in _members(groups, len(truth)):
+            for metric, score in metrics:
+                rows.append((task.name, metric, group, *score(member, n_boot, seed)))
+    return pd.DataFrame(rows, columns=["task", "metric", "group", "value", "low", "high", "n"])
+
+
+Score = Callable[[np.ndarray, int, int], tuple[float, float, float, int]]
+
+
+def _metrics(task: Task, predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> Iterator[tuple]:
+    """Metric name and a function from a row mask, n_boot and a seed to (value, low, high, n)."""
+    if task.kind == "multiclass":
+        yield "accuracy", _class_score(_accuracy, predictions, targets, len(task.classes))
+        yield "balanced_accuracy", _class_score(_balanced, predictions, targets, len(task.classes))
+    if task.kind == "regression" or task.midpoints:
+        yield "mae", _mean_score(_absolute_errors(task, predictions, targets, years))
+
+
+def _class_score(statistic: Statistic, predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> Score:
+    """Scores that depend on the rows through their confusion counts (B, classes, classes) only.
+
+    The counts of n rows drawn with replacement are multinomial with the observed shares: drawing counts instead of
+    rows is the same bootstrap at a cost that does not grow with n.
+    """
+
+    def score(member: np.ndarray, n_boot: int, seed: int) -> tuple[float, float, float, int]:
+        counts = _counts(*_known_classes(predictions[member], targets[member]), n_classes)
+        n = int(counts.sum())
+        if n == 0:
+            return float("nan"), float("nan"), float("nan"), 0
+        seen = np.flatnonzero(counts)
+        draws = np.zeros((n_boot, counts.size), np.int64)
+        draws[:, seen] = np.random.default_rng(seed).multinomial(n, counts.ravel()[seen] / n, n_boot)
+        value = float(statistic(counts[None])[0])
+        return value, *_interval(value, statistic(draws.reshape(n_boot, n_classes, n_classes)), LEVEL), n
+
+    return score
+
+
+def _mean_score(errors: np.ndarray) -> Score:
+    """The mean of (N,) errors, NaN where the label is missing."""
+
+    def score(member: np.ndarray, n_boot: int, seed: int) -> tuple[float, float, float, int]:
+        known = errors[member & ~np.isnan(errors)]
+        value = float(np.sort(known).mean()) if len(known) else float("nan")
+        return value, *bootstrap_interval(known, n_boot=n_boot, seed=seed), len(known)
+
+    return score
+
+
+def _mean(resamples: np.ndarray) -> np.ndarray:
+    return resamples.mean(axis=1, dtype=np.float64)
+
+
+def _accuracy(counts: np.ndarray) -> np.ndarray:
+    """Confusion counts (B, C, C) to accuracy (B,)."""
+    return np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2))
+
+
+def _balanced(counts: np.ndarray) -> np.ndarray:
+    """Confusion counts (B, C, C) to the mean recall of the classes that occur, (B,)."""
+    totals = counts.sum(axis=2)
+    recalls = np.diagonal(counts, axis1=1, axis2=2) / np.maximum(totals, 1)
+    return recalls.sum(axis=1) / (totals > 0).sum(axis=1)
+
+
+def _interval(value: float, statistics: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])
+    return min(float(low), value), max(float(high), value)
+
+
+def _array(values: Values) -> np.ndarray:
+    """Values as a NumPy array, from any device and dtype."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        return (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
+    return np.asarray(values)
+
+
+def _known_classes(predictions: Values, targets: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets of the rows whose class is known, int64."""
+    predictions, targets = _array(predictions), _array(targets)
+    _same_length(predictions, targets)
+    known = targets >= 0
+    return predictions[known].astype(np.int64), targets[known].astype(np.int64)
+
+
+def _counts(predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> np.ndarray:
+    """Confusion counts (classes, classes), rows true, columns predicted."""
+    if len(targets) and max(predictions.max(), targets.max()) >= n_classes:
+        raise DataError(f"a class index is {max(predictions.max(), targets.max())}, but there are {n_classes} classes.")
+    return np.bincount(targets * n_classes + predictions, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def _absolute_errors(task: Task, predictions: Values, targets: Values, years: Values | None) -> np.ndarray:
+    """|predicted - true| (N,), NaN where nothing is known of the truth."""
+    predictions, targets = _array(predictions), _array(targets)
+    _same_length(predictions, targets)
+    if task.kind == "multiclass":
+        if not task.midpoints:
+            raise ConfigError(f"task {task.name!r} has classes without midpoints, so no error in numbers.")
+        midpoints = np.asarray(task.midpoints, np.float64)
+        predictions = midpoints[predictions.astype(np.int64)]
+        targets = np.where(targets >= 0, midpoints[np.maximum(targets, 0).astype(np.int64)], np.nan)
+    if years is not None:
+        exact = _array(years).astype(np.float64)
+        _same_length(predictions, exact)
+        targets = np.where(np.isnan(exact), targets, exact)
+    return np.abs(predictions.astype(np.float64) - targets)
+
+
+def _same_length(predictions: np.ndarray, targets: np.ndarray) -> None:
+    if predictions.shape != targets.shape or predictions.ndim != 1:
+        raise DataError(f"predictions {predictions.shape} and targets {targets.shape} must both be (N,).")
+
+
+def _predictions(task: Task, outputs: Mapping, targets: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets (N,) of one task; raises DataError where they are absent, unequal or NaN."""
+    for what, table in (("outputs", outputs), ("targets", targets)):
+        if task.name not in table:
+            raise DataError(f"no {what} of task {task.name!r}; there are {', '.join(table) or 'none'}.")
+    if outputs[task.name].isnan().any():
+        raise DataError(f"the outputs of task {task.name!r} contain NaN; the model that made them is broken.")
+    predictions, truth = _array(task.predict(outputs[task.name])), _array(targets[task.name])
+    _same_length(predictions, truth)
+    return predictions, truth
+
+
+def _members(groups: pd.Series | pd.DataFrame | Sequence[str] | None, n: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Group names with their row masks (N,): `all` first, then the groups in order."""
+    yield "all", np.ones(n, bool)
+    if groups is None:
+        return
+    if isinstance(groups, pd.DataFrame):
+        rows = groups.itertuples(index=False)
+        groups = pd.Series(
+            [None if pd.isna(list(row)).any() else ", ".join(map(str, row)) for row in rows], dtype=object
+        )
+    labels = groups if isinstance(groups, pd.Series) else pd.Series(groups)
+    if len(labels) != n:
+        raise DataError(f"{len(labels)} group names for {n} rows; they must match.")
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        names = labels.cat.categories
+    else:
+        names = sorted(labels.dropna().unique(), key=str)
+    for name in names:
+        yield str(name), (labels == name).to_numpy(dtype=bool, na_value=False)
