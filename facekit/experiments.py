@@ -41,7 +41,7 @@ def few_labels(data: LabelledSet, n: int, seed: int) -> LabelledSet:
 
 def scores(model: Classifier, data: FaceSet | FeatureSet, tasks: Sequence[Task]) -> pd.DataFrame:
     """What `model` gets on all rows of `data`: columns task, metric, value (no intervals; see `metrics.evaluate`)."""
-    table = evaluate(tasks, predict(model, data), data.targets(tasks), n_boot=0)
+    table = evaluate(tasks, predict(model, data), data.targets(tasks))
     return table[["task", "metric", "value"]]
 
 
@@ -86,7 +86,7 @@ def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.D
         targets = task.encode(train.labels[task.name])
         counts = torch.bincount(targets[task.known(targets)], minlength=task.n_outputs)
         outputs[task.name] = counts.float().expand(len(test), -1)
-    return evaluate(tasks, outputs, test.targets(tasks), n_boot=0)[["task", "metric", "value"]]
+    return evaluate(tasks, outputs, test.targets(tasks))[["task", "metric", "value"]]
 
 
 def summary(rows: pd.DataFrame, by: Sequence[str], metric: str = "accuracy") -> pd.DataFrame:

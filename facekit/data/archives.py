@@ -180,8 +180,9 @@ class ZipSource(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        with self._open() as archive:
-            named = [(_zip_name(member), member) for member in archive.infolist() if not member.is_dir()]
+        # Opened once: every further opening would hold another copy of the whole directory.
+        self._archive = self._open()
+        named = [(_zip_name(member), member) for member in self._archive.infolist() if not member.is_dir()]
         self._members = [(name, member) for name, member in named if is_photo(name)]
 
     def _open(self) -> zipfile.ZipFile:
@@ -199,9 +200,8 @@ class ZipSource(Source):
 
     def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
         members = sorted(self._members, key=lambda item: not first(item[0])) if first else self._members
-        with self._open() as archive:
-            for position, (name, member) in enumerate(members):
-                yield _checked(name, position < skip, member.file_size, lambda member=member: archive.read(member))
+        for position, (name, member) in enumerate(members):
+            yield _checked(name, position < skip, member.file_size, lambda member=member: self._archive.read(member))
 
 
 class TarSource(Source):

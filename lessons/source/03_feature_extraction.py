@@ -242,7 +242,7 @@ from facekit.evaluation.metrics import confusion_matrix
 
 def confusion_figure(task, outputs, targets, title):
     """Rows: label; columns: prediction; each row sums to 1."""
-    counts = confusion_matrix(task, outputs, targets)
+    counts = confusion_matrix(task, task.predict(outputs), targets)
     shares = counts.to_numpy() / counts.to_numpy().sum(1, keepdims=True).clip(1)
     fig, axis = plots.figure(size=(5.6, 4.6))
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -262,7 +262,7 @@ plots.show(
 )
 
 # %%
-counts = confusion_matrix(race, outputs[race.name], test.targets([race])[race.name])
+counts = confusion_matrix(race, race.predict(outputs[race.name]), test.targets([race])[race.name])
 shares = counts.div(counts.sum(1), axis=0)
 mixed = pd.Series({(a, b): shares.loc[a, b] + shares.loc[b, a] for i, a in enumerate(shares) for b in list(shares)[:i]})
 print("most confused:", " and ".join(sorted(mixed.idxmax())))
