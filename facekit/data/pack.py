@@ -306,11 +306,11 @@ def pack_command(
     return 0
 
 
-def bench_packing(source: Path | None = None, photos: int = 2000, rounds: int = 3) -> int:
+def bench_packing(source: Path | None = None, photos: int = 2000, rounds: int = 5) -> int:
     """Measures packing against decoding and resizing with Pillow alone, and its memory at N and 4 N photos.
 
-    Both rates are taken in this run, on the same photos, with as many threads as there are cores, in turns; the best
-    of the rounds counts. Pillow alone starts from bytes in memory and keeps nothing; packing reads a zip, checks,
+    Both rates are taken in this run, on the same photos, with as many threads as there are cores, in turns, so that a
+    machine that is busy with something else slows both; medians of the rounds count. Pillow alone starts from bytes in memory and keeps nothing; packing reads a zip, checks,
     hashes, writes the set to disk and hashes it. Memory is the peak of a fresh process.
 
     Args:
@@ -329,11 +329,12 @@ def bench_packing(source: Path | None = None, photos: int = 2000, rounds: int = 
         # Bytes after a JPEG's end are ignored by decoders but make its hash another: four different copies of each.
         large = _bench_zip(Path(folder, "4n.zip"), [data + bytes([copy]) for copy in range(4) for data in taken])
         memory = [_peak_of_packing(archive, Path(folder, archive.stem)) for archive in (small, large)]
-    rates = len(taken) / min(alone), len(taken) / min(packed)
+    rates = len(taken) / np.median(alone), len(taken) / np.median(packed)
+    share = np.median(np.divide(alone, packed))
     kind = f"photos of {source}" if source else "made JPEGs, 224 × 224"
-    print(f"{len(taken)} {kind}, to 160 × 160, {cores()} cores, best of {rounds} rounds")
+    print(f"{len(taken)} {kind}, to 160 × 160, {cores()} cores, median of {rounds} rounds")
     print(f"  Pillow alone {rates[0]:8,.0f} photos/s")
-    print(f"  pack         {rates[1]:8,.0f} photos/s   {rates[1] / rates[0]:.1%} of it")
+    print(f"  pack         {rates[1]:8,.0f} photos/s   {share:.1%} of it")
     print(
         f"  peak memory  {memory[0]:8,.0f} MiB at {len(taken)} photos, {memory[1]:,.0f} MiB at {4 * len(taken)} "
         f"({(memory[1] - memory[0]) * 2**20 / (3 * len(taken)):+,.0f} bytes for each further photo, "
