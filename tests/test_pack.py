@@ -26,6 +26,7 @@ from facekit.data.journal import GrowingSet, Outcome, npy_header
 from facekit.data.pack import bench_packing, pack, pack_command
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
+from facekit.files import sha256_of_file
 
 
 def jpeg(seed, side=40):
@@ -240,6 +241,15 @@ def test_a_cut_journal_or_cut_pixels_lose_rows_but_never_invent_them(tmp_path_fa
             growing.append(outcome, np.full((3, 2, 2), number, np.uint8) if outcome.problem is None else None)
         path = growing.finish()
     assert np.load(path)[:, 0, 0, 0].tolist() == [number for number, packed in enumerate(kinds) if packed]
+
+
+@pytest.mark.parametrize("expected, known", [(3, True), (4, False), (None, False)])
+def test_the_hash_on_the_way_is_the_files_or_not_given(tmp_path, expected, known):
+    with GrowingSet(tmp_path, (3, 2, 2), {}, expected) as growing:
+        for number in range(3):
+            growing.append(Outcome(f"{number}", f"{number:064}"), np.full((3, 2, 2), number, np.uint8))
+        path = growing.finish()
+        assert growing.sha256 == (sha256_of_file(path) if known else None)
 
 
 def test_another_request_starts_afresh(tmp_path):

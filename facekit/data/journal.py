@@ -7,9 +7,11 @@ record that it does not mention. The order of records is fixed, so both ways end
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +64,11 @@ class GrowingSet:
     """Writes rows of `row_shape` (uint8) to `folder`; continues where an interrupted run with this request stopped.
 
     request: what is packed and how; a journal of another request is discarded. `done` holds the outcomes of the
-    earlier run. Use as a context: leaving it closes the files, keeping what was journalled.
+    earlier run. expected: how many rows there will be if none is rejected; when that comes true, the file's hash is
+    known without reading it again. Use as a context: leaving it closes the files, keeping what was journalled.
     """
 
-    def __init__(self, folder: Path, row_shape: tuple[int, ...], request: dict) -> None:
+    def __init__(self, folder: Path, row_shape: tuple[int, ...], request: dict, expected: int | None = None) -> None:
         self._folder = folder
         self._shape = row_shape
         self._row_bytes = int(np.prod(row_shape))
@@ -84,11 +87,17 @@ class GrowingSet:
         self._pixels.truncate(HEADER_BYTES + self.rows * self._row_bytes)
         self._pixels.seek(0, os.SEEK_END)
         self._pending: list[str] = []
+        self._expected = None if self.done else expected
+        # The header comes first in the file and names the number of rows, so it has to be guessed to hash on the way.
+        self._digest = hashlib.sha256(npy_header((self._expected or 0, *row_shape)))
+        self._syncing: Future | None = None
+        self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
 
     def __enter__(self) -> GrowingSet:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._sync_thread.shutdown()
         for file in (self._pixels, self._journal):
             try:
                 file.close()
@@ -134,6 +143,8 @@ class GrowingSet:
         """Adds the next outcome, with its row of pixels when it was packed."""
         if pixels is not None:
             self._pixels.write(pixels.data)
+            if self._expected is not None:
+                self._digest.update(pixels.data)
             self.rows += 1
         self._pending.append(outcome.line())
         if len(self._pending) >= CHECKPOINT_ROWS:
@@ -145,10 +156,21 @@ class GrowingSet:
         self._journal.write("".join(self._pending))
         self._journal.flush()
         self._pending.clear()
+        # The disk works while the next photos are decoded; what it refuses is raised at the next checkpoint.
+        if self._syncing is None or self._syncing.done():
+            if self._syncing is not None:
+                self._syncing.result()
+            self._syncing = self._sync_thread.submit(os.fsync, self._pixels.fileno())
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the finished `inputs.npy`, None where it has to be read for that."""
+        return self._digest.hexdigest() if self.rows == self._expected else None
 
     def finish(self) -> Path:
         """Writes the header, gives the pixels their final name `inputs.npy`, and returns it; the journal stays."""
         self.checkpoint()
+        self._sync_thread.shutdown()
         self._pixels.seek(0)
         self._pixels.write(npy_header((self.rows, *self._shape)))
         self._pixels.flush()
@@ -165,6 +187,7 @@ class GrowingSet:
 
     def discard(self) -> None:
         """Removes everything that this run wrote."""
+        self._sync_thread.shutdown()
         self._pixels.close()
         self._pixel_path.unlink(missing_ok=True)
         self.discard_journal()

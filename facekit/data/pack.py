@@ -90,7 +90,7 @@ def pack(
         }
         if (dest / "manifest.json").exists():
             return _already_packed(dest, request)
-        with GrowingSet(dest, (3, size, size), request) as growing, quiet():
+        with GrowingSet(dest, (3, size, size), request, reader.total) as growing, quiet():
             return _fill(growing, reader, request, dest, size, align, workers or cores())
     except OSError as error:
         where = error.filename or dest
@@ -220,7 +220,7 @@ def _fill(
         "rejected_by_reason": counts,
         "rejected": ledger.rejected,
     }
-    finish_set(dest, FaceSet.kind, ledger.table(reader.fractions), about)
+    finish_set(dest, FaceSet.kind, ledger.table(reader.fractions), about, growing.sha256)
     growing.discard_journal()
     return FaceSet.load(dest)
 
@@ -310,8 +310,9 @@ def bench_packing(source: Path | None = None, photos: int = 2000, rounds: int = 
     """Measures packing against decoding and resizing with Pillow alone, and its memory at N and 4 N photos.
 
     Both rates are taken in this run, on the same photos, with as many threads as there are cores, in turns, so that a
-    machine that is busy with something else slows both; medians of the rounds count. Pillow alone starts from bytes in memory and keeps nothing; packing reads a zip, checks,
-    hashes, writes the set to disk and hashes it. Memory is the peak of a fresh process.
+    machine that is busy with something else slows both; medians of the rounds count. Pillow alone starts from bytes
+    in memory and keeps nothing; packing reads a zip, checks, hashes, writes the set to disk and hashes it. Memory is
+    the peak of a fresh process.
 
     Args:
         source: Folder, zip or tar to take the photos from; without it JPEGs of 224 × 224 are made.

@@ -127,16 +127,18 @@ def read_manifest(folder: Path) -> dict:
     return manifest
 
 
-def finish_set(folder: Path, kind: str, labels: pd.DataFrame, about: dict) -> dict:
+def finish_set(folder: Path, kind: str, labels: pd.DataFrame, about: dict, inputs_sha256: str | None = None) -> dict:
     """Writes `labels.csv` and then the manifest beside an `inputs.npy` that is already whole.
 
-    about: what the caller adds to the manifest (source, licence, rejected …). Returns the manifest.
+    about: what the caller adds to the manifest (source, licence, rejected …). inputs_sha256: hash of `inputs.npy` from
+    a writer that hashed on the way; without it the file is read once more. Returns the manifest.
     """
     with atomic_path(folder / "labels.csv") as path:
         labels.to_csv(path, index=False)
+    known = {"inputs.npy": inputs_sha256, "labels.csv": None}
     files = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of_file(folder / name)}
-        for name in ("inputs.npy", "labels.csv")
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256 or sha256_of_file(folder / name)}
+        for name, sha256 in known.items()
     }
     manifest = {**about, "format": FORMAT, "kind": kind, "rows": len(labels), "files": files}
     write_json(folder / "manifest.json", manifest)
