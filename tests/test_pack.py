@@ -369,7 +369,7 @@ def test_a_tar_cut_in_the_middle_makes_no_set(tmp_path):
 
 
 def test_memory_under_way_is_bounded(tmp_path, monkeypatch):
-    """At no time more than workers + 2 tasks of photos are read and not yet written."""
+    """At no time more than a few tasks of photos are read and not yet written."""
     source = labelled(tmp_path, 200)
     read, written, most = [0], [0], [0]
     tasks, append = packing._tasks, GrowingSet.append
@@ -387,7 +387,7 @@ def test_memory_under_way_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_tasks", reading)
     monkeypatch.setattr(GrowingSet, "append", writing)
     pack(source, tmp_path / "set", size=16, workers=2)
-    assert written[0] == 210 and most[0] <= (2 + 3) * packing._TASK_PHOTOS
+    assert written[0] == 210 and most[0] <= (2 + packing._TASKS_AHEAD + 1) * packing._TASK_PHOTOS
     groups = tasks(packing.Record("x", bytes(packing._TASK_BYTES)) for _ in range(3))
     assert [len(group) for group in groups] == [1, 1, 1]
 

@@ -100,6 +100,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _upright(opened: Image.Image, image: Image.Image) -> Image.Image:
     """Applies the EXIF orientation of the opened file to its converted image."""
+    if opened.format == "JPEG" and not {"exif", "xmp"} & opened.info.keys():
+        return image  # what most face crops are: nothing to look for
     try:
         orientation = opened.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing about the pixels
@@ -112,7 +114,9 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
     """The whole RGB image at `size` × `size` (Lanczos), uint8 (3, size, size); a side ratio is not kept."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.LANCZOS)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    # Band by band out of the image library's own packer: half the time of an array that is then transposed.
+    planes = b"".join([image.tobytes("raw", band) for band in "RGB"])
+    return np.frombuffer(planes, np.uint8).reshape(3, size, size)
 
 
 @contextmanager

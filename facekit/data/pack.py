@@ -47,8 +47,9 @@ READERS: dict[str, Callable[[Path, Path | None], Reader]] = {
 }
 FOUND = "photo files in the source, plus label rows that stand for no photo of their own; packed + rejected"
 # A task for a thread: enough photos that handing it over costs nothing, few enough bytes that several fit in memory.
-_TASK_PHOTOS = 16
+_TASK_PHOTOS = 32
 _TASK_BYTES = 8 * 2**20
+_TASKS_AHEAD = 2
 
 Decoded = tuple[str, np.ndarray | Problem]
 
@@ -242,7 +243,7 @@ def _tasks(records: Iterable[Record]) -> Iterator[list[Record]]:
 def _decoded(
     records: Iterable[Record], size: int, align: bool, workers: int
 ) -> Iterator[tuple[Record, Decoded | None]]:
-    """Each record with its decoded photo, in order; at most `workers` + 2 groups are under way."""
+    """Each record with its decoded photo, in order; at most `workers` + `_TASKS_AHEAD` groups are under way."""
 
     def decode_group(group: list[Record]) -> list[Decoded | None]:
         return [None if record.problem else _decode_one(record.data or b"", size, align) for record in group]
@@ -252,7 +253,7 @@ def _decoded(
     try:
         for group in _tasks(records):
             waiting.append((group, pool.submit(decode_group, group)))
-            if len(waiting) > workers + 1:
+            if len(waiting) >= workers + _TASKS_AHEAD:
                 done, future = waiting.popleft()
                 yield from zip(done, future.result(), strict=True)
         while waiting:
