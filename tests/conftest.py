@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 # One thread: the nets here are tiny, and on a busy machine threads that wait for each other cost many times the work.
 torch.set_num_threads(1)
+
+
+# The same examples in every run, and no example fails for being slow on a busy machine.
+settings.register_profile("facekit", deadline=None, derandomize=True, database=None)
+settings.load_profile("facekit")
 
 
 @pytest.fixture
