@@ -1,0 +1,181 @@
+"""Installing: the lock file, the conda environment and `make` name the same things and say what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK_LINE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[0-9][0-9a-z.]*)( ; (?P<marker>.+))?")
+LINES = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+
+
+def locked() -> dict[str, list[tuple[str, Marker | None]]]:
+    """Package to its locked versions, several where they depend on the Python version."""
+    versions: dict[str, list[tuple[str, Marker | None]]] = {}
+    for match in map(LOCK_LINE.fullmatch, LINES):
+        marker = Marker(match["marker"]) if match["marker"] else None
+        versions.setdefault(canonicalize_name(match["name"]), []).append((match["version"], marker))
+    return versions
+
+
+def test_the_lock_names_packages_and_versions_alone():
+    assert LINES
+    assert not [line for line in LINES if not LOCK_LINE.fullmatch(line)], "no address, path, option or local version"
+
+
+def test_the_lock_has_everything_that_the_project_asks_for_in_a_version_that_it_takes():
+    extras = [line for name in ("lab", "dev") for line in PROJECT["optional-dependencies"][name]]
+    for wanted in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        versions = locked().get(canonicalize_name(wanted.name))
+        assert versions, f"{wanted.name} is not in requirements.lock"
+        assert all(wanted.specifier.contains(version) for version, _ in versions), (str(wanted), versions)
+
+
+def test_torch_and_torchvision_are_a_pair():
+    [(torch, _)], [(torchvision, _)] = locked()["torch"], locked()["torchvision"]
+    if importlib.metadata.version("torchvision").partition("+")[0] != torchvision:
+        pytest.skip(f"what torchvision {torchvision} needs can only be asked where it is installed")
+    [needed] = [r for r in map(Requirement, importlib.metadata.requires("torchvision")) if r.name == "torch"]
+    assert needed.specifier.contains(torch)
+
+
+def test_conda_names_what_the_lock_names():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *packages, by_pip = environment["dependencies"]
+    assert environment["name"] == "facekit" and by_pip == {"pip": ["-r requirements.lock", "-e ."]}
+    assert {package.partition("=")[0] for package in packages} == {"python", "pip"}
+    [python] = [package.partition("=")[2] for package in packages if package.startswith("python=")]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python)
+
+
+def test_the_licence_of_code_and_lessons():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["license"] == "MIT" and "MIT License" in text and "lessons/LICENSE" in text
+    assert "CC BY 4.0" in (ROOT / "lessons/LICENSE").read_text(encoding="utf-8")
+
+
+# A Python that only writes down what it is asked to do; `-m venv` copies it, pip can be told to fail.
+RECORDER = r"""#!/bin/sh
+case "$*" in
+    *sys.version_info*) exit 0 ;;
+    *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+esac
+echo "$*" >> calls
+case "$*" in *"-m pip"*) [ ! -e broken ] ;; esac
+"""
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A checkout with a space in its name, without an environment, with a recording Python beside it."""
+    if not shutil.which("make"):
+        pytest.skip("needs make")
+    folder = tmp_path / "a course"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", ".ci/run"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    executable(tmp_path / "my python", RECORDER)
+    return folder
+
+
+def executable(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    command = ["make", "-C", str(folder), f"PYTHON={folder.parent / 'my python'}", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def calls(folder: Path) -> list[str]:
+    """What the Python was asked for since the last call."""
+    file = folder / "calls"
+    lines = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return lines
+
+
+def test_make_lab_installs_once_and_opens_the_lessons(folder):
+    assert make(folder, "lab").returncode == 0
+    venv, lock, package, lab = calls(folder)
+    assert venv == "-m venv --clear .venv" and lab == "-m facekit lab"
+    assert lock.endswith("-r requirements.lock") and package.endswith("--no-deps --no-build-isolation -e .")
+    assert make(folder, "lab").returncode == 0
+    assert calls(folder) == ["-m facekit lab"]
+
+
+def test_make_installs_again_when_the_lock_changed_or_the_folder_moved(folder):
+    make(folder, ".venv/.ready")
+    calls(folder)
+    later = (folder / ".venv/.ready").stat().st_mtime + 10
+    os.utime(folder / "requirements.lock", (later, later))
+    make(folder, ".venv/.ready")
+    assert len(calls(folder)) == 2, "the two installations, into the environment that is there"
+    os.utime(folder / "requirements.lock", (later - 20, later - 20))
+    moved = folder.rename(folder.parent / "moved")
+    make(moved, ".venv/.ready")
+    assert len(calls(moved)) == 2
+    make(moved, ".venv/.ready")
+    assert not calls(moved)
+
+
+def test_an_installation_that_failed_is_not_taken_for_a_whole_one(folder):
+    (folder / "broken").touch()
+    assert make(folder, "lab").returncode != 0
+    assert "-m facekit lab" not in calls(folder)
+    (folder / "broken").unlink()
+    assert make(folder, "lab").returncode == 0
+    assert "-m facekit lab" in calls(folder)
+
+
+def test_make_test_runs_the_package_tests_and_then_every_notebook(folder):
+    (folder / "lessons/solutions").mkdir(parents=True)
+    for name in ("lessons/00_a.ipynb", "lessons/solutions/00_a.ipynb"):
+        (folder / name).touch()
+    assert make(folder, "test").returncode == 0
+    package, lessons = calls(folder)[-2:]
+    assert package == "-m pytest tests"
+    assert {"--nbval", "--nbval-current-env", "lessons/00_a.ipynb", "lessons/solutions/00_a.ipynb"} <= set(
+        lessons.split()
+    )
+
+
+@pytest.mark.parametrize("python", ["", "exit 1\n"], ids=["none", "too old"])
+def test_a_missing_or_old_python_is_named_with_its_remedy(folder, python):
+    path = str(executable(folder.parent / "old", f"#!/bin/sh\n{python}")) if python else ""
+    result = make(folder, "lab", f"PYTHON={path}")
+    assert result.returncode != 0 and not (folder / ".venv").exists()
+    assert "Python 3.11 or newer" in result.stdout and "make lab PYTHON=" in result.stdout and path in result.stdout
+
+
+@pytest.mark.parametrize("photos", [False, True])
+def test_the_checks_see_real_photos_where_a_folder_beside_has_them(folder, photos):
+    data = folder.parent / "shared/data"
+    if photos:
+        data.mkdir(parents=True)
+    programs = folder.parent / "programs"
+    programs.mkdir()
+    executable(programs / "make", '#!/bin/sh\necho "$PWD|$*|${FACEKIT_DATA:-none}"\n')
+    environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run([folder / ".ci/run"], env=environment, capture_output=True, text=True, check=True)
+    where, what, found = result.stdout.strip().split("|")
+    assert Path(where).samefile(folder) and what == "test"
+    assert Path(found).samefile(data) if photos else found == "none"

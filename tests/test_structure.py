@@ -1,0 +1,124 @@
+"""The shape of the project: data flows one way, everything public is described, nothing is tracked that must not be."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "facekit"
+# A module imports only from its own part and from those above it.
+ORDER = ["errors", "settings", "files", "tasks", "records", "data", "models", "evaluation", "training", "transfer"]
+ORDER += ["experiments", "plots", "widgets", "course", "lessons", "doctor", "cli", "__main__"]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PHOTO_FOLDERS = ("datasets/portraits/", "lessons/figures/")
+PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+LARGEST_CHECKOUT = 40e6  # bytes
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {module_name(path) for path in MODULES}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in NAMES)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: write imports in full"
+            for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                if name in NAMES:
+                    yield name
+                elif node.module in NAMES:
+                    yield node.module
+
+
+def part(module: str) -> int:
+    return ORDER.index(module.split(".")[1])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_imports_only_from_those_above_it(path):
+    inner = [name for name in imports(path) if name != "facekit"]
+    if module_name(path) == "facekit":
+        assert not inner, "importing facekit alone must cost nothing"
+        return
+    below = [name for name in inner if part(name) > part(module_name(path))]
+    assert not below, f"{module_name(path)} imports from below: {below}"
+
+
+def test_no_import_goes_in_circles():
+    list(
+        TopologicalSorter(
+            {module_name(path): set(imports(path)) - {module_name(path)} for path in MODULES}
+        ).static_order()
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_everything_public_is_described(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    bare = [node.name for node in public if not ast.get_docstring(node)]
+    if tree.body and not ast.get_docstring(tree):
+        bare.append("the module itself")
+    assert not bare, f"{path.relative_to(ROOT)}: no docstring for {', '.join(bare)}"
+
+
+def test_every_folder_of_the_package_is_installed_with_it():
+    folders = {path.parent for path in MODULES}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """Files under version control that exist; skips in an unpacked archive."""
+    listing = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=False)
+    if listing.returncode:
+        pytest.skip("needs a git checkout: what is tracked cannot be listed")
+    paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_photo_and_no_weight_of_others_is_tracked(tracked):
+    for path in tracked:
+        name = path.relative_to(ROOT).as_posix()
+        with open(path, "rb") as file:
+            start = file.read(8)
+        if start.startswith(PHOTO_STARTS):
+            assert name.startswith(PHOTO_FOLDERS), f"{name} is a picture outside {' and '.join(PHOTO_FOLDERS)}"
+        assert path.suffix not in (".pt", ".pth", ".zip", ".tar", ".gz"), (
+            f"{name} does not belong under version control"
+        )
+
+
+def test_the_checkout_stays_small(tracked):
+    assert sum(path.stat().st_size for path in tracked) < LARGEST_CHECKOUT
+
+
+def test_no_file_names_a_folder_of_one_machine_or_holds_a_secret(tracked):
+    folder = re.compile(r"(?<![\w.~*<>-])/(home|root|tmp|work|Users)/\w")
+    secret = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{30}|\bAKIA[0-9A-Z]{16}\b")
+    found = []
+    for path in tracked:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        # A test may name a folder that it never opens, to see what is made of it.
+        is_test = path.is_relative_to(ROOT / "tests")
+        hits = [*secret.finditer(text), *([] if is_test else folder.finditer(text))]
+        found += [f"{path.relative_to(ROOT)}: {text[hit.start() : hit.end() + 20]!r}" for hit in hits]
+    assert not found, "\n".join(found)
