@@ -18,8 +18,9 @@ test: test-package test-lessons
 test-package: $(READY)
 	$(PYTEST) tests
 
-# Every stored output is compared with a new one, in the learner's notebooks and in the solutions.
+# The notebooks are those of the sources; every stored output, also of the solutions, is compared with a new one.
 test-lessons: $(READY)
+	"$(VENV)" -m facekit lessons check
 	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg \
 		lessons/*.ipynb lessons/solutions/*.ipynb
 

@@ -151,8 +151,8 @@ def test_make_test_runs_the_package_tests_and_then_every_notebook(folder):
     for name in ("lessons/00_a.ipynb", "lessons/solutions/00_a.ipynb"):
         (folder / name).touch()
     assert make(folder, "test").returncode == 0
-    package, lessons = calls(folder)[-2:]
-    assert package == "-m pytest tests"
+    package, sources, lessons = calls(folder)[-3:]
+    assert package == "-m pytest tests" and sources == "-m facekit lessons check"
     assert {"--nbval", "--nbval-current-env", "lessons/00_a.ipynb", "lessons/solutions/00_a.ipynb"} <= set(
         lessons.split()
     )
