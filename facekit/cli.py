@@ -5,6 +5,7 @@ Only the module of the command that was asked for is imported, so that `doctor` 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -23,7 +24,13 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "portraits": "facekit.data.portraits:bench_portraits",
     },
     "record": {},
-    "lessons": {},
+    "lessons": {
+        "build": "facekit.lessons.build:build_command",
+        "check": "facekit.lessons.build:check_command",
+        "rules": "facekit.lessons.skeleton:rules_command",
+        "run": "facekit.lessons.build:run_command",
+        "table": "facekit.lessons.build:table_command",
+    },
     "portraits": {},
     "features": {},
 }
@@ -36,7 +43,7 @@ def load(path: str) -> Callable:
 
 
 def components(arguments: Sequence[str]) -> dict:
-    """The commands to offer for these arguments: the one that was named, or all of them (for help and typing errors)."""
+    """The commands to offer for these arguments: the one that was named, or all of them (for help and errors)."""
     named = [name for name in COMMANDS if arguments and arguments[0] == name] or list(COMMANDS)
     return {
         name: load(entry)
@@ -46,13 +53,20 @@ def components(arguments: Sequence[str]) -> dict:
     }
 
 
+def with_lesson_numbers(arguments: Sequence[str]) -> list[str]:
+    """`lessons build 03 04` as the parser wants it: it takes a list of any length only as an option."""
+    if not arguments or arguments[0] != "lessons":
+        return list(arguments)
+    return [part for text in arguments for part in (("--numbers+", text) if re.fullmatch(r"\d\d?", text) else (text,))]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
     from jsonargparse import auto_cli
 
     from facekit.errors import FacekitError
 
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = with_lesson_numbers(sys.argv[1:] if arguments is None else arguments)
     try:
         result = auto_cli(components(arguments), args=arguments, prog="python -m facekit", as_positional=True)
     except FacekitError as error:

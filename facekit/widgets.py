@@ -113,6 +113,29 @@ def with_static_twin(
     return Twin(function, controls, alt, settings)
 
 
+def explore(
+    function: Callable[..., Picture],
+    *,
+    alt: str | Callable[..., str],
+    settings: Sequence[Mapping[str, object]] = (),
+    **choices: Sequence[object],
+) -> None:
+    """Shows the picture of the first choices and, where a kernel runs, controls that show it for the others.
+
+    function, alt, settings: as in `Twin`. choices: the values of each argument of `function`; numbers become a
+    slider over these values, anything else a drop-down list. Raises ConfigError for an argument with one value.
+    """
+    controls = {}
+    for name, values in choices.items():
+        if isinstance(values, str) or len(values) < 2:
+            raise ConfigError(f"{name!r}: give at least two values to choose from, not {values!r}.")
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        kind = widgets.SelectionSlider if numbers else widgets.Dropdown
+        options = [(f"{value:,}" if numbers else str(value), value) for value in values]
+        controls[name] = kind(options=options, value=values[0], description=name.replace("_", " "))
+    with_static_twin(function, alt=alt, settings=settings, **controls).show()
+
+
 def publish_widget(widget: widgets.DOMWidget, text: str) -> None:
     """Displays a widget whose plain-text form is `text`.
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,11 +31,12 @@ TAGS = {
     "solution": "the cell's solution is replaced by a TODO in the learner's notebook",
     "solution-only": "the cell is left out of the learner's notebook",
     "raises-exception": "the cell is meant to raise",
+    "broken-on-purpose": "the cell runs and shows a wrong result, which the text explains",
     "nbval-ignore-output": "the output is not compared; needs a reason",
 }
 CELL_TIMEOUT = 600  # seconds; a lesson in profile full may train for minutes in one cell
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-TABLE_BEGIN, TABLE_END = "<!-- lessons: begin -->", "<!-- lessons: end -->"
+TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ def run_notebook(
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],  # else the kernel warns on the terminal that TCP is not encrypted
     )
     with tempfile.TemporaryDirectory(prefix="facekit-lesson-") as scratch:
         try:
@@ -281,7 +284,7 @@ def run_notebook(
 def clean(notebook: NotebookNode) -> NotebookNode:
     """Removes what differs from run to run or machine to machine; keeps outputs and execution counts."""
     notebook.metadata.pop("widgets", None)
-    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["language_info"] = {"name": "python"}  # without the version that ran it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
@@ -303,44 +306,49 @@ def _without_folders(text: str) -> str:
 
 
 def build_lessons(
-    numbers: Sequence[int] | None = None,
-    execute: bool = True,
-    profile: Profile = "laptop",
-    dest: Path | None = None,
-    root: Path | None = None,
+    numbers: Sequence[int | str] | None = None, execute: bool = True, root: Path | None = None
 ) -> list[Path]:
-    """Makes the notebooks of the lessons (all, or those of `numbers`) and returns their paths.
+    """Makes the notebooks of the lessons (all, or those of `numbers`) in profile laptop and returns their paths.
 
-    execute: without, outputs are kept where no code changed, and left out otherwise. profile: `full` runs
-    the lessons on real photos and needs `dest`, a folder other than lessons/, since what is stored there is the
-    laptop's. Both notebooks of a lesson are written when both have run; raises LessonError otherwise.
+    execute: without, outputs are kept where no code changed, and left out otherwise. Both notebooks of a lesson are
+    written when both have run; raises LessonError otherwise.
     """
-    lessons = find_lessons(numbers, root)
-    if profile != "laptop" and dest is None:
-        raise ConfigError(f"profile {profile}: name another folder with --dest; lessons/ holds the laptop's outputs.")
     written = []
-    for lesson in lessons:
+    for lesson in find_lessons(numbers, root):
         made: dict[Path, NotebookNode] = {}
         for path, solutions in ((lesson.learner, False), (lesson.solutions, True)):
             path.parent.mkdir(parents=True, exist_ok=True)
             notebook = make_notebook(lesson, solutions)
             if execute:
-                run_notebook(notebook, path.parent, profile, f"{'solutions/' if solutions else ''}{path.name}")
+                run_notebook(notebook, path.parent, "laptop", path.relative_to(lesson.root).as_posix())
+                notebook.metadata["facekit"]["executed"] = code_hash(notebook)
             elif path.is_file():
                 _keep_outputs(notebook, read_notebook(path))
-            made[path if dest is None else dest / path.relative_to(lesson.root)] = clean(notebook)
+            made[path] = clean(notebook)
         for path, notebook in made.items():
             _write(notebook, path)
             written.append(path)
     return written
 
 
+def code_hash(notebook: NotebookNode) -> str:
+    """sha256 of the code cells: stored outputs are those of the code exactly if the notebook records this hash."""
+    digest = hashlib.sha256()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            digest.update(cell.source.encode() + b"\0")
+    return digest.hexdigest()
+
+
 def _keep_outputs(notebook: NotebookNode, earlier: NotebookNode) -> None:
     """Takes over the stored outputs if the code cells are the same, all of them and in the same order."""
+    executed = earlier.metadata.get("facekit", {}).get("executed")
+    if executed is None or executed != code_hash(notebook) or executed != code_hash(earlier):
+        return
+    notebook.metadata["facekit"]["executed"] = executed
     new, old = ([cell for cell in book.cells if cell.cell_type == "code"] for book in (notebook, earlier))
-    if [cell.source for cell in new] == [cell.source for cell in old]:
-        for cell, stored in zip(new, old, strict=True):
-            cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
+    for cell, stored in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -360,10 +368,39 @@ def _write(notebook: NotebookNode, path: Path) -> None:
         temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
 
+def run_lessons(
+    numbers: Sequence[int | str] | None = None,
+    profile: Profile = "full",
+    out: Path = Path("runs/lessons"),
+    solutions: bool = False,
+    root: Path | None = None,
+) -> dict[str, str]:
+    """Runs lessons in another profile and writes the executed notebooks to `out`; the stored ones stay as they are.
+
+    A lesson that fails does not stop the others, and is written as far as it came. Returns the failures by file name,
+    each with the cell and its traceback; raises LessonError when `out` is the folder of the stored notebooks.
+    """
+    failed = {}
+    for lesson in find_lessons(numbers, root):
+        stored = lesson.solutions if solutions else lesson.learner
+        path = Path(out) / stored.name
+        if path.resolve().parent in (lesson.root.resolve(), lesson.solutions.parent.resolve()):
+            raise LessonError(f"{out}: holds the stored notebooks; name another folder with --out.")
+        notebook = make_notebook(lesson, solutions)
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            run_notebook(notebook, stored.parent, profile, stored.name)
+        except LessonError as error:
+            failed[stored.name] = str(error)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(clean(notebook), path)
+    return failed
+
+
 # --- are the notebooks those of the sources? ----------------------------------------------------------------------
 
 
-def check_lessons(numbers: Sequence[int] | None = None, root: Path | None = None) -> None:
+def check_lessons(numbers: Sequence[int | str] | None = None, root: Path | None = None) -> None:
     """Compares the notebooks with their sources without running them; raises LessonError with the differences."""
     root = root or lessons_root()
     differences = [drift for lesson in find_lessons(numbers, root) for drift in _drift(lesson)]
@@ -371,7 +408,7 @@ def check_lessons(numbers: Sequence[int] | None = None, root: Path | None = None
         sources = {path.stem for path in (root / "source").glob("*.py")}
         for path in sorted([*root.glob("*.ipynb"), *root.glob("solutions/*.ipynb")]):
             if path.stem not in sources:
-                differences.append(f"{path.relative_to(root)} has no source in source/{path.stem}.py.")
+                differences.append(f"{path.relative_to(root).as_posix()} has no source in source/{path.stem}.py.")
     if differences:
         remedy = "Change the source, never the notebook, then run: python -m facekit lessons build"
         raise LessonError("\n".join(["notebooks and sources differ.", *differences, remedy]))
@@ -379,11 +416,14 @@ def check_lessons(numbers: Sequence[int] | None = None, root: Path | None = None
 
 def _drift(lesson: Lesson) -> Iterator[str]:
     for path, solutions in ((lesson.learner, False), (lesson.solutions, True)):
-        name = str(path.relative_to(lesson.root))
+        name = path.relative_to(lesson.root).as_posix()
         if not path.is_file():
             yield f"{name} is missing."
             continue
-        expected, found = _as_script(make_notebook(lesson, solutions)), _as_script(read_notebook(path))
+        stored = read_notebook(path)
+        if stored.metadata.get("facekit", {}).get("executed") != code_hash(stored):
+            yield f"{name}: its outputs are not those of its code."
+        expected, found = _as_script(make_notebook(lesson, solutions)), _as_script(stored)
         yield from difflib.unified_diff(found, expected, name, f"source/{lesson.source.name}", lineterm="", n=2)
 
 
@@ -414,16 +454,17 @@ def read_head(notebook: NotebookNode, name: str) -> LessonHead:
     """Reads the head in a notebook's first cell; raises LessonError that says how it must look."""
     text = notebook.cells[0].source if notebook.cells and notebook.cells[0].cell_type == "markdown" else ""
     pattern = (
-        r"# (?P<number>\d\d) · (?P<title>[^\n]+)\n\n(?P<goal>[^\n]+)\n\n"
+        r"# (?P<number>\d\d) · (?P<title>[^\n]+)\n\n(?P<goal>[^\n]+(?:\n[^\n]+)*)\n\n"
         r"\*\*Minutes on a laptop:\*\* (?P<reading>\d+) to read and run, (?P<exercises>\d+) for the exercises\."
     )
     match = re.match(pattern, text)
     if not match:
         raise LessonError(
-            f"{name}: the first cell must be: '# NN · Title', an empty line, the goal on one line, an empty line, "
+            f"{name}: the first cell must be: '# NN · Title', an empty line, the goal in one paragraph, an empty line, "
             "'**Minutes on a laptop:** 25 to read and run, 20 for the exercises.'"
         )
-    return LessonHead(match["number"], match["title"], match["goal"], int(match["reading"]), int(match["exercises"]))
+    goal = " ".join(match["goal"].split())
+    return LessonHead(match["number"], match["title"], goal, int(match["reading"]), int(match["exercises"]))
 
 
 def readme_table(root: Path | None = None) -> str:
@@ -454,6 +495,75 @@ def lessons_readme(root: Path | None = None) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+def build_command(numbers: list[str] | None = None, execute: bool = True) -> int:
+    """Makes the notebooks of the lessons from their sources and executes them; nothing is written when one fails.
+
+    Args:
+        numbers: lessons to build, such as 03 04; all of them by default.
+        execute: without it, outputs are kept where no code changed and left out otherwise.
+    """
+    for lesson in find_lessons(numbers):
+        start = time.monotonic()
+        for path in build_lessons([lesson.number], execute):
+            print(path.relative_to(lesson.root.parent).as_posix())
+        print(f"  in {time.monotonic() - start:.0f} s", flush=True)
+    return 0
+
+
+def check_command(numbers: list[str] | None = None) -> int:
+    """Compares the notebooks with their sources, without running them.
+
+    Args:
+        numbers: lessons to check, such as 03 04; all of them by default.
+    """
+    check_lessons(numbers)
+    print(f"{len(find_lessons(numbers))} lessons: the notebooks are those of their sources.")
+    return 0
+
+
+def run_command(
+    numbers: list[str] | None = None,
+    profile: Profile = "full",
+    out: Path = Path("runs/lessons"),
+    solutions: bool = False,
+) -> int:
+    """Runs lessons in a profile and writes the executed notebooks to a folder; the stored ones stay as they are.
+
+    Args:
+        numbers: lessons to run, such as 03 04; all of them by default.
+        profile: `full` runs on real photos with FaceNet, `laptop` on what comes with the course.
+        out: folder for the executed notebooks.
+        solutions: runs the notebooks with solutions instead of the learner's.
+    """
+    status = 0
+    for lesson in find_lessons(numbers):
+        start = time.monotonic()
+        failed = run_lessons([lesson.number], profile, out, solutions)
+        seconds = time.monotonic() - start
+        print(
+            f"lesson {lesson.number}, profile {profile}: {'FAILED' if failed else 'ran'} in {seconds:.0f} s", flush=True
+        )
+        for text in failed.values():
+            print(text, flush=True)
+            status = 1
+    return status
+
+
+def table_command(write: bool = False) -> int:
+    """Prints the README's table of lessons, made from the notebooks.
+
+    Args:
+        write: also puts it between the markers in README.md.
+    """
+    if write:
+        lessons_readme()
+    print(readme_table(), end="")
+    return 0
 
 
 # --- for strict nbval ---------------------------------------------------------------------------------------------

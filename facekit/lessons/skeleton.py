@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekit.errors import LessonError
-from facekit.lessons.build import WIDGET_VIEW, read_head, read_notebook
+from facekit.lessons.build import WIDGET_VIEW, find_lessons, read_head, read_notebook
 from facekit.lessons.exercises import exercises_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ SECTIONS = (
 CELLS = range(35, 71)
 CODE_LINES = 150  # lines of code a lesson, without blank and comment lines
 CELL_LINES = 25  # lines a code cell, without blank ones
+BROKEN = {"raises-exception", "broken-on-purpose"}
 MAX_BYTES = 1_500_000
 IGNORED_OUTPUTS = 2  # a lesson
 FOLDERS = re.compile(r"(?<![\w.…/])(?:/(?:home|work|tmp|root|Users|usr|opt|var|mnt)/\w|[A-Z]:\\\w)")
@@ -60,6 +61,22 @@ def problems(path: Path) -> list[str]:
     except LessonError as error:
         found.append(str(error))
     return found
+
+
+def rules_command(numbers: list[str] | None = None) -> int:
+    """Prints every rule of the course that a lesson's built notebooks break; status 1 if there is one.
+
+    Args:
+        numbers: lessons to look at, such as 03 04; all of them by default.
+    """
+    status = 0
+    for lesson in find_lessons(numbers):
+        for path in (lesson.learner, lesson.solutions):
+            found = problems(path) if path.is_file() else ["is missing; build it"]
+            name = path.relative_to(lesson.root.parent).as_posix()
+            print("\n".join([f"{name}: {len(found)} problems", *(f"  {problem}" for problem in found)]))
+            status |= bool(found)
+    return status
 
 
 def _code_cells(notebook: NotebookNode) -> list[tuple[str, NotebookNode]]:
@@ -137,6 +154,8 @@ def _code(notebook: NotebookNode, solutions: bool) -> Iterator[str]:
             if "raises-exception" not in _tags(cell):
                 yield f"{name}: does not parse: {error}"
             continue
+        if re.search(r"FACEKIT_PROFILE|\bif\b.*\bprofile\b|\bprofile\b *[=!]=", "\n".join(code)):
+            yield f"{name}: asks for the profile; only facekit.course knows it"
         if any(line.rstrip().endswith(";") for line in code):
             yield f"{name}: ends a line with ';'; assign to _ instead, nbval shows the output all the same"
         yield from (f"{name}: {problem}" for problem in _unknown_names(tree))
@@ -227,6 +246,10 @@ def _sections(notebook: NotebookNode) -> Iterator[str]:
         elif title in ("Build it", "Run it", "Look at the result", "What goes wrong"):
             if not any(cell.cell_type == "code" for cell in cells):
                 yield f"section {title!r} has no code"
+            elif title == "What goes wrong" and not any(BROKEN & set(_tags(cell)) for cell in cells):
+                yield f"section {title!r} has no cell tagged {' or '.join(sorted(BROKEN))}"
+            elif title == "Build it" and not re.search(r"\bby hand\b", text):
+                yield "section 'Build it' builds nothing by hand: say 'by hand' where it does"
         elif title == "Exercises" and ".check(" not in text:
             yield "section 'Exercises' checks nothing"
         elif title == "Quiz" and not re.search(r"quiz\(\"\d\d\".*\)\.show\(\)", text):

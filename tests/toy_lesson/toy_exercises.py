@@ -14,7 +14,7 @@ QUIZZES = Path(__file__).parent / "quizzes"
     right=lambda: [3, 3.0],
     wrong=lambda: [(9, "the sum"), (2, "the median"), ("three", "expected a number"), (4, "other")],
 )
-def mean_of_three(answer):
+def _mean_of_three(answer):
     value = as_number(answer)
     require(value != 9, "this is the sum; divide it by the count.")
     require(value != 2, "this is the median.")
@@ -33,7 +33,7 @@ def _median(numbers):
     right=lambda: [lambda numbers: sum(numbers) / len(numbers)],
     wrong=lambda: [(sum, "sum"), (_median, "median"), (lambda numbers: 1 / 0, "ZeroDivisionError")],
 )
-def mean_function(mean):
+def _mean_function(mean):
     require(mean([1, 2, 6]) != 9, "mean([1, 2, 6]) gave 9, the sum.")
     require(mean([1, 2, 6]) != 2, "mean([1, 2, 6]) gave 2, the median.")
     require(mean([1, 2, 6]) == 3, "mean([1, 2, 6]) should be 3.")

@@ -22,23 +22,27 @@
 
 # %% [markdown]
 # ## Build it
+#
+# The mean by hand, and the same from NumPy.
 
 # %%
-import ipywidgets
+import numpy as np
 import toy_exercises  # registers the exercises of this lesson; a real lesson finds its own
 
 from facekit import plots
 from facekit.lessons.exercises import exercise
 from facekit.lessons.quiz import quiz
-from facekit.widgets import with_static_twin
+from facekit.widgets import explore
 
 numbers = [1, 2, 6]
+by_hand = sum(numbers) / len(numbers)
+print("the same:", by_hand == np.mean(numbers))
 
 # %% [markdown]
 # ## Run it
 
 # %%
-print("mean:", sum(numbers) / len(numbers))
+print("mean:", by_hand)
 
 # %%
 print("took 0.123 s")
@@ -61,12 +65,12 @@ def bars(last):
     return fig
 
 
-with_static_twin(
+explore(
     bars,
-    last=ipywidgets.IntSlider(6, 0, 30, description="last number"),
+    last=[6, 12, 30],
     alt=lambda last: f"Bars of height 1, 2 and {last} and a line at their mean, {(3 + last) / 3:.1f}.",
-    settings=[{"last": 6}, {"last": 30}],
-).show()
+    settings=[{}, {"last": 30}],
+)
 
 # %% [markdown]
 # ## What goes wrong
