@@ -1,0 +1,128 @@
+"""Batches from a set that lies on the device: no files, no worker processes, no copies but the batch itself."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from facekit.data.sets import FaceSet, LabelledSet
+from facekit.errors import ConfigError
+from facekit.tasks import Task
+from facekit.training.augment import Augment
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: uint8 (n, 3, H, W) or float32 (n, D); targets: task name to (n,); both on the device.
+
+    rows: (n,) int64 on the CPU, the rows of the set, for messages. share: n divided by the rows of this batch on all
+    processes together (1 with one process).
+    """
+
+    inputs: torch.Tensor
+    targets: dict[str, torch.Tensor]
+    rows: np.ndarray
+    share: float = 1.0
+
+
+def seed_for(*parts: int) -> int:
+    """A seed for torch made of several numbers (seed, epoch, rank …), different for different numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class Batches:
+    """Cuts a set into batches; the order of epoch k depends on the seed and on k alone.
+
+    data: FaceSet or FeatureSet. batch_size: rows of a batch on all `world` processes together; process `rank` gets
+    every world-th row of each, so that the batches do not depend on the number of processes. shuffle: a new order each
+    epoch, for training; a last batch with fewer than two rows a process is then dropped, because BatchNorm cannot
+    train on one. drop_last: drop every incomplete last batch. augment: applied to photos on the device, with draws
+    that depend on seed, epoch and rank.
+
+    The inputs are kept on the device when they take less than half of its free memory, else batches are copied there.
+    """
+
+    def __init__(
+        self,
+        data: LabelledSet,
+        tasks: Sequence[Task],
+        batch_size: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        augment: Augment | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size < 1 or seed < 0 or not 0 <= rank < world:
+            raise ConfigError(
+                f"batch_size must be 1 or more, seed 0 or more and rank below world; got {batch_size}, {seed}, "
+                f"{rank} of {world}."
+            )
+        if len(data) == 0:
+            raise ConfigError(f"this {data.kind} has no rows to make batches of.")
+        if augment is not None and not isinstance(data, FaceSet):
+            raise ConfigError(f"augmentation changes photos, but this is a {data.kind}; pass augment=None.")
+        smallest = 2 * world if shuffle else 1
+        if world > 1 and shuffle and min(batch_size, len(data)) < smallest:
+            raise ConfigError(f"{world} processes need batches of at least {smallest} rows, got {batch_size}.")
+        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.device, self.augment, self.shuffle, self.rows = torch.device(device), augment, shuffle, len(data)
+        full, tail = divmod(self.rows, batch_size)
+        self.steps = full + bool(tail and not (drop_last or tail < smallest) or not full)
+        self.targets = {name: values.to(self.device) for name, values in data.targets(tasks).items()}
+        self.inputs = _resident(data.inputs, self.device)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.steps
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows (N,) in the order of this epoch, before they are cut into batches."""
+        if not self.shuffle:
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+
+    def batch_rows(self, epoch: int, step: int) -> np.ndarray:
+        """The rows of one batch on all processes together."""
+        return self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def epoch(self, k: int = 0) -> Iterator[Batch]:
+        """The batches of epoch k for this process; waits for the device nowhere."""
+        order = self.order(k)
+        at = torch.from_numpy(order)
+        at = at.to(self.device, non_blocking=True)
+        # A generator of its own, seeded for the epoch: an epoch can be repeated without its predecessors.
+        generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, k, self.rank))
+        for start in range(0, self.steps * self.batch_size, self.batch_size):
+            part = slice(start + self.rank, min(start + self.batch_size, self.rows), self.world)
+            rows, index = order[part], at[part]
+            if len(rows) == 0:
+                continue
+            inputs = self._take(rows, index)
+            if self.augment is not None:
+                inputs = self.augment(inputs, generator)
+            share = len(rows) / min(self.batch_size, self.rows - start)
+            yield Batch(inputs, {name: values[index] for name, values in self.targets.items()}, rows, share)
+
+    def _take(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor:
+        if self.inputs.device.type == self.device.type:
+            inputs = self.inputs[index]
+        else:
+            inputs = self.inputs[torch.from_numpy(rows)].to(self.device, non_blocking=True)
+        return inputs if inputs.dtype == torch.uint8 else inputs.float()
+
+
+def _resident(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as a tensor on the device if it fits; on the CPU it is not copied (a memory-mapped set stays so)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+        tensor = torch.from_numpy(np.asarray(array))
+    if device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return tensor
+    return tensor.to(device)

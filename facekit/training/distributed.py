@@ -1,0 +1,88 @@
+"""Several processes, one a GPU, started by torchrun; one process is the case of a world of size 1.
+
+`fit` uses the process group that it finds. Gradients are averaged by DistributedDataParallel, each process's loss
+weighted with its share of the batch, so that the step is that of one process with the whole batch. Two things are
+then still each process's own: BatchNorm statistics in trained stages (a process sees its part of the batch; those of
+process 0 are kept) and the mean over known labels (a process takes it over its part). Without both, the metrics are
+those of one process up to rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from facekit import settings
+
+
+@dataclass(frozen=True)
+class World:
+    """rank: this process, 0 … size - 1. device: where it computes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process prints and writes files."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def same_buffers(self, model: nn.Module) -> None:
+        """Gives every process the BatchNorm statistics of process 0."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        """Returns when all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
+        """The module with averaged gradients; itself in a world of one. all_used: every parameter gets a gradient."""
+        if self.size == 1:
+            return module
+        where = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=where, find_unused_parameters=not all_used)
+
+
+def world(device: str | torch.device | None = None) -> World:
+    """The process group if there is one, else a world of one; device: by default the usual one of facekit."""
+    place = torch.device(device) if device is not None else settings.device()
+    if not (dist.is_available() and dist.is_initialized()):
+        return World(0, 1, place)
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", dist.get_rank())))
+    return World(dist.get_rank(), dist.get_world_size(), place)
+
+
+@contextmanager
+def process_group(device: str | torch.device | None = None) -> Iterator[World]:
+    """Joins the processes that torchrun started (it sets WORLD_SIZE), and leaves them at the end.
+
+    After an error the group is left as it is: leaving may wait for the others, while torchrun stops them as soon as
+    this process has ended.
+    """
+    place = torch.device(device) if device is not None else settings.device()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield world(place)
+        return
+    if place.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    yield world(place)
+    dist.destroy_process_group()
