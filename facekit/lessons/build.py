@@ -36,6 +36,7 @@ TAGS = {
 }
 CELL_TIMEOUT = 600  # seconds; a lesson in profile full may train for minutes in one cell
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+COLORS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
 
 
@@ -87,7 +88,7 @@ def find_lessons(numbers: Sequence[int | str] | None = None, root: Path | None =
         raise LessonError(f"two sources in {root / 'source'} have the same number; give one of them another.")
     if numbers is None:
         return list(lessons.values())
-    wanted = [f"{int(number):02d}" for number in numbers]
+    wanted = [str(number).zfill(2) for number in numbers]
     for number in wanted:
         if number not in lessons:
             raise LessonError(f"no source for lesson {number}; there are {', '.join(lessons) or 'none'}.")
@@ -275,7 +276,8 @@ def run_notebook(
         try:
             client.execute(env=lesson_environment(profile, Path(scratch)))
         except CellExecutionError as error:
-            raise LessonError(f"{name} failed; mend its source and build again.\n{error}") from None
+            text = COLORS.sub("", str(error))
+            raise LessonError(f"{name} failed; mend its source and build again.\n{text}") from None
         except (CellTimeoutError, DeadKernelError) as error:
             raise LessonError(f"{name} did not finish: {error}") from error
     return notebook

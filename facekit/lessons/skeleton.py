@@ -139,6 +139,7 @@ def _outputs(notebook: NotebookNode) -> Iterator[str]:
 def _code(notebook: NotebookNode, solutions: bool) -> Iterator[str]:
     """Short cells that parse, hide nothing behind `;`, and only use names that facekit has."""
     total = 0
+    imported: dict[str, object] = {}
     for name, cell in _code_cells(notebook):
         lines = [line for line in cell.source.split("\n") if line.strip()]
         code = [line for line in lines if not line.lstrip().startswith("#")]
@@ -158,28 +159,30 @@ def _code(notebook: NotebookNode, solutions: bool) -> Iterator[str]:
             yield f"{name}: asks for the profile; only facekit.course knows it"
         if any(line.rstrip().endswith(";") for line in code):
             yield f"{name}: ends a line with ';'; assign to _ instead, nbval shows the output all the same"
-        yield from (f"{name}: {problem}" for problem in _unknown_names(tree))
+        yield from (f"{name}: {problem}" for problem in _unknown_names(tree, imported))
     if not solutions and total > CODE_LINES:
         yield f"{total} lines of code; at most {CODE_LINES}"
 
 
-def _unknown_names(tree: ast.AST) -> Iterator[str]:
-    """Imports from facekit that facekit does not have, and attributes that an imported facekit module lacks."""
-    modules = {}
+def _unknown_names(tree: ast.AST, imported: dict[str, object]) -> Iterator[str]:
+    """Imports from facekit that facekit does not have, and attributes that an imported facekit module lacks.
+
+    imported: what earlier cells imported, by name; this cell's imports are added.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "facekit":
             for alias in node.names:
                 target = _resolve(node.module, alias.name)
                 if target is None:
                     yield f"facekit has no {node.module}.{alias.name}"
-                modules[alias.asname or alias.name] = target
+                imported[alias.asname or alias.name] = target
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "facekit" and _resolve(alias.name) is None:
                     yield f"facekit has no module {alias.name}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            owner = modules.get(node.value.id)
+            owner = imported.get(node.value.id)
             if isinstance(owner, type(ast)) and not hasattr(owner, node.attr):
                 yield f"{owner.__name__} has no {node.attr}"
 
