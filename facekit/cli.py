@@ -20,7 +20,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "bench": {
         "embedding": "facekit.models.embedding:bench_embedding",
         "packing": "facekit.data.pack:bench_packing",
-        "training": "facekit.training.loop:bench_training",
+        "training": "facekit.training.bench:bench_training",
         "portraits": "facekit.data.portraits:bench_portraits",
     },
     "record": {},

@@ -92,6 +92,11 @@ class Batches:
         """The rows of one batch on all processes together."""
         return self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
 
+    def not_finite(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows whose inputs hold NaN or infinity."""
+        inputs = self.inputs[torch.from_numpy(rows).to(self.inputs.device)]
+        return rows[~inputs.isfinite().flatten(1).all(1).cpu().numpy()]
+
     def epoch(self, k: int = 0) -> Iterator[Batch]:
         """The batches of epoch k for this process; waits for the device nowhere."""
         order = self.order(k)

@@ -24,6 +24,9 @@ from facekit.data.sets import LabelledSet
 from facekit.errors import TrainingError
 from facekit.files import atomic_path
 from facekit.models.embedding import state_hash
+from facekit.training.config import TrainConfig
+from facekit.training.methods import Method
+from facekit.training.plans import Plan
 
 STATE = "last.pt"
 BEST = "best.safetensors"
@@ -32,7 +35,12 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def fingerprint(
-    model: nn.Module, method: nn.Module, train: LabelledSet, validation: LabelledSet | None, plan, config
+    model: nn.Module,
+    method: Method,
+    train: LabelledSet,
+    validation: LabelledSet | None,
+    plan: Plan,
+    config: TrainConfig,
 ) -> dict[str, str]:
     """One hash a part of what decides a run's result; the device and torch.compile are not among them."""
     settings = {key: value for key, value in asdict(config).items() if key not in ("device", "compile")}

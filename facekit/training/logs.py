@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +16,15 @@ from facekit.training.distributed import World
 
 
 class Journal:
-    """Used by the loop as a context manager; folder: None keeps nothing."""
+    """What the loop tells about a run; folder: None keeps nothing."""
 
-    def __init__(self, folder: Path | None, world: World, steps: int) -> None:
-        self.folder, self.world = folder, world
-        self.bar = settings.progress(total=steps, desc="training", unit="step") if world.first else None
-        self.board = None
+    def __init__(self, folder: Path | str | None, world: World) -> None:
+        self.folder = Path(folder) if folder is not None else None
+        self.world = world
+        self.bar = self.board = None
 
     def previous(self, fingerprint: dict[str, str], resume: bool):
         """The checkpoint to go on from, or None; see `checkpoint.load`. Raises TrainingError if it is in the way."""
-        assert self.folder is not None
         if not resume and (self.folder / checkpoint.STATE).exists():
             raise TrainingError(
                 f"{self.folder} already holds a run. Resume it, train into another folder, or delete it first."
@@ -32,28 +33,34 @@ class Journal:
         self.world.wait()  # nobody writes while others read
         return found
 
-    def __enter__(self) -> Journal:
-        if self.folder is not None and self.world.first:
+    @contextmanager
+    def open(self, state: dict, steps: int) -> Iterator[None]:
+        """Shows the bar and opens TensorBoard's file while the run lasts; steps: of the whole run."""
+        if not self.world.first:
+            yield
+            return
+        if self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise TrainingError(f"cannot make the folder {self.folder}: {error.strerror}.") from error
             self.board = _tensorboard(self.folder)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        if self.board is not None:
-            self.board.close()
+        with settings.progress(total=steps, desc="training", unit="step") as self.bar:
+            if state["history"]:
+                self.bar.update(state["history"][-1]["step"])
+            try:
+                yield
+            finally:
+                if self.board is not None:
+                    self.board.close()
 
     def step(self) -> None:
         """One step is done."""
-        if self.bar is not None:
+        if self.world.first:
             self.bar.update()
 
-    def epoch(self, state: dict, step: nn.Module, best: checkpoint.Weights | None) -> None:
-        """One epoch is done: state["history"][-1] tells about it."""
+    def epoch(self, state: dict, weights: nn.Module, best: checkpoint.Weights | None) -> None:
+        """One epoch is done: state["history"][-1] tells about it. weights: model and method; best: only if new."""
         if not self.world.first:
             return
         row = state["history"][-1]
@@ -63,8 +70,7 @@ class Journal:
                 if isinstance(value, float):
                     self.board.add_scalar(key, value, row["step"])
         if self.folder is not None:
-            module = getattr(step, "module", step)  # inside DistributedDataParallel
-            checkpoint.save(self.folder, state, module.state_dict(), best, pd.DataFrame(state["history"]))
+            checkpoint.save(self.folder, state, weights.state_dict(), best, pd.DataFrame(state["history"]))
 
 
 def _tensorboard(folder: Path):

@@ -1,0 +1,58 @@
+"""How to train, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from facekit.errors import ConfigError
+from facekit.training.augment import Augment
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train, whatever is trained.
+
+    batch_size: rows a step, of all processes together. weight_decay: AdamW's, on weight matrices and kernels only.
+    precision: bf16 computes in bfloat16 where torch's autocast finds it safe; weights stay float32. channels_last:
+    memory layout of the convolutions. compile: torch.compile. augment: for photos. seed: of order, augmentation and
+    dropout. device: default `settings.device()`; under torchrun each process takes its own GPU.
+    """
+
+    batch_size: int = 64
+    weight_decay: float = 0.01
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    augment: Augment | None = None
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.seed < 0 or not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError(
+                f"batch_size must be 1 or more, seed and weight_decay 0 or more; got {self.batch_size}, {self.seed}, "
+                f"{self.weight_decay}."
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"precision is {self.precision!r}; use fp32 or bf16.")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """history: one row an epoch: epoch (from 1), phase, step (optimiser steps so far), lr (of the fastest stage, in the
+    epoch's last step), train_loss and train_<what the method logs>, then, with a validation set, validation_loss,
+    validation_<task> and accuracy_<task>, and seconds. best_epoch: whose weights the model now has (0: those it came
+    with). seconds: wall clock of all epochs. steps: of the optimiser. moved: stage to the number of its parameters
+    whose value is no longer what it was before training.
+    """
+
+    history: pd.DataFrame
+    best_epoch: int
+    seconds: float
+    steps: int
+    moved: dict[str, int]

@@ -1,0 +1,71 @@
+"""A model on rows it is not trained on: its outputs, and its losses on a validation set."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from facekit.data.sets import LabelledSet
+from facekit.training import distributed
+from facekit.training.batches import Batches
+from facekit.training.config import Precision
+from facekit.training.methods import Method
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """torch's autocast to bfloat16, or nothing with precision fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    data: LabelledSet,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+) -> dict[str, torch.Tensor]:
+    """Outputs of `model` on every row, in order: task name to float32 (N, n_outputs), on the CPU.
+
+    The model is moved to the device (default `settings.device()`) and stays there; it computes in evaluation mode and
+    gets its mode back.
+    """
+    place = distributed.world(device).device
+    mode = model.training
+    model.to(place).eval()
+    parts: list[dict[str, torch.Tensor]] = []
+    try:
+        for batch in Batches(data, (), batch_size, device=place, shuffle=False).epoch():
+            with autocast(place, precision):
+                parts.append({name: values.float() for name, values in model(batch.inputs).items()})
+    finally:
+        model.train(mode)
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, method: Method, batches: Batches, precision: Precision, world: distributed.World
+) -> dict[str, float]:
+    """`validation_loss`, and `validation_<task>` and `accuracy_<task>` over the known labels of all processes.
+
+    A task's loss is the mean over its known labels, however they are cut into batches; the first is the sum of the
+    tasks' losses with the method's weights. Leaves the model in evaluation mode.
+    """
+    model.eval()
+    totals = torch.zeros(len(method.tasks), 3, dtype=torch.float64, device=world.device)  # loss, correct, known
+    for batch in batches.epoch():
+        with autocast(world.device, precision):
+            outputs = model(batch.inputs)
+        for i, task in enumerate(method.tasks):
+            targets = batch.targets[task.name]
+            known = task.known(targets).sum()
+            correct = (task.predict(outputs[task.name]) == targets).sum()
+            totals[i] += torch.stack([task.loss(outputs[task.name], targets) * known, correct, known])
+    scores = {"validation_loss": 0.0}
+    for task, (loss, correct, known) in zip(method.tasks, world.sum(totals).tolist(), strict=True):
+        scores[f"validation_{task.name}"] = loss / known
+        scores["validation_loss"] += method.weights[task.name] * loss / known
+        if task.kind == "multiclass":
+            scores[f"accuracy_{task.name}"] = correct / known
+    return scores
