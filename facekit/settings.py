@@ -15,14 +15,16 @@ import os
 import random
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pooch
-import torch
 from tqdm.auto import tqdm
 
 from facekit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch  # inside the functions, too: commands that need no network must not wait for it
 
 Profile = Literal["laptop", "full"]
 PROFILES: tuple[Profile, ...] = ("laptop", "full")
@@ -58,6 +60,8 @@ def device() -> torch.device:
 
     The laptop profile stays on the CPU unless told otherwise, so that its outputs are the same everywhere.
     """
+    import torch
+
     name = os.environ.get("FACEKIT_DEVICE")
     if not name:
         return torch.device("cuda" if profile() == "full" and torch.cuda.is_available() else "cpu")
@@ -72,6 +76,8 @@ def device() -> torch.device:
 
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch (all devices)."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facekit.errors import LessonError
@@ -25,8 +25,8 @@ def registry(monkeypatch) -> dict:
 
 def make(judge, number="97.1", **options):
     """An exercise around `judge`, with hints and answers that do not matter."""
-    settings = {"hints": ("first", "second"), "right": list, "wrong": list} | options
-    return define(number, "Title", **settings)(judge)
+    options = {"hints": ("first", "second"), "right": list, "wrong": list} | options
+    return define(number, "Title", **options)(judge)
 
 
 def is_three(answer):
@@ -113,6 +113,7 @@ ANSWERS = st.one_of(
 
 
 @pytest.mark.parametrize("number", [*all_exercises(), "97.1"])
+@settings(max_examples=40)
 @given(answer=ANSWERS)
 def test_no_answer_whatever_ends_in_a_traceback(number, answer):
     task = all_exercises().get(number) or exercises.Exercise("97.1", "", ("h",), is_three, list, list)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from facekit.errors import LessonError
 from facekit.lessons.build import WIDGET_VIEW, find_lessons, read_head, read_notebook
-from facekit.lessons.exercises import exercises_of
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -295,6 +294,8 @@ def _local(target: str, folder: Path) -> Iterator[str]:
 
 def _exercises(notebook: NotebookNode, lesson: str, solutions: bool) -> Iterator[str]:
     """Every exercise of the lesson is checked in it: not attempted for the learner, correct in the solutions."""
+    from facekit.lessons.exercises import exercises_of  # needs torch; other commands on lessons do not
+
     wanted = "correct" if solutions else "not attempted"
     checked = set()
     for name, cell in _code_cells(notebook):
