@@ -222,10 +222,11 @@ class Exercise:
         return Verdict("correct", praise or "")
 
     def _not_attempted(self) -> Verdict:
+        hint = f"the first of {len(self.hints)} hints" if len(self.hints) > 1 else "a hint"
         return Verdict(
             "not attempted",
-            f"write your answer where the ... is, run that cell, then this one again. "
-            f'Stuck? exercise("{self.number}").hint() gives the first of {len(self.hints)} hints.',
+            "write your answer where the ... is, run that cell, then this one again. "
+            f'Stuck? exercise("{self.number}").hint() gives {hint}.',
         )
 
     def check(self, answer: object) -> None:
