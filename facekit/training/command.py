@@ -34,7 +34,7 @@ BACKBONES: dict[str, type[Backbone]] = {"facenet": FaceNet, "mini": FaceNetMini}
 def train(
     data: str = "portraits",
     out: Path = Path("run"),
-    tasks: tuple[str, ...] = ("gender",),
+    tasks: str | list[str] = "gender",
     backbone: Literal["facenet", "mini", "none"] = "mini",
     weights: Path | None = None,
     plan: str = "probe",
@@ -61,8 +61,8 @@ def train(
     Args:
         data: Folder of a packed set (photos or embeddings), or `portraits` to render faces.
         out: Folder for the results of this run.
-        tasks: Label columns to learn; gender, race, age and skin_tone have their fixed classes, any other column is a
-            number or a set of classes as its labels say.
+        tasks: Label columns to learn, separated by commas (or a list in the configuration file); gender, race, age and
+            skin_tone have their fixed classes, any other column is a number or a set of classes as its labels say.
         backbone: Network below the heads; none if the data are embeddings.
         weights: File with the network's weights, where they are not in their usual place.
         plan: probe, last_layer, last_block, gradual, discriminative, probe_then_fine_tune, everything or scratch; with
@@ -87,7 +87,8 @@ def train(
     )
     with process_group(device) as world:
         faces = load_data(data, portraits, backbone)
-        chosen = [task_of(name, faces) for name in tasks]
+        names = tasks.split(",") if isinstance(tasks, str) else tasks
+        chosen = [task_of(name.strip(), faces) for name in names]
         settings.seed_everything(seed)
         network = None if backbone == "none" else _network(backbone, weights, pretrained=plan != "scratch")
         if network is not None:

@@ -74,8 +74,8 @@ def world(device: str | torch.device | None = None) -> World:
 def process_group(device: str | torch.device | None = None) -> Iterator[World]:
     """Joins the processes that torchrun started (it sets WORLD_SIZE), and leaves them at the end.
 
-    After an error the group is left as it is: leaving may wait for the others, while torchrun stops them as soon as
-    this process has ended.
+    Nobody leaves before all are done, but after an error the group is left as it is: leaving may wait for the others,
+    while torchrun stops them as soon as this process has ended. One program joins once: inside, this is `world`.
     """
     place = torch.device(device) if device is not None else settings.device()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
@@ -85,4 +85,5 @@ def process_group(device: str | torch.device | None = None) -> Iterator[World]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     yield world(place)
+    dist.barrier()
     dist.destroy_process_group()

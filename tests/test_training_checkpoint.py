@@ -1,0 +1,183 @@
+"""Checkpoints: a stopped run ends as an unbroken one, another run's are refused, a damaged one says so."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import COLOUR, classifier, faces, features, probe
+
+from facekit.errors import TrainingError
+from facekit.models.embedding import state_hash
+from facekit.training import checkpoint
+from facekit.training.augment import Augment
+from facekit.training.config import TrainConfig
+from facekit.training.loop import fit
+from facekit.training.methods import Supervised
+from facekit.training.plans import plan
+
+CONFIG = TrainConfig(batch_size=8, augment=Augment(), seed=3)
+STEPS = 3  # an epoch of 24 faces
+
+
+class Killed(Exception):
+    """What ends the run from outside."""
+
+
+class Mortal(Supervised):
+    """Supervised until the process is killed in some step; its name and settings are those of Supervised."""
+
+    def __init__(self, tasks, step=None):
+        super().__init__(tasks)
+        self.left = step
+
+    def loss(self, model, batch):
+        if self.left is not None:
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+        return super().loss(model, batch)
+
+
+def run(folder, step=None, resume=False, model=None, **more):
+    model = model or classifier()
+    arguments = {"train": faces(), "validation": faces(10, 1), "config": CONFIG} | more
+    arguments.setdefault("plan", plan("gradual", list(model.stages), 6, 0.05))
+    result = fit(model, Mortal([COLOUR], step), run_dir=folder, resume=resume, **arguments)
+    return state_hash(model), result
+
+
+def same(ours, theirs) -> bool:
+    (weights, a), (others, b) = ours, theirs
+    return (
+        weights == others
+        and a.history.drop(columns="seconds").equals(b.history.drop(columns="seconds"))
+        and (a.best_epoch, a.steps, a.moved) == (b.best_epoch, b.steps, b.moved)
+    )
+
+
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 1, 3 * STEPS + 2, 6 * STEPS - 1])
+def test_resumed_is_uninterrupted(tmp_path, step):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", step)
+    torch.rand(5)
+    assert same(run(tmp_path / "broken", resume=True), whole)
+    assert same(whole, run(None)), "writing checkpoints changes nothing"
+    for name in ("best.safetensors", "last-0006.safetensors"):
+        a, b = load_file(tmp_path / "whole" / name), load_file(tmp_path / "broken" / name)
+        assert all(torch.equal(a[key], b[key]) for key in a.keys() | b.keys())
+
+
+def test_killed_twice_and_resumed_when_done(tmp_path):
+    whole = run(None)
+    for step in (STEPS, STEPS + 2):
+        with pytest.raises(Killed):
+            run(tmp_path, step, resume=True)
+    assert same(run(tmp_path, resume=True), whole)
+    assert same(run(tmp_path, step=0, resume=True), whole), "a finished run trains nothing"
+
+
+def test_without_validation_the_last_epoch_counts(tmp_path):
+    whole = run(None, validation=None)
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS, validation=None)
+    assert same(run(tmp_path, resume=True, validation=None), whole) and whole[1].best_epoch == 6
+
+
+def test_the_folder_holds_one_checkpoint_a_log_and_no_remains(tmp_path):
+    _, result = run(tmp_path)
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("events.")}
+    assert names == {"best.safetensors", "last-0006.safetensors", "last.pt", "log.csv"}
+    logged = pd.read_csv(tmp_path / "log.csv")
+    pd.testing.assert_frame_equal(logged, result.history)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 6
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    run(tmp_path)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(TrainingError, match="already holds a run"):
+        run(tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def other_labels():
+    data = faces()
+    return replace(data, labels=data.labels.assign(colour=data.labels["colour"].iloc[::-1].to_numpy()))
+
+
+STAGES = list(classifier().stages)
+
+
+@pytest.mark.parametrize(
+    ("part", "more"),
+    [
+        ("configuration", {"config": replace(CONFIG, seed=4)}),
+        ("configuration", {"config": replace(CONFIG, augment=None)}),
+        ("plan", {"plan": plan("gradual", STAGES, 7, 0.05)}),
+        ("data", {"train": faces(seed=9)}),
+        ("data", {"train": other_labels()}),
+        ("data", {"validation": None}),
+        ("model", {"model": classifier(seed=1)}),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(tmp_path, part, more):
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS)
+    with pytest.raises(TrainingError, match=rf"another run: the {part} differ"):
+        run(tmp_path, resume=True, **more)
+
+
+def test_another_method_is_another_run(tmp_path):
+    model = probe()
+    recipe = plan("probe", ["heads"], 1, 0.1)
+    fit(model, Supervised([COLOUR]), features(), None, recipe, CONFIG_PLAIN, tmp_path)
+    with pytest.raises(TrainingError, match="the method differ"):
+        weighted = Supervised([COLOUR], {"colour": 2.0})
+        fit(probe(), weighted, features(), None, recipe, CONFIG_PLAIN, tmp_path, resume=True)
+
+
+CONFIG_PLAIN = TrainConfig(batch_size=8)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "last-0001.safetensors", "best.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_a_damaged_checkpoint_says_so(tmp_path, name, damage):
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS)
+    path = tmp_path / name
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"hello " * 40}[damage])
+    with pytest.raises(TrainingError, match="damaged"):
+        run(tmp_path, resume=True)
+
+
+def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"fingerprint": Evil()}, tmp_path / "last.pt")
+    with pytest.raises(TrainingError, match="damaged"):
+        run(tmp_path, resume=True)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("at", ["best.safetensors", "last-0002.safetensors", "last.pt"])
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path, monkeypatch, at):
+    whole = run(None)
+    real = checkpoint.atomic_path
+
+    def full(path):
+        if path.name == at and (path.exists() or at.startswith("last-")):
+            raise OSError(28, "No space left on device")
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "atomic_path", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob(".*.part"))
+    assert same(run(tmp_path, resume=True), whole)
