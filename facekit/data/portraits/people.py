@@ -254,6 +254,8 @@ class Light:
 
 @dataclass(frozen=True, slots=True)
 class Spectacles:
+    """A frame and its two lenses. Half-sizes and lengths in face units, the rest in [0, 1]."""
+
     width: float
     height: float
     squareness: float
