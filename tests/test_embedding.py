@@ -83,6 +83,14 @@ def test_flip_is_the_mean_of_both_mirror_images(mini):
     np.testing.assert_allclose(np.linalg.norm(result.features, axis=1), 1, atol=1e-5)
 
 
+def test_flip_is_made_of_two_entries_that_also_serve_alone(mini, computed):
+    faces = face_set()
+    both = embed(mini, faces, flip=True).features
+    views = embed(mini, faces).features + embed(mini, faces, mirrored=True).features
+    np.testing.assert_allclose(both, F.normalize(torch.from_numpy(views)), atol=1e-6)
+    assert computed == [7, 7]
+
+
 def test_bf16_stays_near_float32(mini):
     faces = face_set(16)
     exact, fast = (embed(mini, faces, cache=False, precision=p).features for p in ("fp32", "bf16"))

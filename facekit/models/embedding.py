@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from facekit import settings
 from facekit.data.sets import FaceSet, FeatureSet
@@ -25,7 +24,7 @@ from facekit.models.mini import FaceNetMini
 from facekit.models.weights import local_weights
 
 Precision = Literal["auto", "fp32", "bf16"]
-CACHE_FORMAT = 1  # raise it when embeddings of the same weights and photos change
+CACHE_FORMAT = 2  # raise it when embeddings of the same weights and photos change
 
 
 def embed(
@@ -36,6 +35,7 @@ def embed(
     device: torch.device | str | None = None,
     cache: bool = True,
     precision: Precision = "auto",
+    mirrored: bool = False,
 ) -> FeatureSet:
     """Embeddings of all faces: features float32 (N, backbone.embedding_dim) of length 1, with the same labels.
 
@@ -44,9 +44,10 @@ def embed(
     changed, whatever its mode and its frozen stages.
 
     flip: mean of the embeddings of the photo and of its mirror image, brought back to length 1 (twice the time).
+    mirrored: of the mirror images of the photos instead of the photos.
     device: None takes `settings.device()`.
     cache: read from and write to `settings.cache_dir()/embeddings`, keyed by the content of weights and photos,
-    image size, flip and precision; labels are not part of it. A damaged entry is computed again.
+    image size, mirroring and precision; labels are not part of it. The mean of `flip` is made of two such entries. A damaged entry is computed again.
     precision: `fp32`; `bf16`, the trunk in bfloat16 (8 bits of mantissa) and the last layer, its BatchNorm and the
     length in float32; `auto`, float32 in the laptop profile, so that outputs are the same everywhere, else bf16 where
     the hardware computes it natively. On 200 photos of FairFace the cosine between FaceNet's embeddings in bf16 and in
@@ -60,16 +61,21 @@ def embed(
     bf16 = uses_bf16(precision, device)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-    folder = settings.cache_dir() / "embeddings" / _key(backbone, faces, flip, bf16) if cache else None
-    features = _cached(folder, (len(faces), backbone.embedding_dim)) if folder else None
-    if features is None:
-        if folder:
-            with _writing(folder):  # before the work, so that a folder that cannot be written costs no time
-                folder.mkdir(parents=True, exist_ok=True)
-        features = _compute(backbone, faces, batch_size, flip, device, bf16)
-        if folder:
-            with _writing(folder):
-                FeatureSet(features, faces.labels[["split"]]).save(folder)
+    prefix = _key(backbone, faces, bf16) if cache else None
+    views = []
+    for view in (False, True) if flip else (mirrored,):
+        folder = settings.cache_dir() / "embeddings" / f"{prefix}{'-mirrored' * view}" if cache else None
+        features = _cached(folder, (len(faces), backbone.embedding_dim)) if folder else None
+        if features is None:
+            if folder:
+                with _writing(folder):  # before the work, so that a folder that cannot be written costs no time
+                    folder.mkdir(parents=True, exist_ok=True)
+            features = _compute(backbone, faces, batch_size, view, device, bf16)
+            if folder:
+                with _writing(folder):
+                    FeatureSet(features, faces.labels[["split"]]).save(folder)
+        views.append(features)
+    features = _mean_direction(*views) if flip else views[0]
     kept = {key: faces.manifest[key] for key in ("source", "licence") if key in faces.manifest}
     return FeatureSet(features, faces.labels, {**kept, "backbone": backbone.name})
 
@@ -103,9 +109,15 @@ def state_hash(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _key(backbone: Backbone, faces: FaceSet, flip: bool, bf16: bool) -> str:
-    """Name of the cache entry: changes with everything that the embeddings depend on, and with nothing else."""
-    parts = [CACHE_FORMAT, backbone.name, backbone.image_size, state_hash(backbone), faces.content_hash(), flip, bf16]
+def _mean_direction(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The mean of two sets of unit vectors (N, D), brought back to length 1."""
+    total = one + other
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def _key(backbone: Backbone, faces: FaceSet, bf16: bool) -> str:
+    """Name of the cache entry, before its view: changes with everything that the embeddings depend on, and with nothing else."""
+    parts = [CACHE_FORMAT, backbone.name, backbone.image_size, state_hash(backbone), faces.content_hash(), bf16]
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:40]
 
 
@@ -131,7 +143,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _compute(
-    backbone: Backbone, faces: FaceSet, batch_size: int, flip: bool, device: torch.device, bf16: bool
+    backbone: Backbone, faces: FaceSet, batch_size: int, mirrored: bool, device: torch.device, bf16: bool
 ) -> np.ndarray:
     """Embeddings float32 (N, D); raises as `embed`."""
     out = np.empty((len(faces), backbone.embedding_dim), np.float32)
@@ -144,7 +156,7 @@ def _compute(
             for start in range(0, len(faces), batch_size):
                 rows = slice(start, min(start + batch_size, len(faces)))
                 images = _photos(faces, rows, backbone.image_size).to(device, non_blocking=True)
-                embeddings = _forward(model, images, flip)
+                embeddings = model(images.flip(3) if mirrored else images).float()
                 # One batch late, so that a GPU computes while the next photos are read and resized.
                 _store(waiting, out, backbone.name)
                 waiting = (rows, embeddings)
@@ -161,14 +173,6 @@ def _photos(faces: FaceSet, rows: slice, size: int) -> torch.Tensor:
     """uint8 (n, 3, size, size), channels last."""
     part = faces.select(range(rows.start, rows.stop)).resized(size)
     return torch.from_numpy(np.ascontiguousarray(part.images)).contiguous(memory_format=torch.channels_last)
-
-
-def _forward(model: Backbone, images: torch.Tensor, flip: bool) -> torch.Tensor:
-    """Embeddings float32 (n, D) of length 1."""
-    embeddings = model(images)
-    if flip:
-        embeddings = F.normalize(embeddings + model(images.flip(3)))
-    return embeddings.float()
 
 
 def _store(waiting: tuple[slice, torch.Tensor] | None, out: np.ndarray, name: str) -> None:
