@@ -47,7 +47,8 @@ def embed(
     mirrored: of the mirror images of the photos instead of the photos.
     device: None takes `settings.device()`.
     cache: read from and write to `settings.cache_dir()/embeddings`, keyed by the content of weights and photos,
-    image size, mirroring and precision; labels are not part of it. The mean of `flip` is made of two such entries. A damaged entry is computed again.
+    image size, mirroring and precision; labels are not part of it. The mean of `flip` is made of two such entries.
+    A damaged entry is computed again.
     precision: `fp32`; `bf16`, the trunk in bfloat16 (8 bits of mantissa) and the last layer, its BatchNorm and the
     length in float32; `auto`, float32 in the laptop profile, so that outputs are the same everywhere, else bf16 where
     the hardware computes it natively. On 200 photos of FairFace the cosine between FaceNet's embeddings in bf16 and in
@@ -116,7 +117,7 @@ def _mean_direction(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _key(backbone: Backbone, faces: FaceSet, bf16: bool) -> str:
-    """Name of the cache entry, before its view: changes with everything that the embeddings depend on, and with nothing else."""
+    """Name of the cache entry, before its view: changes with all that the embeddings depend on, and nothing else."""
     parts = [CACHE_FORMAT, backbone.name, backbone.image_size, state_hash(backbone), faces.content_hash(), bf16]
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:40]
 
