@@ -83,7 +83,7 @@ class Task:
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # bf16 goes up, float64 stays
         known = self.known(targets)
         if self.kind == "regression":
-            safe = torch.where(known, targets, torch.zeros_like(targets)) / self.scale
+            safe = torch.where(known, targets, torch.zeros_like(targets)).to(outputs.dtype) / self.scale
             each = F.huber_loss(outputs.squeeze(1), safe, reduction="none")
         else:
             each = F.cross_entropy(outputs, targets.clamp_min(0), reduction="none")

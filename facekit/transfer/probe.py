@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from facekit.data.sets import FeatureSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Task
@@ -24,6 +24,18 @@ from facekit.training.plans import plan
 # Strength of the Gaussian prior on the weights, in units of one label: chosen on 2,000 held-out FairFace training
 # photos, where everything from 30 to 300 is within a point for race, gender and age band at 50 to 20,000 labels.
 PRIOR = 100.0
+
+
+def pixel_features(faces: FaceSet, size: int = 16) -> FeatureSet:
+    """The photos at `size` x `size` pixels as vectors (N, 3 size^2): what a probe has to go by without a network.
+
+    Centred and scaled by constants, so that nothing is lost but resolution and the vectors are about 1 long, as
+    embeddings are. Raises ConfigError for a size below 1.
+    """
+    if size < 1:
+        raise ConfigError(f"a picture has at least 1 pixel a side, got {size}.")
+    flat = faces.resized(size).images.reshape(len(faces), -1).astype(np.float32)
+    return FeatureSet((flat - 128) / (64 * math.sqrt(flat.shape[1])), faces.labels)
 
 
 def linear_probe(train: FeatureSet, tasks: Sequence[Task], prior: float = PRIOR) -> Classifier:
