@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import matplotlib.style
 import numpy as np
+import pandas as pd
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -168,5 +170,76 @@ def bars_with_spread(axis: Axes, runs: dict[str, Sequence[float]]) -> None:
         axis.annotate(
             f"{values.mean():.2f}", (place, values.max()), xytext=(0, 5), textcoords="offset points", ha="center"
         )
-    axis.set_xticks(range(len(runs)), list(runs))
+    width = max(8, 45 // max(len(runs), 1))  # characters that fit below a bar of a plot of the usual width
+    axis.set_xticks(range(len(runs)), [textwrap.fill(name, width, break_long_words=False) for name in runs])
     axis.margins(y=0.15)
+
+
+def bars_with_intervals(axis: Axes, rows: pd.DataFrame, chance: float | None = None) -> None:
+    """One bar a row of `rows` (columns value, low, high; names in the index), its interval, and its value below it.
+
+    chance: where a dashed line says what looking at nothing would score.
+    """
+    for place, (value, low, high) in enumerate(rows[["value", "low", "high"]].itertuples(index=False)):
+        color, hatch = COLORS[place % len(COLORS)], HATCHES[place % len(HATCHES)]
+        axis.bar(place, value, color=color, hatch=hatch, edgecolor="white", width=0.65)
+        axis.errorbar(place, value, [[value - low], [high - value]], color="black", marker="", capsize=4)
+    axis.set_xticks(range(len(rows)), [f"{name}\n{value:.2f}" for name, value in rows["value"].items()])
+    if chance is not None:
+        axis.axhline(chance, color="black", marker="", linestyle="--", linewidth=1.2)
+        axis.annotate("chance", (-0.45, chance), xytext=(0, 3), textcoords="offset points", fontsize=9)
+    axis.set_ylim(bottom=0)
+
+
+def learning_curves(axis: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
+    """One line a method over the number of labels: the mean over seeds, with a bar from the lowest to the highest.
+
+    runs: by name, a table with one measurement a row and the columns `n` and `value`; each may have its own n.
+    """
+    for name, rows in runs.items():
+        found = rows.groupby("n")["value"].agg(["mean", "min", "max"])
+        errors = (found["mean"] - found["min"], found["max"] - found["mean"])
+        axis.errorbar(found.index, found["mean"], yerr=errors, capsize=3, label=name)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.set_xlabel("labels")
+
+
+def confusion(counts: pd.DataFrame, title: str) -> Figure:
+    """A confusion matrix in percent of each row, from counts (classes, classes) as `metrics.confusion_matrix` has them.
+
+    Rows are labels, columns predictions; a row without photos stays empty.
+    """
+    classes = [textwrap.fill(str(name).replace("_", " "), 12) for name in counts.index]
+    totals = counts.to_numpy().sum(1, keepdims=True)
+    shares = np.divide(100 * counts.to_numpy(), totals, where=totals > 0, out=np.zeros(counts.shape))
+    side = 1.4 + 0.52 * max(len(classes), 4)
+    fig, axis = figure(size=(side + 0.5, side + 0.3))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        if totals[row] > 0:
+            color = "white" if share > 50 else "black"
+            axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=10, color=color)
+    axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=9)
+    axis.set_yticks(range(len(classes)), classes, fontsize=9)
+    axis.set(xlabel="predicted", ylabel="label")
+    axis.set_title(title, fontsize=11)
+    axis.grid(False)
+    return fig
+
+
+def scatter_classes(axis: Axes, points: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> None:
+    """Points (N, 2) marked by class, with a legend below; points whose label is no class are left out.
+
+    Classes that are more than the palette has colours get, in their order, colours from dark to light.
+    """
+    labels = np.asarray(labels)
+    if len(labels) != len(points):
+        raise ConfigError(f"{len(labels)} labels for {len(points)} points.")
+    ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(classes)))
+    for place, name in enumerate(classes):
+        color = COLORS[place] if len(classes) <= len(COLORS) else ramp[place]
+        marker = MARKERS[place % len(MARKERS)]
+        axis.scatter(*points[labels == name].T, s=6, alpha=0.6, color=color, marker=marker, linewidths=0, label=name)
+    columns = 2 if len(classes) < 8 else 3
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=9, markerscale=2.5)

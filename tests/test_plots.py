@@ -1,0 +1,82 @@
+"""Figures of the course: what is drawn is what was given, and nothing is told by colour alone."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from facekit import plots
+from facekit.errors import ConfigError
+
+
+def test_a_confusion_matrix_shows_percent_of_each_row():
+    counts = pd.DataFrame([[3, 1], [0, 0]], index=["cat", "dog"], columns=["cat", "dog"])
+    axis = plots.confusion(counts, "pets").axes[0]
+    assert [text.get_text() for text in axis.texts] == ["75", "25"]  # a row without photos has no percentages
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["cat", "dog"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "label")
+    assert np.array_equal(axis.images[0].get_array(), [[75, 25], [0, 0]])
+
+
+@pytest.mark.parametrize("n_classes", [2, 7, 9])
+def test_classes_of_a_scatter_plot_differ_in_more_than_colour_where_colours_run_out(n_classes):
+    classes = [f"class {n}" for n in range(n_classes)]
+    labels = np.repeat([*classes, "another"], 3)
+    fig, axis = plots.figure()
+    plots.scatter_classes(axis, np.zeros((len(labels), 2)), labels, classes)
+    assert len(axis.collections) == n_classes  # rows of no class are left out
+    looks = {
+        (tuple(found.get_facecolor()[0].round(3)), tuple(found.get_paths()[0].vertices.ravel().round(3)))
+        for found in axis.collections
+    }
+    assert len(looks) == n_classes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == classes
+
+
+def test_a_scatter_plot_wants_a_label_a_point():
+    _, axis = plots.figure()
+    with pytest.raises(ConfigError, match="2 labels for 3 points"):
+        plots.scatter_classes(axis, np.zeros((3, 2)), ["a", "b"], ["a", "b"])
+
+
+def test_learning_curves_show_mean_and_range_at_each_methods_own_sizes():
+    one = pd.DataFrame({"n": [10, 10, 1000, 1000], "value": [0.1, 0.3, 0.5, 0.5]})
+    other = pd.DataFrame({"n": [20000], "value": [0.9]})
+    fig, axis = plots.figure()
+    plots.learning_curves(axis, {"one": one, "other": other})
+    lines = [container.lines[0] for container in axis.containers]
+    assert [list(line.get_xdata()) for line in lines] == [[10, 1000], [20000]]
+    assert np.allclose(lines[0].get_ydata(), [0.2, 0.5])
+    bars = axis.containers[0].lines[2][0].get_segments()
+    assert np.allclose(bars[0][:, 1], [0.1, 0.3])
+    assert lines[0].get_marker() != lines[1].get_marker() and lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert axis.xaxis.get_major_formatter()(20000, 0) == "20,000"
+
+
+def test_bars_with_intervals_write_the_value_and_draw_the_interval():
+    rows = pd.DataFrame({"value": [0.5, 0.71], "low": [0.4, 0.7], "high": [0.6, 0.75]}, index=["pixels", "embeddings"])
+    fig, axis = plots.figure()
+    plots.bars_with_intervals(axis, rows, chance=0.3)
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["pixels\n0.50", "embeddings\n0.71"]
+    assert [bar.get_hatch() for bar in axis.patches] == ["", "///"]
+    segments = [line.get_segments()[0] for line in axis.collections]
+    assert np.allclose([segment[:, 1] for segment in segments], [[0.4, 0.6], [0.7, 0.75]])
+    assert axis.get_ylim()[0] == 0 and "chance" in [text.get_text() for text in axis.texts]
+
+
+def test_long_names_below_bars_are_wrapped_and_never_cut():
+    names = ["frozen", "discriminative rates", "probe, then all", "from scratch", "everything", "last block", "head"]
+    fig, axis = plots.figure()
+    plots.bars_with_spread(axis, {name: [0.5, 0.6] for name in names})
+    shown = [label.get_text() for label in axis.get_xticklabels()]
+    assert [text.replace("\n", " ") for text in shown] == names and "\n" in shown[1]
+
+
+def test_the_style_stays_inside():
+    before = dict(matplotlib.rcParams)
+    fig, axis = plots.figure()
+    axis.plot([0, 1])
+    plots.png(fig)
+    assert dict(matplotlib.rcParams) == before
