@@ -6,10 +6,9 @@ and spreads that lessons print, and `facekit.records` keeps what was measured on
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,18 +18,18 @@ from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.backbone import Backbone
-from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Task
 from facekit.training.augment import Augment
-from facekit.training.loop import TrainConfig, fit, predict
+from facekit.training.config import FitResult, Precision, TrainConfig
+from facekit.training.loop import fit, predict
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
 from facekit.transfer.probe import hidden_probe, linear_probe
 
 
 def few_labels(data: LabelledSet, n: int, seed: int) -> LabelledSet:
-    """`n` rows drawn at random; with the same seed a smaller draw is part of a larger one.
+    """`n` rows drawn at random; with the same seed a smaller draw from the same set is part of a larger one.
 
     Raises ConfigError when the set has fewer rows.
     """
@@ -39,9 +38,11 @@ def few_labels(data: LabelledSet, n: int, seed: int) -> LabelledSet:
     return data.select(np.random.default_rng(seed).permutation(len(data))[:n])
 
 
-def scores(model: Classifier, data: FaceSet | FeatureSet, tasks: Sequence[Task]) -> pd.DataFrame:
+def scores(
+    model: Classifier, data: FaceSet | FeatureSet, tasks: Sequence[Task], precision: Precision = "fp32"
+) -> pd.DataFrame:
     """What `model` gets on all rows of `data`: columns task, metric, value (no intervals; see `metrics.evaluate`)."""
-    table = evaluate(tasks, predict(model, data), data.targets(tasks))
+    table = evaluate(tasks, predict(model, data, precision=precision), data.targets(tasks), n_boot=1)
     return table[["task", "metric", "value"]]
 
 
@@ -55,12 +56,18 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Scores on `test` after learning from `n` labelled rows of `train`, for every method, n, seed and task.
 
-    labels: the numbers of rows; those above len(train) are left out. methods: name to a function (few rows, one
-    task, seed) -> classifier. All methods learn from the same rows. Columns: method, n, seed, task, metric, value,
-    seconds (of the training, wall clock).
+    labels: the numbers of rows; those above len(train) are left out (ConfigError when that leaves none). methods:
+    name to a function (few rows, one task, seed) -> classifier. All methods learn from the same rows. Columns: method,
+    n, seed, task, metric, value, seconds (of the training, wall clock).
     """
+    possible = [n for n in labels if n <= len(train)]
+    if not possible or not seeds or not methods:
+        raise ConfigError(
+            f"nothing to measure: labels {list(labels)} with {len(train)} rows, seeds {list(seeds)}, methods "
+            f"{list(methods)}."
+        )
     tables = []
-    for n in (n for n in labels if n <= len(train)):
+    for n in possible:
         for seed in seeds:
             few = few_labels(train, n, seed)
             for task in tasks:
@@ -70,7 +77,8 @@ def learning_curve(
                     seconds = time.perf_counter() - start
                     rows = scores(model, test, [task])
                     tables.append(rows.assign(method=name, n=n, seed=seed, seconds=seconds))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    return table[["method", "n", "seed", "task", "metric", "value", "seconds"]]
 
 
 PROBES: dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]] = {
@@ -86,7 +94,7 @@ def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.D
         targets = task.encode(train.labels[task.name])
         counts = torch.bincount(targets[task.known(targets)], minlength=task.n_outputs)
         outputs[task.name] = counts.float().expand(len(test), -1)
-    return evaluate(tasks, outputs, test.targets(tasks))[["task", "metric", "value"]]
+    return evaluate(tasks, outputs, test.targets(tasks), n_boot=1)[["task", "metric", "value"]]
 
 
 def summary(rows: pd.DataFrame, by: Sequence[str], metric: str = "accuracy") -> pd.DataFrame:
@@ -119,6 +127,39 @@ LADDER = (
 )
 
 
+def train_rung(
+    rung: Rung,
+    backbone: Backbone,
+    train: FaceSet,
+    tasks: Sequence[Task],
+    *,
+    epochs: int,
+    seed: int,
+    batch_size: int = 32,
+    precision: Precision = "fp32",
+    channels_last: bool = False,
+    augment: Augment | None = None,
+) -> tuple[Classifier, FitResult]:
+    """Trains one rung on all rows of `train`: the classifier, in evaluation mode, and what `fit` says of the training.
+
+    backbone: a fresh copy, pretrained or not as the rung says; it is trained in place. Heads of the same seed start
+    from the same numbers, and the photos come in the same order, on every rung. The last epoch's weights count:
+    nothing is chosen on validation labels, so that `train` is all there is.
+    """
+    torch.manual_seed(seed)
+    model = Classifier(backbone, Heads(backbone.embedding_dim, tasks))
+    steps = plan(rung.plan, list(model.stages), epochs=epochs, lr=rung.lr)
+    config = TrainConfig(
+        batch_size=min(batch_size, len(train)),
+        precision=precision,
+        channels_last=channels_last,
+        augment=augment,
+        seed=seed,
+    )
+    result = fit(model, Supervised(tasks), train, None, steps, config)
+    return model.eval(), result
+
+
 def climb(
     rung: Rung,
     backbone: Backbone,
@@ -128,20 +169,16 @@ def climb(
     *,
     epochs: int,
     seed: int,
-    batch_size: int = 32,
-    precision: str = "fp32",
-    augment: Augment | None = None,
+    precision: Precision = "fp32",
+    **options,
 ) -> tuple[Classifier, pd.DataFrame]:
-    """Trains one rung and scores it: the classifier, and rows task, metric, value, moved, seconds, steps.
+    """Trains one rung and scores it: the classifier, and rows task, metric, value, rung, seed, moved, seconds, steps.
 
-    backbone: a fresh copy, pretrained or not as the rung says; it is trained in place. moved: parameters whose value
-    changed. The last epoch's weights count: nothing is chosen on validation labels, so that `train` is all there is.
+    moved: parameters whose value changed. seconds: of the training alone, wall clock. options: as `train_rung` takes
+    them. Rungs that are compared get the same photos, epochs and batch size, and so the same number of steps.
     """
-    torch.manual_seed(seed)
-    model = Classifier(backbone, Heads(backbone.embedding_dim, tasks))
-    steps = plan(rung.plan, list(model.stages), epochs=epochs, lr=rung.lr)
-    config = TrainConfig(batch_size=min(batch_size, len(train)), precision=precision, augment=augment, seed=seed)
-    result = fit(model, Supervised(tasks), train, None, steps, config)
-    rows = scores(model.eval(), test, tasks)
+    how = {"epochs": epochs, "seed": seed, "precision": precision, **options}
+    model, result = train_rung(rung, backbone, train, tasks, **how)
+    rows = scores(model, test, tasks, precision)
     moved = sum(result.moved.values())
     return model, rows.assign(rung=rung.name, seed=seed, moved=moved, seconds=result.seconds, steps=result.steps)
