@@ -21,10 +21,26 @@ from facekit.data.sets import SPLITS, FaceSet, FeatureSet
 from facekit.data.simulated import FeatureModel
 from facekit.errors import ConfigError, DataError
 from facekit.models.backbone import Backbone
-from facekit.models.embedding import embed
+from facekit.models.embedding import embed, uses_bf16
 from facekit.models.facenet import FaceNet
 from facekit.models.mini import FaceNetMini
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning a whole network may cost in one profile; the same for all that is compared.
+
+    photos: labelled photos that are learnt from. test: photos that are scored. size: their side in pixels. epochs,
+    batch_size: of every training. seeds: repeats, each with other photos.
+    """
+
+    photos: int
+    test: int
+    size: int
+    epochs: int
+    batch_size: int
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,8 @@ class Budget:
     """How much a lesson computes in one profile.
 
     faces: photos in train, validation and test. features: the same for embeddings. labels: sizes of the learning
-    curve, rising. seeds: repeats. epochs: passes over the training photos when a network is fine-tuned.
+    curve, rising. seeds: repeats. epochs: passes over the training photos when a network is fine-tuned. tuning: sizes
+    of experiments that fine-tune many networks.
     """
 
     faces: tuple[int, int, int]
@@ -40,12 +57,33 @@ class Budget:
     labels: tuple[int, ...]
     seeds: tuple[int, ...]
     epochs: int
+    tuning: Tuning
 
 
-_LAPTOP = Budget((600, 150, 400), (6000, 500, 2000), (20, 100, 500, 2000, 6000), (0, 1, 2), 6)
-_FULL = Budget((1000, 300, 1000), (19000, 1000, 1000), (50, 200, 1000, 5000, 19000), (0, 1, 2), 4)
+_LAPTOP = Budget(
+    faces=(600, 150, 400),
+    features=(6000, 500, 2000),
+    labels=(20, 100, 500, 2000, 6000),
+    seeds=(0, 1, 2),
+    epochs=6,
+    tuning=Tuning(photos=192, test=300, size=64, epochs=4, batch_size=16, seeds=(0, 1)),
+)
+_FULL = Budget(
+    faces=(1000, 300, 1000),
+    features=(19000, 1000, 1000),
+    labels=(50, 200, 1000, 5000, 19000),
+    seeds=(0, 1, 2),
+    epochs=4,
+    # FaceNet learns from some ten photos a second and core; the recorded ladder is the one with more of everything.
+    tuning=Tuning(photos=120, test=300, size=160, epochs=3, batch_size=16, seeds=(0, 1)),
+)
 # With a GPU the photos of the full profile are no longer the bottleneck.
-_FULL_GPU = replace(_FULL, faces=(19000, 1000, 1000), epochs=12)
+_FULL_GPU = replace(
+    _FULL,
+    faces=(19000, 1000, 1000),
+    epochs=12,
+    tuning=Tuning(photos=4000, test=1000, size=160, epochs=6, batch_size=64, seeds=(0, 1, 2)),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +115,18 @@ class Course:
     def feature_tasks(self) -> tuple[Task, ...]:
         """The tasks that the features have labels for: race, gender, age band in both profiles."""
         return RACE, GENDER, AGE_BAND
+
+    @property
+    def how(self) -> dict:
+        """Options of `experiments.climb` and `train_rung` for this profile and device, from `budget.tuning`."""
+        bf16 = uses_bf16("auto", self.device)
+        tuning = self.budget.tuning
+        return {
+            "epochs": tuning.epochs,
+            "batch_size": tuning.batch_size,
+            "precision": "bf16" if bf16 else "fp32",
+            "channels_last": True,
+        }
 
     def faces(self, style: str = "photo") -> FaceSet:
         """Faces with labels and fixed splits, at the backbone's image size (sizes: `budget.faces`)."""
