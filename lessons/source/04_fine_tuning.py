@@ -1,0 +1,523 @@
+# %% [markdown]
+# # 04 · Fine-tuning
+#
+# A frozen network can only give what it has. Here you let it move: how much of it, how fast, and at what price, as one
+# controlled experiment from the frozen network to the same network without any transfer.
+#
+# **Minutes on a laptop:** 30 to read and run, 25 for the exercises.
+
+# %% [markdown]
+# ## What you will be able to do
+#
+# - name the rungs of the transfer ladder and say what is trained on each
+# - write a fine-tuning loop with two learning rates, and say the same as a plan
+# - compare rungs fairly: same photos, same number of steps, several seeds
+# - freeze a layer so that it stays as it is, BatchNorm included
+# - measure what a network forgets, and recognise a learning rate that is too high
+
+# %% [markdown]
+# ## What you need
+#
+# Embeddings, the probe and its baselines from [lesson 03](03_feature_extraction.ipynb); loss, gradient and optimiser
+# from [lesson 00](00_start_here.ipynb).
+
+# %% [markdown]
+# ## The idea
+#
+# ![Five copies of one network side by side. From left to right more is trained: only the new head; the last layer too; the last block too; everything; everything from random weights](figures/04_ladder.svg)
+#
+# The probe of lesson 03 stands on the lowest rung of a **ladder**: the network is frozen, only the new **head** learns.
+# One rung up, the network's own **last layer** learns along, the one that makes the embedding. Then the **last block**
+# of convolutions, then **everything**. To train pretrained layers further is to **fine-tune** them. The last rung uses
+# nothing of what was learnt before: the same network **from scratch**, with random weights. It is the baseline that
+# shows what transfer is worth.
+
+# %% [markdown]
+# Why not always train everything? Three reasons speak against it, and each is measured below: it costs time, it has
+# millions of numbers to fit to a few labels, and what the network could do before is not protected. One reason speaks
+# for it: if the features lack what your task needs, no head can find it in them.
+#
+# In Keras terms: `base.trainable = False` is the first rung. `for layer in base.layers[-20:]: layer.trainable = True`,
+# and then `compile` again with a small learning rate, is the third. PyTorch does not have one learning rate for all: an
+# optimiser takes **parameter groups**, each with its own.
+
+# %% [markdown]
+# ## Build it
+
+# %%
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from facekit import plots
+from facekit.course import start
+from facekit.experiments import few_labels
+from facekit.lessons.exercises import exercise
+from facekit.lessons.quiz import quiz
+from facekit.models.heads import Classifier, Heads, parameter_counts
+
+course = start("04")
+task, tuning = course.tasks[0], course.budget.tuning
+faces = course.faces()
+pool, test = faces.split("train"), faces.split("test").select(range(tuning.test)).resized(tuning.size)
+print(f"the task: {task.name}, {len(task.classes)} classes")
+print(
+    f"{tuning.photos} training photos, {tuning.epochs} epochs, batches of {tuning.batch_size}; {len(test)} test photos"
+)
+
+# %%
+shown = few_labels(pool, 12, seed=0)
+captions = [f"{task.name}\n{label}" for label in shown.labels[task.name]]
+plots.show(
+    plots.image_grid(shown.images, captions),
+    alt=f"Twelve faces of the training part, each with its {task.name} label below it.",
+)
+
+# %% [markdown]
+# ### Stages
+#
+# A classifier is a backbone with a head. Its **stages** are named from the input to the output, so that a rung can be
+# said as a list of names. Most of the numbers do not sit where most of the stages are:
+
+# %%
+torch.manual_seed(0)
+model = Classifier(course.backbone(), Heads(course.backbone().embedding_dim, [task]))
+parameter_counts(model)[["parameters"]]
+
+# %% [markdown]
+# ### One fine-tuning loop by hand
+#
+# Second rung: the stages `embedding` and `heads` learn, everything before them is frozen. The head starts from random
+# numbers and has far to go. The embedding layer starts from good ones, and as long as the head is random, the gradient
+# that reaches it through the head is random, too. So it gets a rate ten times lower: two parameter groups.
+
+# %%
+from facekit.training.batches import seed_for
+
+few = few_labels(pool, 64, seed=0).resized(tuning.size)
+photos = torch.from_numpy(few.images).to(course.device)
+targets = task.encode(few.labels[task.name]).to(course.device)
+
+by_hand = copy.deepcopy(model).to(course.device)
+by_hand.freeze([stage for stage in by_hand.stages if stage not in ("embedding", "heads")])
+last_layer = [p for module in by_hand.stages["embedding"] for p in module.parameters()]
+groups = [{"params": last_layer, "lr": 1e-4}, {"params": by_hand.heads.parameters(), "lr": 1e-3}]
+optimiser = torch.optim.AdamW(groups, weight_decay=0)
+for epoch in range(3):
+    by_hand.train()
+    torch.manual_seed(seed_for(0, epoch, 0, 1))  # for dropout, where the network has some
+    order = np.random.default_rng([0, epoch]).permutation(len(photos))
+    for begin in range(0, len(order), 16):
+        rows = order[begin : begin + 16]
+        loss = F.cross_entropy(by_hand(photos[rows])[task.name], targets[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+# %% [markdown]
+# `by_hand.freeze(…)` does more than `requires_grad = False`. What more, and why, is the first thing that goes wrong
+# below.
+#
+# In facekit a **plan** says which stages are trained when and how fast; `fit` is the loop, the same for every plan.
+
+# %%
+from facekit.training.loop import TrainConfig, fit
+from facekit.training.methods import Supervised
+from facekit.training.plans import PLANS, Phase, Plan, plan
+
+two_rates = Phase("two rates", 3, {"embedding": 1e-4, "heads": 1e-3}, warmup=0, schedule="constant")
+from_facekit = copy.deepcopy(model)
+config = TrainConfig(batch_size=16, weight_decay=0)
+result = fit(from_facekit, Supervised([task]), few, None, Plan("as by hand", (two_rates,)), config)
+
+
+def weights(net):
+    return torch.cat([p.detach().cpu().flatten() for p in net.parameters()])
+
+
+way = (weights(from_facekit) - weights(model)).norm()
+apart = (weights(from_facekit) - weights(by_hand)).norm()
+assert apart < 0.02 * way
+print("by hand and facekit end in the same weights:", bool(apart < 0.02 * way))
+print("stages that moved:", [stage for stage, count in result.moved.items() if count])
+
+# %% [markdown]
+# ### Plans are data
+#
+# A plan can be read before anything is trained. **Discriminative learning rates** train everything at once, but each
+# stage 2.6 times slower than the one above it: early layers find edges and colours, which every task needs, and need
+# little change.
+
+# %%
+plan("discriminative", list(model.stages), epochs=4, lr=1e-3).table(model)
+
+# %% [markdown]
+# ### Try it: which stage learns when?
+#
+# Look at `gradual`, which unfreezes one stage after another, at `probe_then_fine_tune`, and at what becomes of them
+# with fewer epochs. Grey is frozen.
+
+# %%
+from facekit.widgets import explore
+
+
+def picture(name, epochs):
+    table = plan(name, list(model.stages), epochs=epochs, lr=1e-3).table(model)
+    parts = [part for _, part in table.groupby("phase", sort=False)]
+    rates = np.concatenate([np.tile(part["lr"].to_numpy()[:, None], part["epochs"].iloc[0]) for part in parts], axis=1)
+    fig, axis = plots.figure(size=(6.4, 3.2))
+    axis.set_facecolor("#D5DAE0")
+    shades = np.log10(np.where(rates > 0, rates, np.nan))
+    axis.imshow(shades, cmap="Blues", vmin=-7, vmax=-1.5, aspect="auto", origin="lower")
+    for (stage, epoch), rate in np.ndenumerate(rates):
+        text = f"{rate:.0e}" if rate else "frozen"
+        axis.text(epoch, stage, text, ha="center", va="center", fontsize=8, color="white" if rate > 1e-4 else "black")
+    axis.set_xticks(range(epochs), range(1, epochs + 1))
+    axis.set_yticks(range(len(model.stages)), list(model.stages))
+    axis.set(xlabel="epoch", title=f"{name}: peak learning rate by stage")
+    axis.grid(False)
+    return fig
+
+
+explore(
+    picture,
+    name=[name for name in PLANS if name != "scratch"],
+    epochs=[4, 6, 8],
+    alt=lambda name, epochs: f"Learning rate of every stage in each of {epochs} epochs of the plan {name}.",
+    settings=[{"name": "gradual"}, {"name": "probe_then_fine_tune"}],
+)
+
+# %% [markdown]
+# ## Run it
+#
+# Now the ladder as **one controlled experiment**. Between two rungs nothing differs but what is trained, from which
+# start, and how fast:
+#
+# - the same training photos and the same order of batches, for every rung of a seed;
+# - the same number of steps, and no choice of the best epoch: the last one counts;
+# - several seeds, each with other photos, another head and, from scratch, another start;
+# - the same test photos, which nothing has learnt from.
+#
+# The learning rates were set once for each rung and are not tuned to these photos.
+
+# %%
+from facekit.experiments import LADDER, chance, climb, summary
+
+pd.DataFrame([{"rung": rung.name, "plan": rung.plan, "lr of the head": rung.lr} for rung in LADDER])
+
+# %% [markdown]
+# Three rungs train everything. *Discriminative rates* you have seen. *Probe, then all* gives the first half of its steps
+# to the head alone, so that no random head can spoil the layers below, and then trains all at a low rate. *Everything*
+# does it at once, at one rate.
+
+# %%
+trained, tables = {}, []
+for seed in tuning.seeds:
+    rows = few_labels(pool, tuning.photos, seed).resized(tuning.size)
+    for rung in LADDER:
+        backbone = course.backbone() if rung.pretrained else course.scratch(seed)
+        trained[rung.name], table = climb(rung, backbone, rows, test, [task], seed=seed, **course.how)
+        tables.append(table)
+ladder = pd.concat(tables)
+ladder = ladder[ladder["metric"] == "accuracy"]
+guess = chance(rows, test, [task]).set_index("metric")["value"]["accuracy"]
+print("steps of every rung:", sorted(set(ladder["steps"])))
+
+# %%
+fig, axis = plots.figure(size=(8.6, 4.2))
+plots.bars_with_spread(
+    axis, {name.replace(" ", "\n", 1): part["value"] for name, part in ladder.groupby("rung", sort=False)}
+)
+axis.axhline(guess, color="black", linestyle=":", marker="", label="most frequent class")
+axis.set(ylabel=f"accuracy, {task.name}")
+axis.legend()
+plots.show(fig, alt="Accuracy of every rung, with one dot a seed, and a dotted line at the most frequent class.")
+
+# %% [markdown]
+# ## Look at the result
+#
+# ### What it costs
+#
+# The height of a rung is only half of the comparison. Here are the same networks over what they cost: parameters that
+# moved, and seconds of training on this machine.
+
+# %%
+means = ladder.groupby("rung", sort=False)[["value", "moved", "seconds"]].mean()
+fig, axes = plots.figure(1, 2, size=(9.6, 3.8), sharey=True)
+for axis, cost in zip(axes, ["moved", "seconds"], strict=True):
+    for place, (name, row) in enumerate(means.iterrows()):
+        axis.plot(row[cost], row["value"], plots.MARKERS[place], color=plots.COLORS[place], markersize=9, label=name)
+    axis.set(xlabel={"moved": "parameters that moved", "seconds": "seconds of training"}[cost], xscale="log")
+axes[0].set_ylabel(f"accuracy, {task.name}")
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right")
+plots.show(fig, alt="Accuracy over the parameters that moved and over the seconds of training, one point a rung.")
+
+# %% [markdown]
+# `fit` sends every photo through the network in every epoch, also on the lowest rung, so that the times can be compared.
+# In practice a frozen network embeds each photo once (lesson 03), and the lowest rung costs next to nothing.
+#
+# ### What is forgotten
+#
+# The network was made to recognise faces. Can the networks above still do that? Two measurements that need no label:
+#
+# - **recognition**: each test photo is mirrored and darkened; how often is the embedding closest to that of the copy
+#   among all copies the one of the same photo?
+# - **distance**: the cosine between the embedding of a photo before and after fine-tuning.
+#
+# And one with labels: a **probe** for another task on the new embeddings, and the **old probe**, fitted to the old
+# embeddings, applied to the new ones.
+
+# %%
+from facekit.data.sets import FeatureSet
+from facekit.experiments import scores
+from facekit.transfer.probe import linear_probe
+
+other = course.tasks[1]
+copies = replace(test, inputs=(test.images[..., ::-1] * 0.7).astype(np.uint8))
+
+
+def embedded(net, data):
+    """Embeddings at the size the networks were tuned at, with the labels of `data`."""
+    net = net.to(course.device).eval()
+    with torch.inference_mode():
+        parts = [net(part.to(course.device)).float() for part in torch.from_numpy(data.images).split(100)]
+    return FeatureSet(torch.cat(parts).cpu().numpy(), data.labels)
+
+
+def accuracy(probe, features):
+    return scores(probe, features, [other]).set_index("metric")["value"]["accuracy"]
+
+
+before, old_probe = embedded(course.backbone(), test), linear_probe(embedded(course.backbone(), rows), [other])
+
+# %%
+kept = {}
+for name, net in {"before": course.backbone(), **{name: net.backbone for name, net in trained.items()}}.items():
+    after = embedded(net, test)
+    nearest = (after.features @ embedded(net, copies).features.T).argmax(1)
+    kept[name] = {
+        "recognition": (nearest == np.arange(len(test))).mean(),
+        "cosine to before": (after.features * before.features).sum(1).mean(),
+        f"new {other.name} probe": accuracy(linear_probe(embedded(net, rows), [other]), after),
+        f"old {other.name} probe": accuracy(old_probe, after),
+    }
+kept = pd.DataFrame(kept)
+fig, axes = plots.figure(1, 4, size=(11, 3.8), sharey=True)
+for axis, (name, row) in zip(axes, kept.iterrows(), strict=True):
+    axis.barh(range(len(row)), row, color=plots.COLORS[0])
+    axis.set_yticks(range(len(row)), row.index)
+    axis.set(title=name, xlim=(min(0, row.min()), 1))
+axes[0].invert_yaxis()
+plots.show(fig, alt="For the network before and after each rung: recognition, cosine, new probe and old probe.")
+
+# %% [markdown]
+# ## What goes wrong
+#
+# ### Frozen is not frozen
+#
+# The loop below trains a head on a frozen network. `requires_grad_(False)` freezes the weights, the optimiser only knows
+# the head, and yet the network changes.
+
+
+# %% tags=["broken-on-purpose"]
+def train_head(backbone, head, photos, targets, steps=3):
+    """Trains the head alone; nothing in the backbone may change."""
+    backbone.requires_grad_(False)
+    optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
+    for _ in range(steps):
+        backbone.train()
+        head.train()
+        loss = F.cross_entropy(head(backbone(photos)), targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+def changes(backbone, train):
+    """Names of the tensors of a backbone that differ after `train`."""
+    old = copy.deepcopy(backbone.state_dict())
+    train()
+    return [name for name, value in backbone.state_dict().items() if not torch.equal(value, old[name])]
+
+
+leaky = course.backbone().to(course.device)
+head = torch.nn.Linear(leaky.embedding_dim, len(task.classes)).to(course.device)
+changed = changes(leaky, lambda: train_head(leaky, head, photos, targets))
+print("weights that changed:", len(set(changed) & {name for name, _ in leaky.named_parameters()}))
+print("means that changed:", sum(name.endswith("running_mean") for name in changed))
+print("variances that changed:", sum(name.endswith("running_var") for name in changed))
+
+# %% [markdown]
+# These are the **running statistics of BatchNorm**. In training mode BatchNorm normalises with the mean and variance of
+# the batch, and moves its stored ones a tenth of the way towards them. In evaluation mode it uses the stored ones. They
+# are no parameters: no gradient reaches them, no optimiser changes them. Each forward pass in training mode does.
+#
+# How far? Here is the first BatchNorm of the network, its mean for four channels before and after three steps, in units
+# of the standard deviation it had stored:
+
+# %%
+fresh = course.backbone().state_dict()
+first = next(name for name in fresh if name.endswith("running_mean"))
+deviation = fresh[first.replace("mean", "var")].sqrt()
+drift = (leaky.state_dict()[first].cpu() - fresh[first]) / deviation
+print(first, "moved by", [round(value, 1) for value in drift[:4].tolist()])
+cosines = (embedded(leaky, test).features * before.features).sum(1)
+print("mean cosine between embeddings before and after below 0.95:", bool(cosines.mean() < 0.95))
+
+# %% [markdown]
+# The head of the first step has learnt on other embeddings than those that it is used on. `freeze` of facekit's networks
+# means frozen: no gradients, and the stage stays in evaluation mode, BatchNorm and dropout, whatever `train()` says.
+
+# %%
+kept_still = course.backbone().to(course.device)
+kept_still.freeze()
+moved = changes(kept_still, lambda: kept_still.train()(photos))
+print("changed in a frozen network in training mode:", moved)
+
+# %% [markdown]
+# Is the leak always harmful? No: when the new photos look different from those the network was trained on, statistics
+# of the new photos can fit better, and there is a method that does nothing else (AdaBN). The harm is in not knowing.
+# Decide: frozen, or trained in its own right.
+#
+# ### Trained on one photo
+#
+# For the same reason a network with BatchNorm cannot be trained on a batch of one: the variance of one number is not
+# defined. A last, incomplete batch does this at the end of the first epoch.
+
+# %% tags=["raises-exception"]
+course.backbone().to(course.device).train()(photos[:1])
+
+# %% [markdown]
+# ### Too fast
+#
+# Everything is trained at a hundred times the rate of the ladder. What do you expect of the loss?
+
+# %% tags=["broken-on-purpose"]
+from facekit.experiments import train_rung
+
+by_name = {rung.name: rung for rung in LADDER}
+fig, axis = plots.figure()
+curves = {}
+for factor in (1, 100):
+    fast = replace(by_name["everything"], lr=by_name["everything"].lr * factor)
+    _, result = train_rung(fast, course.backbone(), rows, [task], seed=0, **course.how)
+    curves[factor] = result.history["train_loss"]
+    axis.plot(result.history["epoch"], curves[factor], label=f"learning rate {fast.lr:g}")
+axis.axhline(np.log(len(task.classes)), color="black", linestyle=":", marker="", label="guessing")
+axis.set(xlabel="epoch", ylabel="training loss", yscale="log")
+axis.legend()
+plots.show(fig, alt="Training loss over the epochs: at the usual rate it falls, at a hundred times that it does not.")
+print("too fast ends with the higher loss:", bool(curves[100].iloc[-1] > curves[1].iloc[-1]))
+
+# %% [markdown]
+# A loss that is not finite would have stopped `fit` with the step and the rows. This one is finite, and the network is
+# lost all the same: after a few steps nothing is left of what was learnt before, and what goes on is training from
+# scratch at a bad rate. The dotted line is ln K, the loss of guessing among K classes. **A training loss at or above it
+# is the mark of a rate that is too high.**
+#
+# ### Negative transfer
+#
+# When a pretrained network does worse than the same network from scratch, at equal budget and beyond the spread, that is
+# **negative transfer**. Look at the ladder again, here and recorded: is there a rung below *from scratch*? First suspect
+# a mistake: scale of the inputs, learning rate, too few steps. If it stays, the source task has taught the network to
+# ignore what your task needs.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### 04.1 How much moves?
+#
+# FaceNet has these parameters, with a head for 7 classes: stem 615,552, repeat_1 387,200, mixed_6a 1,710,080,
+# repeat_2 6,900,480, mixed_7a 3,346,176, repeat_3 9,604,608, embedding 918,528, heads 3,591. How many does the plan
+# `last_block` train?
+
+# %% tags=["solution"]
+# TODO: add up the stages that the plan trains
+# <solution>
+numbers_that_move = 9_604_608 + 918_528 + 3_591
+# <todo>
+# numbers_that_move = ...
+# </solution>
+
+# %%
+exercise("04.1").check(numbers_that_move)
+# exercise("04.1").hint()
+
+# %% [markdown]
+# ### 04.2 Discriminative learning rates
+#
+# `stages` are names from the input to the output. The last one learns at `lr`, each other one `factor` times slower
+# than the one above it.
+
+
+# %% tags=["solution"]
+def rates(stages, lr, factor):
+    """List of names to a dict of name to learning rate."""
+    # TODO: divide by the factor once more for every step down
+    # <solution>
+    return {stage: lr / factor**depth for depth, stage in enumerate(reversed(stages))}
+    # </solution>
+
+
+# %%
+exercise("04.2").check(rates)
+# exercise("04.2").hint()
+
+# %% [markdown]
+# ### 04.3 Mend the leak
+#
+# Write the loop of *Frozen is not frozen* again, so that nothing in the backbone changes: no weight, no statistic; no
+# dropout in its features; and no gradients that nobody needs. The head must still learn.
+
+
+# %% tags=["solution"]
+def train_head_only(backbone, head, photos, targets, steps=3):
+    """Trains the head alone; nothing in the backbone may change."""
+    # TODO: copy the loop from above and mend it
+    # <solution>
+    backbone.requires_grad_(False)
+    backbone.eval()
+    optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
+    for _ in range(steps):
+        head.train()
+        loss = F.cross_entropy(head(backbone(photos)), targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    # </solution>
+
+
+# %%
+exercise("04.3").check(train_head_only)
+# exercise("04.3").hint()
+
+# %% [markdown]
+# ## Quiz
+
+# %%
+quiz("04").show()
+
+# %% [markdown]
+# ## Recap
+#
+# - The ladder: frozen, last layer, last block, everything, from scratch. Each rung is a choice of what moves, from where
+#   and how fast; compare rungs on the same photos and steps, over several seeds, and let the lowest win when it wins.
+# - Pretrained layers learn slower than a new head: parameter groups by hand, a plan in facekit.
+# - BatchNorm's statistics move in training mode, whatever `requires_grad` says. Freeze the mode, too.
+# - A training loss at or above ln K means that the rate is too high.
+# - Fine-tuning protects nothing. Measure the old task after it, and do not mix old and new embeddings.
+
+# %% [markdown]
+# ## References
+#
+# - Yosinski, Clune, Bengio, Lipson: [How transferable are features in deep neural networks?](https://arxiv.org/abs/1411.1792), NeurIPS 2014
+# - Kornblith, Shlens, Le: [Do better ImageNet models transfer better?](https://arxiv.org/abs/1805.08974), CVPR 2019
+# - Howard, Ruder: [Universal Language Model Fine-tuning for Text Classification](https://arxiv.org/abs/1801.06146), ACL 2018 (gradual unfreezing, discriminative rates)
+# - Kumar, Raghunathan, Jones, Ma, Liang: [Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution](https://arxiv.org/abs/2202.10054), ICLR 2022 (probe, then all)
+# - Ioffe, Szegedy: [Batch Normalization](https://arxiv.org/abs/1502.03167), ICML 2015
+# - Li, Wang, Shi, Liu, Hou: [Revisiting Batch Normalization For Practical Domain Adaptation](https://arxiv.org/abs/1603.04779), 2016 (AdaBN)
+# - Kirkpatrick et al.: [Overcoming catastrophic forgetting in neural networks](https://arxiv.org/abs/1612.00796), PNAS 2017
