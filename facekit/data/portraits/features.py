@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import cos, sin
+from math import sqrt
 
 import numpy as np
 
-from facekit.data.portraits.canvas import Canvas, Patch, Pixels, rgb, smoothstep, value_noise
+from facekit.data.portraits.canvas import Canvas, Patch, Pixels, cos_sin, rgb, smoothstep, value_noise
 from facekit.data.portraits.people import Person, Sitting
 
 SIDES = (-1, 1)  # left and right in the picture
@@ -33,15 +33,16 @@ class Anatomy:
     nose_y: float
     mouth_y: float
     brow_y: float
+    turn: tuple[float, float]  # cosine and sine of yaw
+    nod: tuple[float, float]  # cosine and sine of pitch
 
     def seen(self, x: float, y: float, z: float) -> tuple[float, float]:
         """Where a point of the head (z towards the viewer) appears after the head has turned and nodded."""
-        turned = x * cos(self.sitting.yaw) + z * sin(self.sitting.yaw)
-        return turned, y * cos(self.sitting.pitch) + z * sin(self.sitting.pitch)
+        return x * self.turn[0] + z * self.turn[1], y * self.nod[0] + z * self.nod[1]
 
     def squeeze(self, x: float) -> float:
         """Foreshortening of something flat on the face at x: the far half of a turned head looks narrower."""
-        return min(max(cos(self.sitting.yaw - 1.3 * x), 0.6), 1.0)
+        return min(max(cos_sin(self.sitting.yaw - 1.3 * x)[0], 0.6), 1.0)
 
 
 def anatomy(person: Person, sitting: Sitting) -> Anatomy:
@@ -66,6 +67,8 @@ def anatomy(person: Person, sitting: Sitting) -> Anatomy:
         nose_y=nose_y,
         mouth_y=mouth_y,
         brow_y=eye_y - person.brow_height * (0.92 + 0.08 * adult) - brow_lift + 0.008 * old,
+        turn=cos_sin(sitting.yaw),
+        nod=cos_sin(sitting.pitch),
     )
 
 
@@ -129,10 +132,10 @@ def skin(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
 def cheeks(canvas: Canvas, face: Anatomy) -> None:
     """Cheekbones, the blush over them, the hollow below in lean and old faces, temples and chin."""
     smile = max(face.sitting.smile, 0)
-    blush = 0.06 + 0.10 * face.sitting.makeup + 0.04 * (1 - face.adult)
+    blush = 0.05 + 0.06 * face.sitting.makeup + 0.04 * (1 - face.adult)
     for side in SIDES:
         x, y = face.seen(side * 0.255, face.nose_y - 0.10 - 0.03 * smile, 0.33)
-        bone = canvas.patch(x, y, 0.17 * face.squeeze(side * 0.25), 0.16)
+        bone = canvas.patch(x, y, 0.19 * face.squeeze(side * 0.25), 0.17)
         shape = bone.bump()
         canvas.lift(bone, shape, face.person.cheeks + 0.025 * smile + 0.02 * (1 - face.adult))
         canvas.tint(bone, shape, rgb(1.0, 1 - blush, 1 - 0.8 * blush))
@@ -151,8 +154,8 @@ def nose(canvas: Canvas, face: Anatomy) -> None:
     width, height = person.nose_width * size, person.nose_height * size
     top = face.eye_y - 0.02
     x, y = face.seen(0, (top + face.nose_y) / 2, 0.50)
-    bridge = canvas.patch(x, y, 0.075 * size + 0.01, (face.nose_y - top) * 0.66, 0.25 * sin(-face.sitting.yaw))
-    canvas.lift(bridge, bridge.bump(), 0.75 * height)
+    bridge = canvas.patch(x, y, 0.075 * size + 0.01, (face.nose_y - top) * 0.66, -0.25 * face.turn[1])
+    canvas.lift(bridge, bridge.bump(), 0.62 * height)
     tip_x, tip_y = face.seen(0, face.nose_y - 0.025, 0.50 + height)
     tip = canvas.patch(tip_x, tip_y, width * 1.05, 0.085 * size + 0.015)
     shape = tip.bump()
@@ -192,7 +195,7 @@ def mouth(canvas: Canvas, face: Anatomy) -> None:
     upper = -(np.float32(0.82 * lips) * bow + np.float32(gap * 0.35)) * inner
     lower = np.float32(1.15 * lips + gap) * inner * (0.4 + 0.6 * inner)
     inside = patch.inside(np.maximum(upper - v, v - lower))
-    natural = person.skin * rgb(0.86, 0.60, 0.60) + rgb(0.05, 0.0, 0.01)
+    natural = person.skin * rgb(0.88, 0.66, 0.64) + rgb(0.04, 0.0, 0.01)
     colour = natural + np.float32(0.75 * sitting.makeup) * (sitting.lipstick * (0.35 + person.skin) - natural)
     canvas.paint(patch, inside * np.float32(0.9), colour)
     # Relief: two rolls of flesh that meet in a groove, and a dent under the lower lip.
@@ -236,8 +239,8 @@ def beard(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
     cover = {"stubble": 0.18 + 0.25 * growth, "full": 0.62 + 0.35 * growth}.get(style, 0.55 + 0.4 * growth)
     mask = area * smoothstep(lips * np.float32(1 / 0.02)) * np.clip(1 + np.float32(0.55) * grain, 0, 1.4)
     mask = np.clip(mask * np.float32(cover), 0, 0.97)
-    canvas.paint(head, mask, face.sitting.hairstyle.colour * (0.8 + np.float32(0.35) * grain))
-    canvas.height[head.at] += mask * (np.float32(0.02) + np.float32(0.012) * grain)
+    canvas.paint(head, mask, face.sitting.hairstyle.colour * (0.85 + np.float32(0.22) * grain))
+    canvas.height[head.at] += mask * (np.float32(0.02) + np.float32(0.008) * grain)
 
 
 def canvas_distance(x: Pixels, y: Pixels, rx: float, ry: float) -> Pixels:
@@ -309,7 +312,7 @@ def eye(canvas: Canvas, face: Anatomy, side: int) -> None:
     upper, lower = -np.float32(opening) * arch * (1 - lean), np.float32(0.62 * opening) * arch * (1 + lean)
     ball = patch.inside(np.maximum(upper - v, v - lower))
     shade = 0.70 + 0.30 * smoothstep((v - upper) * np.float32(1 / 0.035))
-    canvas.paint(patch, ball, rgb(0.86, 0.83, 0.81) * (0.62 + 0.38 * float(person.skin.mean()) ** 0.5) * shade)
+    canvas.paint(patch, ball, rgb(0.86, 0.83, 0.81) * (0.62 + 0.38 * sqrt(float(person.skin.mean()))) * shade)
     _iris(canvas, face, patch, ball, v, shade)
     # Lashes: a dark rim along the upper lid, thicker with mascara; a fainter one below.
     lash = 0.007 + 0.004 * sitting.makeup + 0.002 * face.adult
@@ -324,7 +327,7 @@ def eye(canvas: Canvas, face: Anatomy, side: int) -> None:
 def _iris(canvas: Canvas, face: Anatomy, patch: Patch, ball: Pixels, v: Pixels, shade: Pixels) -> None:
     """Iris with a darker rim, pupil, and a highlight on the side of the lamp."""
     gaze_x, gaze_y = face.sitting.gaze
-    gaze_x += 0.035 * sin(-face.sitting.yaw)  # people look towards the camera
+    gaze_x -= 0.035 * face.turn[1]  # people look towards the camera
     radius = 0.044 * (face.eye_width / 0.098)
     dx, dy = patch.u * np.float32(patch.rx) - np.float32(gaze_x), v - np.float32(gaze_y - 0.004)
     r = np.sqrt(dx * dx + dy * dy) * np.float32(1 / radius)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 
 from facekit.data.portraits.canvas import Canvas, Patch, Pixels, blur, gradient, rgb, value_noise
@@ -19,32 +21,39 @@ def shade(canvas: Canvas, face: Anatomy, head: Patch) -> None:
     right, down = gradient(canvas.height[head.at], canvas.pixel)
     x, y, z = light.direction
     # The relief is in the picture's axes, like the lamp, so a tilted head is lit from where the lamp is.
-    length = np.float32(1 / (x * x + y * y + z * z) ** 0.5)
+    length = np.float32(1 / sqrt(x * x + y * y + z * z))
     facing = 1 / np.sqrt(right * right + down * down + 1)
     lamp = np.clip((np.float32(z) - np.float32(x) * right - np.float32(y) * down) * facing * length, 0, 1)
     brightness = np.float32(light.ambient) + np.float32(1.12 - light.ambient) * lamp
     dimmer = np.clip(1 - brightness, 0, 1)
-    image = canvas.image[:, head.at[0], head.at[1]]
-    image *= brightness * (1 - dimmer * rgb(0.0, 0.16, 0.22))
+    planes = canvas.image[:, head.at[0], head.at[1]]
     # Gloss: the half-way vector between lamp and viewer (Blinn, 1977), to the 16th power by squaring.
     hx, hy, hz = x, y, z + 1 / float(length)
-    half = np.float32(1 / (hx * hx + hy * hy + hz * hz) ** 0.5)
+    half = np.float32(1 / sqrt(hx * hx + hy * hy + hz * hz))
     gloss = np.clip((np.float32(hz) - np.float32(hx) * right - np.float32(hy) * down) * facing * half, 0, 1)
     for _ in range(4):
         gloss = gloss * gloss
-    image += gloss * np.float32(0.045 + 0.07 * (1 - float(face.person.skin.mean())))
+    gloss *= np.float32(0.045 + 0.07 * (1 - float(face.person.skin.mean())))
+    for plane, loss in zip(planes, (0.0, 0.26, 0.38), strict=True):
+        plane *= brightness * (1 - dimmer * np.float32(loss))
+        plane += gloss
 
 
 def photo(canvas: Canvas, face: Anatomy) -> Pixels:
     """The camera: exposure, colour cast, contrast, vignette, a little blur and sensor noise."""
     light, size = face.sitting.light, canvas.size
-    image = blur(canvas.image, light.blur)
     square = canvas.axis * canvas.axis
-    fall = np.float32(light.exposure) * (1 - np.float32(light.vignette / 2) * np.add.outer(square, square))
-    image *= fall * rgb(1 + light.warmth, 1.0, 1 - light.warmth)
-    image = (image - np.float32(0.45)) * np.float32(light.contrast) + np.float32(0.45)
+    contrast, middle = light.contrast, np.float32(0.45 * (1 - light.contrast))
+    fall = np.float32(light.vignette / 2) * square
+    fall = (1 - fall[:, None] - fall) * np.float32(light.exposure * contrast)
     grain = face.sitting.textures.noise(size, size)
-    image += grain * np.float32(1.7 * light.noise)
+    grain *= np.float32(1.7 * light.noise)
+    grain += middle
+    image = np.empty_like(canvas.image)
+    for out, plane, cast in zip(image, canvas.image, (1 + light.warmth, 1.0, 1 - light.warmth), strict=True):
+        np.multiply(blur(plane, light.blur), fall, out=out)
+        out *= np.float32(cast)
+        out += grain
     return image
 
 
@@ -56,11 +65,8 @@ def sketch(canvas: Canvas, face: Anatomy) -> Pixels:
     size, textures = canvas.size, face.sitting.textures
     image = np.clip(canvas.image * np.float32(face.sitting.light.exposure), 0, 1)
     grey = (image * _LUMA).sum(0)
-    soft, wash = grey, image
-    for _ in range(3):
-        soft = blur(soft, 0.33)
-    for _ in range(2):
-        wash = blur(wash, 0.33)
+    soft = blur(blur(blur(grey, 0.33), 0.33), 0.33)
+    wash = np.stack([blur(blur(plane, 0.33), 0.33) for plane in image])
     lines = np.clip((soft - grey) * 5.5, 0, 0.85)
     tooth = value_noise(textures.noise(size // 2 + 2, size // 2 + 2), size, size)
     # Diagonal strokes, about five pixels apart at 160, pressed harder where it is darker.

@@ -3,13 +3,15 @@
 A `Person` is what the pictures of one identity share (bone structure, skin tone, gender presentation, hair colour).
 A `Sitting` is one picture of that person (age, pose, expression, hair style, glasses, light, camera). Each is drawn
 from its own random stream, named by the seed and its number, so that it does not depend on how many others exist.
+What can be asked for is dealt like cards, in blocks, so that shares are met and not only aimed at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import radians
+from functools import lru_cache
+from math import radians, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -20,7 +22,7 @@ from facekit.tasks import AGE_BAND, AGE_BANDS, GENDER, SKIN_TONE
 
 # Monk Skin Tone scale, steps 1 … 10: Ellis Monk, "The Monk Skin Tone Scale", 2023, doi 10.31235/osf.io/pdf4c;
 # values as published by Google at https://skintone.google (CC BY 4.0).
-MONK_HEX = "f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420".split()
+MONK_HEX = ["f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420"]
 MONK: tuple[Pixels, ...] = tuple(rgb(*(value / 255 for value in bytes.fromhex(code))) for code in MONK_HEX)
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "frown")
@@ -36,12 +38,20 @@ DEFAULT_SHARES: dict[str, Share] = {
     "age": dict(zip(AGE_BANDS, np.diff(AGE_EDGES).tolist(), strict=True)),
     "expression": {"neutral": 0.4, "smile": 0.35, "surprise": 0.12, "frown": 0.13},
 }
+PILES = ("gender", "skin_tone", "age", "expression", "glasses")
 # Glasses are likelier in old age unless their share is asked for.
 CHOICES: dict[str, tuple[str, ...]] = {
     **{name: tuple(shares) for name, shares in DEFAULT_SHARES.items()},
     "glasses": ("no", "yes"),
 }
-_NORMAL = NormalDist()
+
+# Persons, or pictures, among which asked shares are met exactly (as far as they are multiples of 1 / BLOCK).
+BLOCK = 20
+# Quantiles of the normal distribution between -2.5 and 2.5: a table, since a logarithm may differ in its last bit from
+# one machine to the next. Rounded, so that the table itself cannot differ.
+_TAIL = 0.00621
+_KNOTS = 256
+_QUANTILES = [round(NormalDist().inv_cdf(_TAIL + (1 - 2 * _TAIL) * knot / _KNOTS), 6) for knot in range(_KNOTS + 1)]
 
 
 class Draws:
@@ -54,27 +64,51 @@ class Draws:
         self.rng = np.random.Generator(np.random.PCG64(stream))
 
     def uniform(self, low: float, high: float) -> float:
+        """Uniform between low and high."""
         return low + (high - low) * self.rng.random()
 
     def normal(self, mean: float, sd: float) -> float:
         """Normal, cut at 2.5 standard deviations so that no face falls apart."""
-        return mean + sd * min(max(_NORMAL.inv_cdf(max(self.rng.random(), 1e-9)), -2.5), 2.5)
+        at = min(max((self.rng.random() - _TAIL) / (1 - 2 * _TAIL), 0.0), 1.0) * _KNOTS
+        knot = min(int(at), _KNOTS - 1)
+        below = _QUANTILES[knot]
+        return mean + sd * (below + (at - knot) * (_QUANTILES[knot + 1] - below))
 
     def chance(self, probability: float) -> bool:
+        """True with this probability."""
         return self.rng.random() < probability
 
-    def pick(self, shares: Mapping) -> object:
+    def pick(self, shares: Share) -> str:
         """A key of `shares`, with probability in proportion to its value."""
-        left = self.rng.random() * sum(shares.values())
-        for key, share in shares.items():
-            left -= share
-            if left < 0:
-                return key
-        return next(key for key in reversed(shares) if shares[key] > 0)
+        return pick(shares, self.rng.random())
 
     def noise(self, rows: int, columns: int) -> Pixels:
         """Uniform in -1 … 1, float32 (rows, columns)."""
         return self.rng.random((rows, columns), np.float32) * 2 - 1
+
+
+def pick(shares: Share, at: float) -> str:
+    """The key of `shares` in whose part of the interval 0 … 1 the number lies."""
+    left = at * sum(shares.values())
+    for key, share in shares.items():
+        left -= share
+        if left < 0:
+            return key
+    return next(key for key in reversed(shares) if shares[key] > 0)
+
+
+def deal(seed: int, pile: str, number: int) -> float:
+    """A number in [0, 1) for person or picture `number`; in each block of BLOCK, every BLOCKth part comes once."""
+    block, place = divmod(number, BLOCK)
+    return _pile(seed, PILES.index(pile), block)[place]
+
+
+@lru_cache(maxsize=64)
+def _pile(seed: int, pile: int, block: int) -> list[float]:
+    """The numbers of one block, in random order."""
+    rng = np.random.Generator(np.random.PCG64((seed, 2, pile, block)))
+    order = np.argsort(rng.random(BLOCK), kind="stable")
+    return ((order + rng.random(BLOCK)) / BLOCK).tolist()
 
 
 def read_shares(attributes: Mapping[str, str | Sequence[str] | Share] | None) -> dict[str, Share]:
@@ -128,7 +162,7 @@ class Person:
 
     gender: str
     skin_tone: str
-    age_quantile: float
+    age: float  # in years; the pictures are up to five years older or younger
     skin: Pixels
     hair: Pixels
     iris: Pixels
@@ -165,9 +199,9 @@ class Person:
 def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
     """The person with this number. Men and women differ on average, and overlap in every single trait."""
     d = Draws(seed, 0, number)
-    gender = str(d.pick(shares.get("gender", DEFAULT_SHARES["gender"])))
-    tone = str(d.pick(shares.get("skin_tone", DEFAULT_SHARES["skin_tone"])))
-    age_quantile = d.uniform(0, 1)
+    wanted = {**DEFAULT_SHARES, **shares}
+    gender = pick(wanted["gender"], deal(seed, "gender", number))
+    tone = pick(wanted["skin_tone"], deal(seed, "skin_tone", number))
     # How typical this face is of its gender: drawn, not fixed, which is what makes the two groups overlap.
     male = d.normal(0.62 if gender == "Male" else -0.62, 0.6)
     darkness = (int(tone) - 1) / 9
@@ -176,12 +210,12 @@ def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
         shares_here = {k: light + (dark - light) * darkness for k, (_, light, dark) in colours.items()}
         return colours[d.pick(shares_here)][0] * np.float32(d.uniform(0.85, 1.2))
 
-    hair, dye, dyed = natural(HAIR_COLOURS), rgb(d.uniform(0.3, 0.8), d.uniform(0.1, 0.5), d.uniform(0.1, 0.6)), 0.05
-    hair = dye if d.chance(dyed) else hair
+    hair, dye = natural(HAIR_COLOURS), HAIR_COLOURS[d.pick(dict.fromkeys(HAIR_COLOURS, 1.0))][0]
+    hair = dye if d.chance(0.06) else hair
     return Person(
         gender=gender,
         skin_tone=tone,
-        age_quantile=age_quantile,
+        age=draw_age(wanted["age"], deal(seed, "age", number)),
         skin=_skin_colour(d, int(tone)),
         hair=hair,
         iris=natural(IRIS_COLOURS),
@@ -217,11 +251,16 @@ def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
 
 
 def _skin_colour(d: Draws, tone: int) -> Pixels:
-    """The published colour of the step, moved at most half a step towards a neighbour, with a warmer or cooler cast."""
+    """The published colour of the step, moved at most half a step towards a neighbour, with a warmer or cooler cast.
+
+    More saturated than published: light scattered in the skin is coloured again, which flat paint cannot show.
+    """
     towards = d.uniform(-0.5, 0.5)
     neighbour = MONK[min(max(tone - 1 + (1 if towards > 0 else -1), 0), 9)]
     colour = MONK[tone - 1] + abs(np.float32(towards)) * (neighbour - MONK[tone - 1])
-    return colour * rgb(1 + d.uniform(-0.02, 0.03), 1.0, 1 + d.uniform(-0.06, 0.03))
+    grey = colour.mean()
+    colour = grey + np.float32(1.25) * (colour - grey)
+    return colour * rgb(1 + d.uniform(-0.01, 0.04), 1.0, 1 + d.uniform(-0.06, 0.03))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,33 +336,40 @@ class Sitting:
     textures: Draws  # the rest of the stream, for textures
 
 
-def draw_age(quantile: float, shares: Share) -> float:
-    """The age in years below which the share `quantile` of ages lies; uniform within each band."""
-    weights = np.array([shares.get(band, 0.0) for band in AGE_BANDS])
-    edges = np.concatenate([[0], np.cumsum(weights / weights.sum())])
-    band = min(int(np.searchsorted(edges, quantile, side="right")) - 1, len(AGE_BANDS) - 1)
-    while weights[band] == 0:
-        band -= 1
-    within = min((quantile - edges[band]) / (edges[band + 1] - edges[band]), 1 - 1e-9)
-    return float(AGE_EDGES[band] + within * (AGE_EDGES[band + 1] - AGE_EDGES[band]))
+def draw_age(shares: Share, at: float) -> float:
+    """The age in years below which the share `at` of ages lies; uniform within each band."""
+    band = AGE_BANDS.index(pick(shares, at))
+    below = sum(shares.get(name, 0.0) for name in AGE_BANDS[:band])
+    within = (at * sum(shares.values()) - below) / shares[AGE_BANDS[band]]
+    return float(AGE_EDGES[band] + min(max(within, 0.0), 1 - 1e-9) * (AGE_EDGES[band + 1] - AGE_EDGES[band]))
+
+
+def _near(age: float, change: float, asked: bool) -> float:
+    """An age a few years from the person's; reflected at the ends, so that ages keep their distribution.
+
+    The ends are those of all ages, or of the person's band if bands were asked for.
+    """
+    low, high = YOUNGEST, OLDEST
+    if asked:
+        band = int(np.searchsorted(AGE_EDGES, age, side="right")) - 1
+        low, high = float(AGE_EDGES[band]), float(AGE_EDGES[band + 1])
+    age += change * min(5.0, high - low)
+    age = 2 * low - age if age < low else age
+    return min(2 * high - age if age >= high else age, high - 1e-6)
 
 
 def draw_sitting(seed: int, number: int, person: Person, shares: Mapping[str, Share]) -> Sitting:
-    """Picture `number` of the set: age within about five years of the person's, everything else anew."""
+    """Picture `number` of the set: age within five years of the person's, everything else anew."""
     d = Draws(seed, 1, number)
-    # Reflected at 0 and 1, so that the ages keep their distribution at both ends.
-    quantile = person.age_quantile + d.uniform(-0.06, 0.06)
-    quantile = min(abs(quantile), 2 - abs(quantile))
-    age = draw_age(quantile, shares.get("age", DEFAULT_SHARES["age"]))
-    expression = str(d.pick(shares.get("expression", DEFAULT_SHARES["expression"])))
-    glasses_share = shares.get("glasses") or _glasses_by_age(age)
-    glasses = d.pick(glasses_share) == "yes"
+    age = _near(person.age, d.uniform(-1, 1), "age" in shares)
+    expression = pick(shares.get("expression", DEFAULT_SHARES["expression"]), deal(seed, "expression", number))
+    glasses = pick(shares.get("glasses") or _glasses_by_age(age), deal(seed, "glasses", number)) == "yes"
     woman, adult = person.gender == "Female", age > 16
     face = _draw_expression(d, expression)
     hairstyle = _draw_hairstyle(d, person, age)
     spectacles = _draw_spectacles(d)
     makeup = d.uniform(0.2, 1) * (d.chance(0.55) if woman else d.chance(0.04)) * adult
-    beard_style = str(d.pick({"none": 0.40, "stubble": 0.22, "full": 0.22, "moustache": 0.07, "goatee": 0.09}))
+    beard_style = d.pick({"none": 0.40, "stubble": 0.22, "full": 0.22, "moustache": 0.07, "goatee": 0.09})
     return Sitting(
         age=age,
         expression=expression,
@@ -332,8 +378,8 @@ def draw_sitting(seed: int, number: int, person: Person, shares: Mapping[str, Sh
         yaw=radians(d.normal(0, 9)),
         pitch=radians(d.normal(0, 4)),
         roll=radians(d.normal(0, 5)),
-        zoom=d.normal(0.98, 0.05),
-        shift=(d.normal(0, 0.035), d.normal(0.05, 0.03)),
+        zoom=d.normal(1.20, 0.06),
+        shift=(d.normal(0, 0.04), d.normal(0.07, 0.035)),
         hairstyle=hairstyle,
         beard_style=beard_style if person.beard > 0 and age > 17 else "none",
         beard=person.beard * min(max((age - 16) / 10, 0), 1),
@@ -341,15 +387,18 @@ def draw_sitting(seed: int, number: int, person: Person, shares: Mapping[str, Sh
         makeup=makeup,
         spectacles=spectacles if glasses else None,
         light=_draw_light(d, person),
-        clothes=rgb(d.uniform(0.05, 0.9), d.uniform(0.05, 0.9), d.uniform(0.05, 0.9)),
+        clothes=_draw_paint(d, 0.05, 0.6),
         neckline=d.uniform(0.0, 1.0),
-        backdrop=(
-            rgb(d.uniform(0.1, 0.9), d.uniform(0.1, 0.9), d.uniform(0.1, 0.9)),
-            rgb(d.uniform(0.1, 0.9), d.uniform(0.1, 0.9), d.uniform(0.1, 0.9)),
-        ),
-        backdrop_kind=str(d.pick({"plain": 0.3, "gradient": 0.3, "blurred": 0.4})),
+        backdrop=(_draw_paint(d, 0.15, 0.30), _draw_paint(d, 0.15, 0.30)),
+        backdrop_kind=d.pick({"plain": 0.3, "gradient": 0.3, "blurred": 0.4}),
         textures=d,
     )
+
+
+def _draw_paint(d: Draws, darkest: float, saturation: float) -> Pixels:
+    """A colour of any brightness above `darkest`; saturation 0 is grey."""
+    grey = d.uniform(darkest, 0.88)
+    return rgb(*(min(max(grey + saturation * d.uniform(-0.5, 0.5), 0.0), 1.0) for _ in range(3)))
 
 
 def _glasses_by_age(age: float) -> Share:
@@ -412,7 +461,7 @@ def _draw_spectacles(d: Draws) -> Spectacles:
         rim=rim,
         colour=rgb(shade * d.uniform(0.8, 1.3), shade * d.uniform(0.7, 1.1), shade * d.uniform(0.6, 1.1)),
         opacity=d.uniform(0.45, 0.95),
-        tint=d.uniform(0, 0.25) ** 2 * 2,
+        tint=max(0.0, d.uniform(-0.15, 0.15)),
         drop=d.uniform(0.0, 0.03),
     )
 
@@ -420,7 +469,8 @@ def _draw_spectacles(d: Draws) -> Spectacles:
 def _draw_light(d: Draws, person: Person) -> Light:
     """Lighting and exposure vary enough to hide neighbouring skin tones; cameras brighten dark faces in part."""
     brightness = float(person.skin.mean())
-    automatic = (0.58 / (brightness * 0.85 + 0.09)) ** 0.28
+    automatic = sqrt(sqrt(0.58 / (brightness * 0.85 + 0.09)))
+    automatic *= sqrt(automatic)
     return Light(
         direction=(d.normal(0, 0.45), d.normal(-0.45, 0.22), 1.0),
         ambient=d.uniform(0.42, 0.66),
@@ -428,6 +478,6 @@ def _draw_light(d: Draws, person: Person) -> Light:
         warmth=d.normal(0, 0.05),
         contrast=d.normal(1.0, 0.06),
         blur=d.uniform(0.05, 0.25),
-        noise=d.uniform(0.005, 0.035),
+        noise=d.uniform(0.004, 0.028),
         vignette=d.uniform(0, 0.25),
     )

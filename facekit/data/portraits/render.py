@@ -1,4 +1,4 @@
-"""Rendered portraits as a FaceSet: who is in which picture, the labels, the splits, and the work shared among threads."""
+"""Rendered portraits as a FaceSet: who is in which picture, the labels, the splits, and who does the work."""
 
 from __future__ import annotations
 

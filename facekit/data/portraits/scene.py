@@ -13,21 +13,23 @@ def backdrop(canvas: Canvas, face: Anatomy) -> None:
     sitting, axis = face.sitting, canvas.axis
     first, second = sitting.backdrop
     draws = sitting.textures
-    blobs = draws.noise(7, 7)
+    blobs = draws.noise(6, 6)
     slope_x, slope_y = draws.uniform(-0.5, 0.5), draws.uniform(-0.5, 0.5)
     if sitting.backdrop_kind == "plain":
         mix = np.float32(0.12) * value_noise(blobs, canvas.size, canvas.size)
     elif sitting.backdrop_kind == "gradient":
         mix = np.add.outer(axis * np.float32(slope_y), axis * np.float32(slope_x)) + np.float32(0.5)
     else:
-        mix = np.clip(np.float32(0.5) + np.float32(0.9) * value_noise(blobs, canvas.size, canvas.size), 0, 1)
-    canvas.image[:] = first + mix * (second - first)
+        mix = np.clip(np.float32(0.5) + np.float32(0.6) * value_noise(blobs, canvas.size, canvas.size), 0, 1)
+    for plane, start, way in zip(canvas.image, first, second - first, strict=True):
+        np.multiply(mix, way, out=plane)
+        plane += start
 
 
 def hair_texture(canvas: Canvas, face: Anatomy, patch: Patch) -> tuple[Pixels, Pixels]:
     """Strands (curly hair: tufts) as noise in -1 … 1, and the shine where the skull faces the light."""
     curl = min(face.person.curl, 1.0)
-    rows, columns = (10, 50) if curl < 0.35 else (30, 34)
+    rows, columns = (7, 52) if curl < 0.35 else (30, 34)
     strands = value_noise(face.sitting.textures.noise(rows, columns), *patch.u.shape)
     light = face.sitting.light.direction
     band = patch.v + np.float32(0.55) + np.float32(0.25) * patch.u * patch.u
@@ -37,35 +39,49 @@ def hair_texture(canvas: Canvas, face: Anatomy, patch: Patch) -> tuple[Pixels, P
 
 def hair_colours(face: Anatomy, patch: Patch, strands: Pixels, shine: Pixels) -> Pixels:
     """Strands lighter and darker than the hair's colour; darker towards the sides, away from the lamp."""
-    light = face.sitting.light
-    side = np.clip(np.float32(0.95) - np.float32(0.30) * patch.u * patch.u, 0.4, 1)
+    light, contrast = face.sitting.light, 0.30 - 0.12 * min(face.person.curl, 1.0)
+    side = np.clip(np.float32(0.98) - np.float32(0.36) * patch.u * patch.u, 0.4, 1)
     side = side * (1 + np.float32(0.22 * light.direction[0]) * patch.u)
-    glow = side * (1 + np.float32(0.30) * strands)
+    glow = side * (1 + np.float32(contrast) * strands)
     shine = shine * (np.float32(0.10) + np.float32(0.05) * strands)
     return face.sitting.hairstyle.colour * glow + shine
 
 
+def hair_outline(x: Pixels, y: Pixels, width: float, height: float, flare: float) -> Pixels:
+    """Signed distance, roughly, to a dome of these half-sizes above y = 0, and below it to sides that move outwards."""
+    u, v = x * np.float32(1 / width), np.minimum(y, 0) * np.float32(1 / height)
+    uu, vv = u * u, v * v
+    round_, square = np.sqrt(uu + vv), np.sqrt(np.sqrt(uu * uu + vv * vv))
+    dome = (round_ + np.float32(0.25) * (square - round_) - 1) * np.float32(min(width, height))
+    return dome - np.float32(flare) * np.clip(y, 0, 1)
+
+
 def back_hair(canvas: Canvas, face: Anatomy) -> None:
     """The hair behind head and shoulders, and a bun on top."""
-    style = face.sitting.hairstyle
+    style, curl = face.sitting.hairstyle, min(face.person.curl, 1.0)
     if not style.present:
         return
-    top = -face.length - style.volume
-    bottom = max(style.reach, 0.0)
+    height = face.length + style.volume
     if style.bun:
-        bottom = 0.0
-        x, y = face.seen(0, top - 0.04, -0.1)
+        x, y = face.seen(0, -height - 0.04, -0.1)
         bun = canvas.patch(x, y, 0.17, 0.15)
         strands, shine = hair_texture(canvas, face, bun)
         canvas.paint(bun, bun.ellipse(2), hair_colours(face, bun, strands, shine))
-    width = face.width + style.volume * 0.9 + 0.05 * (bottom > 0.2)
+    long = style.reach > 0.2 and not style.bun
+    bottom = style.reach if long else 0.18
+    width = face.width + style.volume * 0.9
     x, _ = face.seen(0, 0, -0.08)
-    patch = canvas.patch(x, (top + bottom) / 2, width, (bottom - top) / 2)
+    margin = 0.04 + 0.06 * curl
+    flare = 0.16 if long else -0.25
+    half_width, half_height = width + max(flare * bottom, 0.0) + margin, (height + bottom + 2 * margin) / 2
+    middle = (bottom - height) / 2
+    patch = canvas.patch(x, middle, half_width, half_height)
     strands, shine = hair_texture(canvas, face, patch)
-    uu, vv = patch.u * patch.u, patch.v * patch.v
-    wobble = strands * np.float32(0.03 + 0.06 * min(face.person.curl, 1))
-    distance = (np.sqrt(np.sqrt(uu * uu + vv * vv)) - 1 + wobble) * np.float32(width)
-    canvas.paint(patch, patch.inside(distance, 2), hair_colours(face, patch, strands, shine) * np.float32(0.72))
+    head_x, head_y = patch.u * np.float32(half_width), patch.v * np.float32(half_height) + np.float32(middle)
+    ragged = strands * np.float32(0.02 + 0.025 * curl)
+    end = (head_y - np.float32(bottom)) * np.float32(0.5) + ragged
+    distance = np.maximum(hair_outline(head_x, head_y, width, height, flare) + ragged, end)
+    canvas.paint(patch, patch.inside(distance, 2), hair_colours(face, patch, strands, shine) * np.float32(0.66))
 
 
 def neck(canvas: Canvas, face: Anatomy) -> None:
@@ -85,16 +101,16 @@ def clothes(canvas: Canvas, face: Anatomy) -> None:
     """Shoulders with a round or pointed neckline."""
     sitting = face.sitting
     breadth = 0.72 + 0.16 * face.adult + 0.04 * (face.person.width - 0.455) / 0.02
-    top = face.length + 0.17
+    top = face.length + 0.11
     patch = canvas.patch(0, top + 0.45, breadth, 0.45)
-    uu = patch.u * patch.u
-    shoulder = patch.inside((np.sqrt(np.sqrt(uu * uu + patch.v**4)) - 1) * np.float32(0.45), 1.5)
+    uu, vv = patch.u * patch.u, patch.v * patch.v
+    shoulder = patch.inside((np.sqrt(np.sqrt(uu * uu + vv * vv)) - 1) * np.float32(0.45), 1.5)
     x, y = patch.u * np.float32(breadth), (patch.v + 1) * np.float32(0.45)
     depth = 0.06 + 0.22 * sitting.neckline
     half = face.width * 0.66
     opening = y - np.float32(depth) * (1 - np.abs(x) * np.float32(1 / half))
     if sitting.neckline < 0.6:
-        opening = y - np.float32(depth) * np.sqrt(np.clip(1 - x * x * np.float32(1 / half**2), 0, 1))
+        opening = y - np.float32(depth) * np.sqrt(np.clip(1 - x * x * np.float32(1 / (half * half)), 0, 1))
     folds = value_noise(sitting.textures.noise(5, 14), *uu.shape)
     shade = np.float32(0.80) + np.float32(0.12) * folds - np.float32(0.25) * uu
     shade = shade * (1 + np.float32(0.2 * sitting.light.direction[0]) * patch.u)
@@ -119,39 +135,37 @@ def front_hair(canvas: Canvas, face: Anatomy) -> None:
         return
     x, _ = face.seen(0, 0, 0.02)
     width, height = face.width + style.volume * 0.75, face.length + style.volume
-    low = max(0.05, 0.0 if style.bun else style.reach)
-    patch = canvas.patch(x, (low - height) / 2, width, (low + height) / 2)
+    long = style.reach > 0.2 and not style.bun
+    low = style.reach if long else 0.10 + min(style.reach, 0.05)
+    margin, flare = 0.03 + 0.05 * curl, 0.12 if long else 0.0
+    half_width, half_height = width + flare * low + margin, (height + low) / 2 + margin
+    middle = (low - height) / 2
+    patch = canvas.patch(x, middle, half_width, half_height)
     strands, shine = hair_texture(canvas, face, patch)
-    head_x = patch.u * np.float32(width)
-    head_y = patch.v * np.float32(patch.ry) + np.float32((low - height) / 2)
-    ragged = strands * np.float32(0.012 + 0.05 * curl * style.volume / 0.1 * 0.5)
-    skull = canvas_ellipse(head_x, np.minimum(head_y, 0), width, height) + ragged
-    sides = np.abs(head_x) - np.float32(width) + ragged
-    outer = np.where(head_y < 0, skull, sides)
-    # The opening: an arch over the forehead whose sides go straight down, shifted by the parting and the turn.
+    head_x, head_y = patch.u * np.float32(half_width), patch.v * np.float32(half_height) + np.float32(middle)
+    ragged = strands * np.float32(0.010 + 0.020 * curl)
+    outer = hair_outline(head_x, head_y, width, height, flare) + ragged
+    # The opening: an arch over the forehead, shifted by the parting and the turn. Beside the eyes its sides go straight
+    # down where the hair is long; where it is short they spread, which leaves sideburns that end at the ear.
     turn, _ = face.seen(style.parting * 0.6, 0, 0.16)
     centre = -0.02
-    half = face.width * (0.90 if style.reach < 0.2 or style.bun else 0.86)
+    half = face.width * (0.86 if long else 0.91)
     arch = centre - style.hairline
-    slant = np.float32(style.parting * 1.2) * (head_x * np.float32(1 / half))
     u = (head_x + np.float32(x - turn)) * np.float32(1 / half)
-    v = np.minimum(head_y - np.float32(centre) - slant * np.float32(1.5), 0) * np.float32(1 / arch)
+    if not long:
+        u = u * (1 - np.float32(0.30) * smoothstep((head_y + np.float32(0.16)) * np.float32(1 / 0.30)))
+    slant = np.float32(style.parting * 1.8) * u
+    v = np.minimum(head_y - np.float32(centre) - slant, 0) * np.float32(1 / arch)
     uu, vv = u * u, v * v
     opening = (np.sqrt(np.sqrt(uu * uu + vv * vv)) - 1) * np.float32(min(half, arch))
     opening = opening + strands * np.float32(0.008 + 0.035 * style.fringe * (style.hairline > -0.3) + 0.02 * curl)
-    mask = patch.inside(outer, 2) * patch.inside(-opening, 2.5)
     # It ends in a fringe of strands: beside the ear when short, on the shoulder when long.
-    end = np.float32(low - 0.05) + strands * np.float32(0.03) - head_y
-    mask = mask * smoothstep(end * np.float32(1 / 0.10) + 0.5)
-    shadow = patch.inside(-opening - np.float32(0.035), 9) * (1 - mask)
-    canvas.tint(patch, shadow * patch.inside(outer, 2) * np.float32(0.35), rgb(0.45, 0.36, 0.34))
+    end = smoothstep((np.float32(low - 0.05) + strands * np.float32(0.03) - head_y) * np.float32(1 / 0.10) + 0.5)
+    inside = patch.inside(outer, 2) * end
+    mask = inside * patch.inside(-opening, 2.5)
+    shadow = inside * patch.inside(-opening - np.float32(0.035), 9) * (1 - mask)
+    canvas.tint(patch, shadow * np.float32(0.35), rgb(0.45, 0.36, 0.34))
     canvas.paint(patch, mask * np.float32(0.97), hair_colours(face, patch, strands, shine))
-
-
-def canvas_ellipse(x: Pixels, y: Pixels, rx: float, ry: float) -> Pixels:
-    """Signed distance, roughly, to an ellipse around the origin."""
-    u, v = x * np.float32(1 / rx), y * np.float32(1 / ry)
-    return (np.sqrt(u * u + v * v) - 1) * np.float32(min(rx, ry))
 
 
 def glasses(canvas: Canvas, face: Anatomy) -> None:
