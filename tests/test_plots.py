@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 
 from facekit import plots
 from facekit.errors import ConfigError
+from facekit.training.plans import Phase, Plan
 
 
 def test_a_confusion_matrix_shows_percent_of_each_row():
@@ -80,3 +83,19 @@ def test_the_style_stays_inside():
     axis.plot([0, 1])
     plots.png(fig)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_plan_is_drawn_epoch_by_epoch():
+    phases = (Phase("probe", 2, {"heads": 1e-2}), Phase("all", 1, {"stem": 1e-5, "heads": 1e-3}))
+    axis = plots.plan_rates(Plan("two", phases).table(Stages()), "two").axes[0]
+    shades = axis.images[0].get_array().filled(np.nan)
+    assert np.allclose(shades, [[np.nan, np.nan, -5], [-2, -2, -3]], equal_nan=True)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["stem", "heads"]
+    texts = ["frozen", "frozen", "1e-05", "1e-02", "1e-02", "1e-03"]
+    assert [text.get_text() for text in axis.texts] == texts
+
+
+class Stages:
+    """Two stages without a parameter."""
+
+    stages: ClassVar[dict] = {"stem": [], "heads": []}

@@ -1,0 +1,74 @@
+"""What is kept and lost by fine-tuning: laws of the four numbers that do not depend on any training."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from facekit.errors import DataError
+from facekit.transfer.forgetting import forgetting
+
+TRAIN, TEST = tiny.faces(60, seed=1), tiny.faces(40, seed=2)
+
+
+class Turned(tiny.TinyNet):
+    """TinyNet with its embeddings turned: nothing is lost, and nothing is where it was."""
+
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0]
+
+    def forward(self, images):
+        return F.normalize(super().forward(images) @ self.turn)
+
+
+class Constant(tiny.TinyNet):
+    """One embedding for all: everything is forgotten."""
+
+    def forward(self, images):
+        return F.normalize(torch.ones(len(images), 6))
+
+
+def network(kind=tiny.TinyNet):
+    torch.manual_seed(0)
+    return kind()
+
+
+@pytest.fixture(scope="module")
+def unchanged():
+    return forgetting(network(), network(), TRAIN, TEST, tiny.COLOUR)
+
+
+def test_an_unchanged_network_has_lost_nothing(unchanged):
+    assert unchanged["cosine"] == pytest.approx(1, abs=1e-5)
+    assert unchanged["new probe"] == unchanged["old probe"] > 0.7
+
+
+def test_turned_embeddings_keep_all_but_their_place(unchanged):
+    turned = forgetting(network(), network(Turned), TRAIN, TEST, tiny.COLOUR)
+    assert turned["recognition"] == pytest.approx(unchanged["recognition"], abs=1 / 40)
+    assert turned["new probe"] == pytest.approx(unchanged["new probe"], abs=1 / 40)
+    assert turned["cosine"] < 0.9
+
+
+def test_one_embedding_for_all_recognises_and_tells_nothing():
+    lost = forgetting(network(), network(Constant), TRAIN, TEST, tiny.COLOUR)
+    most = (TRAIN.labels["colour"].mode()[0] == TEST.labels["colour"]).mean()
+    assert lost["recognition"] == pytest.approx(1 / 40)
+    assert lost["new probe"] == pytest.approx(most)
+
+
+def test_the_networks_are_left_as_they_were():
+    before, after = network(), network(Turned)
+    states = copy.deepcopy([before.state_dict(), after.state_dict()])
+    forgetting(before.train(), after.train(), TRAIN, TEST, tiny.COLOUR)
+    for net, state in zip((before, after), states, strict=True):
+        assert not net.training
+        assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_one_photo_cannot_be_recognised_among_others():
+    with pytest.raises(DataError, match="at least two"):
+        forgetting(network(), network(), TRAIN, TEST.select([0]), tiny.COLOUR)
