@@ -44,7 +44,6 @@ STYLE = {
     "hatch.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "lines.markersize": 6,
-    "legend.frameon": False,
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
     "image.interpolation": "nearest",
@@ -54,7 +53,10 @@ STYLE = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib with the style of the course inside the block, and untouched outside it."""
+    """Matplotlib with the style of the course inside the block, and untouched outside it.
+
+    A decorator, too: what is drawn takes the style that holds when it is drawn, not when its figure was made.
+    """
     with matplotlib.style.context(["default", STYLE]):  # "default" undoes what the user's matplotlibrc sets
         yield
 
@@ -113,6 +115,7 @@ def publish(bundle: dict, metadata: dict | None = None) -> None:
         display(bundle, metadata=metadata or {}, raw=True)
 
 
+@style()
 def image_grid(
     images: torch.Tensor | np.ndarray,
     captions: Sequence[str] | None = None,
@@ -142,6 +145,7 @@ def image_grid(
     return fig
 
 
+@style()
 def lines_with_spread(axis: Axes, x: Sequence[float], runs: dict[str, np.ndarray], *, log_x: bool = True) -> None:
     """One line a method: the mean over seeds, with a bar from the lowest to the highest seed.
 
@@ -160,6 +164,7 @@ def lines_with_spread(axis: Axes, x: Sequence[float], runs: dict[str, np.ndarray
     axis.legend()
 
 
+@style()
 def bars_with_spread(axis: Axes, runs: dict[str, Sequence[float]]) -> None:
     """One bar a method: the mean over seeds as bar and number, every seed as a dot. runs: by name, values (seeds,)."""
     for place, values in enumerate(runs.values()):
@@ -175,6 +180,7 @@ def bars_with_spread(axis: Axes, runs: dict[str, Sequence[float]]) -> None:
     axis.margins(y=0.15)
 
 
+@style()
 def bars_with_intervals(axis: Axes, rows: pd.DataFrame, chance: float | None = None) -> None:
     """One bar a row of `rows` (columns value, low, high; names in the index), its interval, and its value below it.
 
@@ -191,6 +197,7 @@ def bars_with_intervals(axis: Axes, rows: pd.DataFrame, chance: float | None = N
     axis.set_ylim(bottom=0)
 
 
+@style()
 def learning_curves(axis: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
     """One line a method over the number of labels: the mean over seeds, with a bar from the lowest to the highest.
 
@@ -205,6 +212,7 @@ def learning_curves(axis: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
     axis.set_xlabel("labels")
 
 
+@style()
 def confusion(counts: pd.DataFrame, title: str) -> Figure:
     """A confusion matrix in percent of each row, from counts (classes, classes) as `metrics.confusion_matrix` has them.
 
@@ -228,6 +236,7 @@ def confusion(counts: pd.DataFrame, title: str) -> Figure:
     return fig
 
 
+@style()
 def scatter_classes(axis: Axes, points: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> None:
     """Points (N, 2) marked by class, with a legend below; points whose label is no class are left out.
 
@@ -242,7 +251,8 @@ def scatter_classes(axis: Axes, points: np.ndarray, labels: Sequence[str], class
         marker = MARKERS[place % len(MARKERS)]
         axis.scatter(*points[labels == name].T, s=6, alpha=0.6, color=color, marker=marker, linewidths=0, label=name)
     columns = 2 if len(classes) < 8 else 3
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=9, markerscale=2.5)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
+    axis.legend(**below, ncols=columns, fontsize=9, markerscale=2.5)
 
 
 def plan_rates(table: pd.DataFrame, title: str) -> Figure:
