@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from facekit.data.sets import LabelledSet
-from facekit.errors import DataError, TrainingError
+from facekit.errors import ConfigError, DataError, TrainingError
+from facekit.models.backbone import Backbone
 from facekit.models.heads import Classifier
 from facekit.training import checkpoint, distributed
 from facekit.training.batches import Batch, Batches, seed_for
@@ -38,7 +39,7 @@ class _Step(nn.Module):
 
 
 def fit(
-    model: Classifier,
+    model: Classifier | Backbone,
     method: Method,
     train: LabelledSet,
     validation: LabelledSet | None,
@@ -168,7 +169,9 @@ def _train_epoch(part: _Part, epoch: int) -> dict:
     }
 
 
-def make_optimiser(model: Classifier, method: Method, phase: Phase, weight_decay: float) -> torch.optim.AdamW:
+def make_optimiser(
+    model: Classifier | Backbone, method: Method, phase: Phase, weight_decay: float
+) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) with two groups a stage: weights decay; biases and BatchNorm's do not.
 
     A group carries its `stage` and its `peak` learning rate; the method's own parameters are the stage `method`, at
@@ -214,6 +217,8 @@ def _check_finite(model: nn.Module, row: dict) -> None:
 
 
 def _check_labels(method: Method, **parts: Batches | None) -> None:
+    if not method.tasks and parts["validation"] is not None:
+        raise ConfigError(f"{type(method).__name__} has no task to validate; pass None for the validation set.")
     for name, batches in parts.items():
         for task in method.tasks if batches is not None else ():
             if not task.known(batches.targets[task.name]).any():
@@ -222,16 +227,16 @@ def _check_labels(method: Method, **parts: Batches | None) -> None:
                 )
 
 
-def _all_used(model: Classifier, method: Method) -> bool:
-    """Whether every head takes part in the loss."""
-    return {task.name for task in method.tasks} == {task.name for task in model.tasks}
+def _all_used(model: Classifier | Backbone, method: Method) -> bool:
+    """Whether every head takes part in the loss; a backbone has none."""
+    return {task.name for task in method.tasks} == {task.name for task in getattr(model, "tasks", ())}
 
 
 def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _moved(model: Classifier, initial: dict[str, torch.Tensor]) -> dict[str, int]:
+def _moved(model: Classifier | Backbone, initial: dict[str, torch.Tensor]) -> dict[str, int]:
     changed = {id(p): int((p.detach() != initial[name]).sum()) for name, p in model.named_parameters()}
     return {
         stage: sum(changed[id(p)] for module in modules for p in module.parameters())

@@ -17,17 +17,20 @@ class Method(nn.Module):
 
     It is a module, so that a method may own networks (a teacher, a discriminator): those of its parameters that
     require gradients are trained along, at the rate of the heads. tasks: whose labels the batches carry and on whose
-    validation loss the best epoch is chosen. weights: of the tasks in that sum.
+    validation loss the best epoch is chosen. weights: of the tasks in that sum. A method that learns from something
+    else than labels sets `needs_labels` to False and may have no task; it is then trained without a validation set.
     """
+
+    needs_labels = True
 
     def __init__(self, tasks: Sequence[Task], weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
         self.weights = {task.name: 1.0 for task in self.tasks} | dict(weights or {})
-        if not self.tasks:
+        if self.needs_labels and not self.tasks:
             raise ConfigError("a method needs at least one task.")
         unknown = set(self.weights) - {task.name for task in self.tasks}
-        if unknown or min(self.weights.values()) < 0:
+        if unknown or min(self.weights.values(), default=0) < 0:
             names = ", ".join(task.name for task in self.tasks)
             raise ConfigError(f"weights must be 0 or more, for the tasks {names}; got {dict(weights or {})}.")
 

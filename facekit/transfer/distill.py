@@ -1,0 +1,271 @@
+"""Distillation: a small network learns to give the embeddings of a large one (Hinton et al. 2015, 1503.02531).
+
+The student sees each photo as it is or mirrored, at random, and its target is the teacher's embedding of the very same
+view: the consistent teacher of Beyer et al. 2022 ("Knowledge distillation: a good teacher is patient and consistent",
+2106.05237). No label is used. The teacher's embeddings are computed once, before the training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import nn
+
+from facekit import records, settings
+from facekit.data.sets import FaceSet, FeatureSet
+from facekit.errors import ConfigError, DataError, WeightsError
+from facekit.files import atomic_path, write_json
+from facekit.models.backbone import Backbone
+from facekit.models.embedding import embed, has_fast_bf16, state_hash
+from facekit.models.facenet import FaceNet
+from facekit.models.mini import FaceNetMini
+from facekit.training import checkpoint
+from facekit.training.augment import Augment
+from facekit.training.batches import Batch
+from facekit.training.config import TrainConfig
+from facekit.training.distributed import process_group
+from facekit.training.loop import fit
+from facekit.training.methods import Method
+from facekit.training.plans import plan
+
+WEIGHTS = "facenet_mini.safetensors"
+SMALL, FULL = "small", "full"  # folders of the two parts of a run
+LARGEST_WEIGHTS = 5_000_000  # bytes; they travel with the package
+
+
+def cosine_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - cosine over the rows of two (N, D), a scalar: 0 where all directions agree, 1 where unrelated."""
+    return 1 - F.cosine_similarity(student, teacher, dim=1).mean()
+
+
+def same_view(images: torch.Tensor, targets: torch.Tensor, mirror: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photos (n, 3, H, W), mirrored where `mirror` (n,) is true, and the teacher's embeddings (n, D) of these views.
+
+    targets: (2, n, D), of the photos and of their mirror images.
+    """
+    views = torch.where(mirror[:, None, None, None], images.flip(3), images)
+    return views, torch.where(mirror[:, None], targets[1], targets[0])
+
+
+class Distillation(Method):
+    """Cosine distance between the student's embedding of a view and the teacher's embedding of the same view.
+
+    The model that it trains is a backbone. targets: the teacher's embeddings float32 (2, N, D) of the training photos
+    (row i is photo i) and of their mirror images. Which photos are mirrored is drawn anew in every step; a batch must
+    therefore not be mirrored already (`Augment(flip=0)`). The targets are no part of the checkpoints, their hash is.
+    """
+
+    needs_labels = False
+
+    def __init__(self, targets: torch.Tensor) -> None:
+        super().__init__(())
+        if targets.ndim != 3 or len(targets) != 2 or targets.dtype != torch.float32:
+            raise ConfigError(
+                f"distillation takes float32 targets (2, N, D), of photos and mirror images, got {targets.dtype} "
+                f"{tuple(targets.shape)}."
+            )
+        if not targets.isfinite().all():
+            raise DataError("the teacher's embeddings are not finite; compute them again.")
+        self.register_buffer("targets", targets, persistent=False)
+        digest = hashlib.sha256(np.ascontiguousarray(targets.cpu().numpy()).data).digest()
+        self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """See Method; logs the mean cosine."""
+        device = batch.inputs.device
+        rows = torch.from_numpy(batch.rows).to(device, non_blocking=True)
+        mirror = torch.rand(len(rows), device=device) < 0.5
+        views, targets = same_view(batch.inputs, self.targets[:, rows], mirror)
+        loss = cosine_loss(model(views), targets)
+        return loss, {"cosine": 1 - loss}
+
+
+def teacher_views(
+    teacher: Backbone, faces: FaceSet, precision: Literal["auto", "fp32", "bf16"] = "auto", **options
+) -> tuple[FeatureSet, FeatureSet]:
+    """The teacher's embeddings of the photos and of their mirror images, from the cache where they are known.
+
+    precision, options: as `embed` takes them; here `auto` is bf16 wherever the hardware computes it natively.
+    """
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(options.get("device") or settings.device()) else "fp32"
+    one, other = (embed(teacher, faces, precision=precision, mirrored=view, **options) for view in (False, True))
+    return one, other
+
+
+def agreement(student: FeatureSet, teacher: FeatureSet) -> float:
+    """Mean cosine between two networks' embeddings of the same photos, row by row."""
+    if student.features.shape != teacher.features.shape:
+        raise DataError(
+            f"embeddings {student.features.shape} and {teacher.features.shape} are not of the same photos and space."
+        )
+    return float(F.cosine_similarity(*(torch.from_numpy(np.array(s.features)) for s in (student, teacher))).mean())
+
+
+def export(model: nn.Module, path: Path | str, about: Mapping[str, object] | None = None) -> Path:
+    """Writes weights as they are packaged: parameters float16, BatchNorm's statistics as they are; returns the path.
+
+    about: goes into the file's metadata as JSON under `about`. Raises WeightsError when a value is not finite as
+    float16, or when the file would be larger than 5 MB.
+    """
+    parameters = dict(model.named_parameters())
+    state = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu()
+        state[name] = (value.half() if name in parameters else value).contiguous()
+        if not state[name].isfinite().all():
+            raise WeightsError(f"{name} has values that are not finite as float16; these weights cannot be packaged.")
+    content = save(state, {"about": json.dumps(about or {}, sort_keys=True)})
+    if len(content) > LARGEST_WEIGHTS:
+        raise WeightsError(f"the weights take {len(content):,} bytes, more than the {LARGEST_WEIGHTS:,} of a package.")
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def distill(
+    data: Path,
+    out: Path = Path("distill"),
+    epochs: int = 16,
+    small_epochs: int = 16,
+    small_size: int = 64,
+    lr: float = 4e-3,
+    batch_size: int = 128,
+    weight_decay: float = 0.05,
+    shift: float = 0.03,
+    photos: int | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    teacher: Path | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    resume: bool = False,
+) -> int:
+    """Teaches facenet-mini FaceNet's embeddings of the photos in the split `train`, without any label.
+
+    On several GPUs, or with a process for each core: `torchrun --nproc-per-node N -m facekit distill …` with the same
+    options. The folder `out` gets facenet_mini.safetensors (as packaged), log.csv, config.json, metrics.json and what
+    --resume needs. The weights are those of the last epoch; validation and test are measured at the end and choose
+    nothing.
+
+    Args:
+        data: Folder of a packed set of photos.
+        out: Folder for the results of this run.
+        epochs: Passes over the photos at the student's own size, each photo mirrored or not at random; the rate falls
+            along half a cosine.
+        small_epochs: Passes over smaller photos before, at a constant rate: the same photos at less than half the cost.
+        small_size: Side of the smaller photos, pixels.
+        lr: Peak learning rate.
+        batch_size: Photos a step, of all processes together.
+        weight_decay: AdamW's.
+        shift: Largest move of the student's photos along each axis, as a fraction of the side.
+        photos: Learn from the first so many photos only.
+        precision: bf16 computes teacher and student in bfloat16; auto where the hardware has it.
+        teacher: File with FaceNet's weights, where they are not in their usual place.
+        seed: Of the first weights, the order, the views and the shifts.
+        device: Where to compute, by default as everywhere in facekit.
+        resume: Go on with the run that was stopped in `out`.
+    """
+    with process_group(device) as world:
+        if precision == "auto":
+            precision = "bf16" if has_fast_bf16(world.device) else "fp32"
+        config = TrainConfig(
+            batch_size,
+            weight_decay,
+            precision,
+            channels_last=True,
+            augment=Augment(flip=0, shift=shift, brightness=0, contrast=0) if shift else None,
+            seed=seed,
+            device=device,
+        )
+        faces = FaceSet.load(Path(data))
+        facenet = FaceNet.from_pretrained(teacher)
+        if world.first:  # the others then find the embeddings in the cache
+            teacher_views(facenet, faces, precision, device=world.device)
+        world.wait()
+        targets = teacher_views(facenet, faces, precision, device=world.device)
+        settings.seed_everything(seed)
+        student = FaceNetMini()
+        rows = np.flatnonzero((faces.labels["split"] == "train").to_numpy())[:photos]
+        if len(rows) < 2:
+            raise DataError(f"{data} has {len(rows)} photos in the split 'train'; there is nothing to learn from.")
+        method = Distillation(torch.from_numpy(np.stack([view.features[rows] for view in targets])))
+        about = {
+            "command": "distill",
+            "options": {
+                "epochs": epochs,
+                "small_epochs": small_epochs,
+                "small_size": small_size,
+                "lr": lr,
+                "batch_size": batch_size,
+                "weight_decay": weight_decay,
+                "shift": shift,
+                "photos": photos,
+                "precision": precision,
+                "seed": seed,
+            },
+            "processes": world.size,
+            "trained_on": len(rows),
+            "source": faces.manifest.get("name", faces.manifest.get("source")),
+            "data_sha256": faces.content_hash(),
+            "teacher": facenet.name,
+            "teacher_sha256": state_hash(facenet),
+            "hardware": records.hardware(),
+            "torch": torch.__version__,
+            "git_commit": records.git_commit(),
+        }
+        if world.first:
+            print(f"{len(rows):,} photos, {sum(p.numel() for p in student.parameters()):,} parameters, {precision}")
+            write_json(Path(out) / "config.json", about)
+        seconds = 0.0
+        for side, passes, schedule, folder in (
+            (small_size, small_epochs, "constant", SMALL),
+            (student.image_size, epochs, "cosine", FULL),
+        ):
+            if passes:
+                recipe = plan(
+                    "scratch", list(student.stages), passes, lr, warmup=min(0.1, 0.3 / passes), schedule=schedule
+                )
+                pictures = faces.select(rows).resized(side)
+                result = fit(student, method, pictures, None, recipe, config, Path(out) / folder, resume)
+                seconds += result.seconds
+        if world.first:
+            report(student, faces, targets, about | {"seconds": round(seconds, 1)}, Path(out))
+    return 0
+
+
+def report(
+    student: FaceNetMini, faces: FaceSet, teacher: tuple[FeatureSet, FeatureSet], about: dict, out: Path
+) -> dict[str, float]:
+    """Exports the weights; prints and writes (`metrics.json`) the cosine to the teacher by split; returns it.
+
+    teacher: embeddings of the photos and of their mirror images.
+    """
+    path = export(student, out / WEIGHTS, about)
+    packaged = FaceNetMini.from_pretrained(path)
+    found = {}
+    for name in ("validation", "test"):
+        mask = (faces.labels["split"] == name).to_numpy()
+        if mask.any():
+            mine = embed(packaged, faces.select(mask), cache=False, precision="fp32")
+            found[name] = agreement(mine, teacher[0].select(mask))
+            print(f"cosine to the teacher on {mask.sum():,} photos of {name}: {found[name]:.4f}")
+    write_json(out / "metrics.json", about | {"cosine": found})
+    print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    return found
+
+
+def weights_of_run(out: Path | str) -> FaceNetMini:
+    """facenet-mini as the run in `out` left it after its last whole epoch, also while the run goes on."""
+    student = FaceNetMini()
+    part = FULL if (Path(out) / FULL / checkpoint.BEST).exists() else SMALL
+    student.load_state_dict(checkpoint.read(Path(out) / part / checkpoint.BEST))
+    return student.eval()
