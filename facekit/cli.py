@@ -23,7 +23,12 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "training": "facekit.training.bench:bench_training",
         "portraits": "facekit.data.portraits:bench_portraits",
     },
-    "record": {},
+    "record": {
+        "probe": "facekit.recording:record_probe",
+        "rates": "facekit.recording:record_rates",
+        "ladder": "facekit.recording:record_ladder",
+        "show": "facekit.recording:show",
+    },
     "lessons": {
         "build": "facekit.lessons.build:build_command",
         "check": "facekit.lessons.build:check_command",
