@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 
 from facekit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch  # inside the methods, too: what only reads or draws labels must not wait for it
 
 Kind = Literal["multiclass", "regression"]
 MISSING = -1
@@ -55,6 +56,8 @@ class Task:
 
         Raises DataError naming the first row whose label is neither missing nor known.
         """
+        import torch
+
         if self.kind == "regression":
             values = pd.to_numeric(labels, errors="coerce")
             bad = values.isna() & labels.notna()
@@ -80,6 +83,9 @@ class Task:
 
         outputs: (N, n_outputs), any floating dtype; computed in float32 at least. No host synchronisation.
         """
+        import torch
+        import torch.nn.functional as F
+
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # bf16 goes up, float64 stays
         known = self.known(targets)
         if self.kind == "regression":

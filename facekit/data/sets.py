@@ -12,16 +12,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 
 from facekit.errors import DataError
 from facekit.files import atomic_path, sha256_of_file, write_json
 from facekit.tasks import Task, encode_all
+
+if TYPE_CHECKING:
+    import torch  # inside the methods, too: making and storing a set must not wait for it
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -165,6 +166,9 @@ class FaceSet(LabelledSet):
         """The same photos at `size` × `size` pixels (antialiased bilinear); itself when they already are."""
         if self.images.shape[2:] == (size, size):
             return self
+        import torch
+        import torch.nn.functional as F
+
         pixels = np.empty((len(self), 3, size, size), np.uint8)
         for start in range(0, len(self), 256):
             part = torch.from_numpy(np.ascontiguousarray(self.images[start : start + 256]))

@@ -18,7 +18,10 @@ Window = tuple[slice, slice]
 
 
 def cos_sin(angle: float) -> tuple[float, float]:
-    """Cosine and sine of an angle between -2.5 and 2.5 radians as polynomials: wrong by 1e-6 at most, but everywhere the same."""
+    """Cosine and sine of an angle between -2.5 and 2.5 radians, as polynomials.
+
+    Wrong by up to 1e-6, but the same everywhere, which those of the system's mathematical library are not.
+    """
     x = angle * angle
     cosine = 1 - x / 2 * (1 - x / 12 * (1 - x / 30 * (1 - x / 56 * (1 - x / 90 * (1 - x / 132 * (1 - x / 182))))))
     sine = 1 - x / 6 * (1 - x / 20 * (1 - x / 42 * (1 - x / 72 * (1 - x / 110 * (1 - x / 156 * (1 - x / 210))))))
