@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.backbone import Backbone
+from facekit.models.heads import Classifier
 from facekit.tasks import Task
 from facekit.training.batches import Batches
 from facekit.training.loop import predict
 from facekit.transfer.probe import linear_probe
 
 
-def forgetting(before: Backbone, after: Backbone, train: FaceSet, test: FaceSet, task: Task) -> dict[str, float]:
-    """Four numbers about `after`, a fine-tuned copy of `before`; with `before` twice, what there was to lose.
+def forgetting(
+    before: Backbone, networks: Mapping[str, Backbone], train: FaceSet, test: FaceSet, task: Task
+) -> pd.DataFrame:
+    """Four numbers for each network, a fine-tuned copy of `before`: one row a network, with these columns.
 
     - `recognition`: the share of test photos whose embedding is, among the embeddings of all mirrored and darkened
       test photos, closest to that of its own copy. What a face recogniser does, without a label of who is who.
     - `cosine`: between the embeddings of a photo from both networks, mean over the test photos.
-    - `new probe`: test accuracy on `task` of a linear probe fitted to the new embeddings of `train`.
-    - `old probe`: that of the probe fitted to the old embeddings of `train`, given the new ones of `test`.
+    - `new probe`: test accuracy on `task` of a linear probe fitted to the network's embeddings of `train`.
+    - `old probe`: that of the probe fitted to the embeddings that `before` gives, applied to those of the network.
 
-    Photos go through the networks at the size they have, which should be the one that `after` was tuned at. Both
-    networks are left in evaluation mode. Raises DataError with fewer than two test photos.
+    `before` itself among the networks says what there was to lose. Photos go through at the size they have, which
+    should be the one that the networks were tuned at. All networks are left in evaluation mode. Raises DataError with
+    fewer than two test photos.
     """
     if len(test) < 2:
         raise DataError(f"recognition needs at least two test photos, got {len(test)}.")
     copies = replace(test, inputs=(test.images[..., ::-1] * 0.7).astype(np.uint8))
-    old, new = _embedded(before, test), _embedded(after, test)
-    nearest = (new.features @ _embedded(after, copies).features.T).argmax(1)
-    return {
-        "recognition": float((nearest == np.arange(len(test))).mean()),
-        "cosine": float((old.features * new.features).sum(1).mean()),
-        "new probe": _accuracy(_embedded(after, train), new, task),
-        "old probe": _accuracy(_embedded(before, train), new, task),
-    }
+    old, old_probe = _embedded(before, test), linear_probe(_embedded(before, train), [task])
+    rows = {}
+    for name, network in networks.items():
+        new = _embedded(network, test)
+        nearest = (new.features @ _embedded(network, copies).features.T).argmax(1)
+        rows[name] = {
+            "recognition": (nearest == np.arange(len(test))).mean(),
+            "cosine": (old.features * new.features).sum(1).mean(),
+            "new probe": _accuracy(linear_probe(_embedded(network, train), [task]), new, task),
+            "old probe": _accuracy(old_probe, new, task),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
 
 
-def _accuracy(train: FeatureSet, test: FeatureSet, task: Task) -> float:
-    outputs = predict(linear_probe(train, [task]), test)
-    table = evaluate([task], outputs, test.targets([task])).set_index("metric")
-    return float(table["value"]["accuracy"])
+def _accuracy(probe: Classifier, test: FeatureSet, task: Task) -> float:
+    table = evaluate([task], predict(probe, test), test.targets([task])).set_index("metric")
+    return table["value"]["accuracy"]
 
 
 @torch.inference_mode()
