@@ -275,3 +275,32 @@ def plan_rates(table: pd.DataFrame, title: str) -> Figure:
     axis.set(xlabel="epoch", title=title)
     axis.grid(False)
     return fig
+
+
+def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figure:
+    """One plot a cost: the column `value` over it, one point a row, named by the index in the legend.
+
+    costs: column to the words below its axis (logarithmic, so costs must be positive).
+    """
+    fig, axes = figure(1, len(costs), size=(9.6, 3.8), sharey=True, squeeze=False)
+    for axis, (cost, words) in zip(axes[0], costs.items(), strict=True):
+        for place, (name, row) in enumerate(rows.iterrows()):
+            look = {"marker": MARKERS[place % len(MARKERS)], "color": COLORS[place % len(COLORS)]}
+            axis.plot(row[cost], row[value], linestyle="", markersize=9, label=name, **look)
+        axis.set(xlabel=words, xscale="log")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right")
+    return fig
+
+
+def bars_by_column(rows: pd.DataFrame) -> Figure:
+    """One plot a column, in it one lying bar a row with its value; all from 0 to 1, or from a value below 0."""
+    fig, axes = figure(1, len(rows.columns), size=(11, 1.4 + 0.32 * len(rows)), sharey=True, squeeze=False)
+    low = min(0, rows.min(axis=None))
+    for place, (axis, name) in enumerate(zip(axes[0], rows, strict=True)):
+        bars = axis.barh(rows.index, rows[name], color=COLORS[place % len(COLORS)], height=0.65)
+        axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+        axis.set(title=name, xlim=(1.1 * low, 1.25))
+        axis.set_xticks([0, 0.5, 1])
+        axis.grid(False, axis="y")
+    axes[0, 0].invert_yaxis()
+    return fig

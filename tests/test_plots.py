@@ -99,3 +99,23 @@ class Stages:
     """Two stages without a parameter."""
 
     stages: ClassVar[dict] = {"stem": [], "heads": []}
+
+
+def test_every_trade_off_has_its_axis_and_every_row_its_marker():
+    rows = pd.DataFrame({"value": [0.5, 0.7], "moved": [10, 1000], "seconds": [1.0, 2.0]}, index=["one", "two"])
+    fig = plots.trade_offs(rows, "value", {"moved": "parameters", "seconds": "time"})
+    assert [axis.get_xlabel() for axis in fig.axes] == ["parameters", "time"]
+    for axis, cost in zip(fig.axes, ["moved", "seconds"], strict=True):
+        points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines]
+        assert points == list(zip(rows[cost], rows["value"], strict=True))
+        assert len({line.get_marker() for line in axis.lines}) == 2
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["one", "two"]
+
+
+def test_bars_of_all_columns_have_one_scale():
+    rows = pd.DataFrame({"kept": [1.0, 0.2], "cosine": [1.0, -0.1]}, index=["before", "after"])
+    axes = plots.bars_by_column(rows).axes
+    assert [axis.get_title() for axis in axes] == ["kept", "cosine"]
+    assert len({axis.get_xlim() for axis in axes}) == 1 and axes[0].get_xlim()[0] < -0.1
+    assert [[bar.get_width() for bar in axis.patches] for axis in axes] == [[1.0, 0.2], [1.0, -0.1]]
+    assert [text.get_text() for text in axes[1].texts] == ["1.00", "-0.10"]
