@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -33,7 +34,210 @@ N_CELLS = int(np.prod(SHAPE))
 PACKAGED = "fairface_features.safetensors"
 FORMAT = 1
 # Rows that one random stream fills; part of the meaning of a seed, so never change it.
-CHUNK = 8192
+CHUNK = 4096
 
 # A wish for how often labels occur: a column, or several columns, with the share of each class (or combination).
 Mix = Mapping[str | tuple[str, ...], Mapping]
+
+
+def shares_for(base: np.ndarray, mix: Mix | None) -> np.ndarray:
+    """Shares of the cells, float64 (7, 2, 9), that follow `mix` and otherwise stay as close to `base` as they can.
+
+    Every entry of the mix names a column (or a tuple of columns) and the shares of its classes (or combinations, as
+    tuples in the same order); shares need not sum to 1, classes that are not named get none. Several entries are
+    reconciled by iterative proportional fitting (Deming & Stephan 1940): the result meets all of them and keeps the
+    associations of `base`. Raises ConfigError for unknown columns or classes, negative shares, and entries that
+    contradict one another.
+    """
+    shares = np.asarray(base, np.float64) / np.sum(base, dtype=np.float64)
+    if not mix:
+        return shares
+    wishes = [_wish(columns, wanted) for columns, wanted in mix.items()]
+    for _ in range(1000):
+        for axes, target in wishes:
+            present = shares.sum(axis=axes, keepdims=True)
+            if (target[present == 0] > 0).any():
+                raise ConfigError("the entries of the mix contradict one another; no population has all those shares.")
+            shares = shares * np.divide(target, present, out=np.zeros_like(present), where=present > 0)
+        if all(np.abs(shares.sum(axis=axes, keepdims=True) - target).max() < 1e-6 for axes, target in wishes):
+            return shares / shares.sum()
+    raise ConfigError("the entries of the mix contradict one another; no population has all those shares.")
+
+
+def _wish(columns: str | tuple[str, ...], wanted: Mapping) -> tuple[tuple[int, ...], np.ndarray]:
+    """An entry of a mix: the axes that it does not speak of, and its shares with those axes kept as length 1."""
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    known = [task.name for task in COLUMNS]
+    if not names or len(set(names)) != len(names) or not set(names) <= set(known):
+        raise ConfigError(f"mix: {columns!r} is no column or tuple of columns; they are {', '.join(known)}.")
+    if not isinstance(wanted, Mapping):
+        raise ConfigError(f"mix: {columns!r} needs a share for each class, such as {{'Female': 0.8, 'Male': 0.2}}.")
+    axes = [known.index(name) for name in names]
+    target = np.zeros([size if axis in axes else 1 for axis, size in enumerate(SHAPE)])
+    for key, share in wanted.items():
+        classes = key if isinstance(key, tuple) else (key,)
+        if len(classes) != len(axes):
+            raise ConfigError(f"mix: {key!r} does not name one class for each of {', '.join(names)}.")
+        place = [0] * len(SHAPE)
+        for axis, name in zip(axes, classes, strict=True):
+            if name not in COLUMNS[axis].classes:
+                raise ConfigError(
+                    f"mix: unknown {known[axis]} {name!r}; expected one of {', '.join(COLUMNS[axis].classes)}."
+                )
+            place[axis] = COLUMNS[axis].classes.index(name)
+        try:
+            share = float(share)
+        except (TypeError, ValueError):
+            share = float("nan")
+        if not 0 <= share < float("inf"):
+            raise ConfigError(f"mix: the share of {key!r} must be a number of 0 or more, got {wanted[key]!r}.")
+        target[tuple(place)] = share
+    if not target.sum() > 0:
+        raise ConfigError(f"mix: the shares of {columns!r} sum to 0; at least one class needs some.")
+    return tuple(axis for axis in range(len(SHAPE)) if axis not in axes), target / target.sum()
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureModel:
+    """How FaceNet's features of faces lie, by race, gender and age band.
+
+    FaceNet's 512 numbers have about 50 degrees of freedom: the features of all faces lie, to 1 part in 10,000, in the
+    subspace of the `axes`. There a face of cell c is drawn as the unit vector along
+
+        mean + race_c + gender_c + age_c + race_gender_c + gender_age_c + race_age_c + shift_g + factor_g @ ε
+
+    with ε ~ N(0, I) and g one of the components of the face's race, drawn by their `weights`.
+
+    shares: float32 (7, 2, 9), how often each cell occurs, sum 1. tensors: the statistics by name, float32: axes (K, D)
+    with orthonormal rows, mean (K,), the six effects (classes …, K), weights (7, J), shift (7, J, K) and factor
+    (7, J, K, K). about: where they come from. `facekit.data.fit_features` makes a model, `FeatureModel.load` reads
+    one. Raises DataError when the arrays do not fit together.
+    """
+
+    shares: np.ndarray
+    tensors: Mapping[str, np.ndarray]
+    about: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        tensors = {"shares": self.shares, **self.tensors}
+        expected = tensor_shapes(*np.shape(tensors.get("axes", ((),))), np.shape(tensors.get("weights", ((),)))[-1])
+        for name, shape in expected.items():
+            if np.shape(tensors.get(name)) != shape:
+                raise DataError(f"no feature model: {name} is {np.shape(tensors.get(name))}, it must be {shape}.")
+            if not np.isfinite(tensors[name]).all():
+                raise DataError(f"no feature model: {name} has values that are not finite.")
+        if self.shares.min() < 0 or abs(self.shares.sum() - 1) > 1e-3:
+            raise DataError("no feature model: the shares of the cells must be 0 or more and sum to 1.")
+
+    @property
+    def dim(self) -> int:
+        """D, the length of a feature vector."""
+        return self.tensors["axes"].shape[1]
+
+    @cached_property
+    def cell_means(self) -> np.ndarray:
+        """Mean of every cell on the axes, before its component's shift, float32 (126, K)."""
+        race, gender, age = np.indices(SHAPE).reshape(3, -1)
+        parts = self.tensors
+        means = parts["mean"] + parts["race"][race] + parts["gender"][gender] + parts["age"][age]
+        means += parts["race_gender"][race, gender] + parts["gender_age"][gender, age] + parts["race_age"][race, age]
+        return means
+
+    def draw(self, n: int, seed: int = 0, mix: Mix | None = None) -> FeatureSet:
+        """Draws n labelled feature vectors, float32 (n, D) of length 1, with race, gender, age and split `train`.
+
+        seed: the same seed gives the same rows whatever the number of threads, and the first rows of a longer draw
+        are those of a shorter one. mix: how often labels shall occur (default: as among the photos that the model
+        was fitted to), for instance {"gender": {"Female": 0.9, "Male": 0.1}} or
+        {("race", "gender"): {("Black", "Female"): 1, ("White", "Male"): 3}}; see `shares_for`. Raises ConfigError for
+        an n below 1, a negative seed, and a mix that cannot be met.
+        """
+        if n < 1 or seed < 0:
+            raise ConfigError(f"n must be 1 or more and the seed 0 or more, got {n} and {seed}.")
+        cumulative = np.cumsum(shares_for(self.shares, mix).ravel())
+        features = np.empty((n, self.dim), np.float32)
+        cells = np.empty(n, np.int64)
+
+        def fill(chunk: int) -> None:
+            rows = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, n))
+            values, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), cumulative)
+            features[rows] = values[: rows.stop - rows.start]
+            cells[rows] = labels[: rows.stop - rows.start]
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fill, range(-(-n // CHUNK))))
+        codes = np.unravel_index(cells, SHAPE)
+        labels = {task.name: np.array(task.classes, object)[code] for task, code in zip(COLUMNS, codes, strict=True)}
+        kept = {key: self.about[key] for key in ("source", "licence", "backbone") if key in self.about}
+        return FeatureSet(features, pd.DataFrame({**labels, "split": SPLITS[0]}), {**kept, "drawn_with_seed": seed})
+
+    def _chunk(self, seed: np.random.SeedSequence, cumulative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (CHUNK, D) and cells (CHUNK,). Always a whole chunk, so that no row depends on how many follow."""
+        rng = np.random.Generator(np.random.SFC64(seed))
+        # The last cell that has a share takes what rounding leaves above it.
+        last = int(np.searchsorted(cumulative, cumulative[-1]))
+        cells = np.minimum(np.searchsorted(cumulative, rng.random(CHUNK), side="right"), last)
+        race = cells // (SHAPE[1] * SHAPE[2])
+        choice = rng.random(CHUNK)[:, None] > np.cumsum(self.tensors["weights"], axis=1)[race, :-1]
+        component = race * self.tensors["weights"].shape[1] + choice.sum(1)
+        noise = rng.standard_normal((CHUNK, self.tensors["mean"].shape[0]), np.float32)
+        place = self.cell_means[cells]
+        shift, factor = (self.tensors[name].reshape(-1, *self.tensors[name].shape[2:]) for name in ("shift", "factor"))
+        for group in np.unique(component):
+            rows = np.flatnonzero(component == group)
+            place[rows] += shift[group] + noise[rows] @ factor[group].T
+        place /= np.sqrt(np.einsum("ij,ij->i", place, place))[:, None]
+        return place @ self.tensors["axes"], cells
+
+    def save(self, path: Path | str) -> Path:
+        """Writes the model to a safetensors file, whole or not at all, and returns its path."""
+        path = Path(path)
+        about = {"about": json.dumps({**self.about, "format": FORMAT}, ensure_ascii=False)}
+        with atomic_path(path) as temporary:
+            # safetensors writes an array's memory as it lies, whatever its order.
+            arrays = {
+                name: np.ascontiguousarray(array) for name, array in {"shares": self.shares, **self.tensors}.items()
+            }
+            save_file(arrays, temporary, metadata=about)
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> FeatureModel:
+        """Reads a model; without a path the one that comes with facekit, fitted to FaceNet's features of FairFace.
+
+        Raises DataError when the file is missing, damaged, or no feature model of this format.
+        """
+        path = Path(path) if path is not None else Path(str(resources.files("facekit.data") / PACKAGED))
+        if not path.is_file():
+            raise DataError(f"{path} does not exist; name a file that `python -m facekit features fit` has written.")
+        try:
+            with safe_open(path, "numpy") as file:
+                about = json.loads((file.metadata() or {}).get("about", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise DataError(
+                f"{path} cannot be read ({type(error).__name__}): it is damaged, or no safetensors file. Restore it "
+                "with git, or make it again with `python -m facekit features fit`."
+            ) from None
+        if about.get("format") != FORMAT or "shares" not in tensors:
+            raise DataError(f"{path} has format {about.get('format')!r}, this facekit reads {FORMAT}; fit it again.")
+        return cls(tensors.pop("shares"), tensors, about)
+
+
+def tensor_shapes(n_axes: int, dim: int, n_components: int) -> dict[str, tuple[int, ...]]:
+    """The arrays of a feature model and their shapes."""
+    races, genders, ages = SHAPE
+    return {
+        "shares": SHAPE,
+        "axes": (n_axes, dim),
+        "mean": (n_axes,),
+        "race": (races, n_axes),
+        "gender": (genders, n_axes),
+        "age": (ages, n_axes),
+        "race_gender": (races, genders, n_axes),
+        "gender_age": (genders, ages, n_axes),
+        "race_age": (races, ages, n_axes),
+        "weights": (races, n_components),
+        "shift": (races, n_components, n_axes),
+        "factor": (races, n_components, n_axes, n_axes),
+    }
