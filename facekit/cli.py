@@ -27,6 +27,8 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "probe": "facekit.recording:record_probe",
         "rates": "facekit.recording:record_rates",
         "ladder": "facekit.recording:record_ladder",
+        "mini": "facekit.model_card:record_mini",
+        "card": "facekit.model_card:record_card",
         "show": "facekit.recording:show",
     },
     "lessons": {

@@ -15,7 +15,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "facekit"
 # A module imports only from its own part and from those above it.
 ORDER = ["errors", "settings", "files", "tasks", "records", "data", "models", "evaluation", "training", "transfer"]
-ORDER += ["experiments", "plots", "widgets", "course", "recording", "lessons", "doctor", "cli", "__main__"]
+ORDER += [
+    "experiments",
+    "plots",
+    "widgets",
+    "course",
+    "recording",
+    "model_card",
+    "lessons",
+    "doctor",
+    "cli",
+    "__main__",
+]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PHOTO_FOLDERS = ("datasets/portraits/", "lessons/figures/")
 PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")

@@ -1,0 +1,307 @@
+"""Distillation: the loss, the same view for both, a run that learns and resumes, and weights as they are packaged."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from backbones import noise
+from safetensors import safe_open
+from tiny import SIZE, TinyNet, faces
+
+from facekit.data.sets import FaceSet, FeatureSet
+from facekit.errors import ConfigError, DataError, WeightsError
+from facekit.models.embedding import embed, state_hash
+from facekit.models.facenet import FaceNet
+from facekit.models.mini import PACKAGED_WEIGHTS, FaceNetMini
+from facekit.models.weights import read_weights
+from facekit.training.augment import Augment
+from facekit.training.batches import Batch
+from facekit.training.config import TrainConfig
+from facekit.training.loop import fit
+from facekit.training.plans import plan
+from facekit.transfer import distill as module
+from facekit.transfer.distill import (
+    LARGEST_WEIGHTS,
+    Distillation,
+    agreement,
+    cosine_loss,
+    distill,
+    export,
+    same_view,
+    teacher_views,
+    weights_of_run,
+)
+
+
+def tiny(seed: int) -> TinyNet:
+    torch.manual_seed(seed)
+    return TinyNet().eval()
+
+
+def targets_of(teacher, photos) -> torch.Tensor:
+    views = teacher_views(teacher, photos, "fp32", device="cpu", cache=False)
+    return torch.from_numpy(np.stack([view.features for view in views]))
+
+
+def train(student, photos, teacher, epochs=3, run=None, resume=False, **more):
+    how = plan("scratch", list(student.stages), epochs, 0.02)
+    config = TrainConfig(batch_size=8, seed=1, device="cpu", **more)
+    return fit(student, Distillation(targets_of(teacher, photos)), photos, None, how, config, run, resume)
+
+
+def test_loss_is_zero_for_equal_directions_and_bounded():
+    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    assert cosine_loss(x, x).item() == pytest.approx(0, abs=1e-6)
+    assert cosine_loss(x, 3 * x).item() == pytest.approx(0, abs=1e-6)
+    assert cosine_loss(x, -x).item() == pytest.approx(2, abs=1e-6)
+    assert cosine_loss(torch.eye(4), torch.eye(4).roll(1, 0)).item() == pytest.approx(1)
+
+
+def test_gradient_of_the_loss_by_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(cosine_loss, (student, teacher))
+
+
+def test_mirrored_photo_has_the_mirrored_target():
+    images = noise(6, 8)
+    targets = torch.arange(24, dtype=torch.float32).view(2, 6, 2)
+    mirror = torch.tensor([False, True, True, False, True, False])
+    views, chosen = same_view(images, targets, mirror)
+    for row in range(6):
+        expected = images[row].flip(2) if mirror[row] else images[row]
+        assert torch.equal(views[row], expected)
+        assert torch.equal(chosen[row], targets[int(mirror[row]), row])
+
+
+class Lookup(torch.nn.Module):
+    """A student that knows the teacher's answer to every view it may be shown, and remembers what it was shown."""
+
+    def __init__(self, images: torch.Tensor, targets: torch.Tensor) -> None:
+        super().__init__()
+        self.known = {tuple(x.flatten().tolist()): t for x, t in zip(images, targets[0], strict=True)}
+        self.known |= {tuple(x.flip(2).flatten().tolist()): t for x, t in zip(images, targets[1], strict=True)}
+        self.seen: list[tuple] = []
+
+    def forward(self, images):
+        keys = [tuple(x.flatten().tolist()) for x in images]
+        self.seen += keys
+        return torch.stack([self.known[key] for key in keys])
+
+
+def test_method_shows_both_views_and_asks_for_the_answer_to_the_view_shown():
+    images = noise(20, 4)
+    targets = F.normalize(torch.randn(2, 20, 6, generator=torch.Generator().manual_seed(0)), dim=2)
+    student, method = Lookup(images, targets), Distillation(targets)
+    rows = np.random.default_rng(0).permutation(20)
+    torch.manual_seed(0)
+    for _ in range(6):
+        loss, logs = method.loss(student, Batch(images[torch.from_numpy(rows)], {}, rows))
+        assert loss.item() == pytest.approx(0, abs=1e-6) and logs["cosine"].item() == pytest.approx(1, abs=1e-6)
+    assert set(student.seen) == set(student.known)  # 40 views: a photo stays one-sided six times with chance 1 / 32
+    torch.manual_seed(0)
+    again = Lookup(images, targets)
+    method.loss(again, Batch(images, {}, np.arange(20)))
+    assert student.seen[:20] != again.seen  # other rows, other photos
+
+
+def test_embeddings_of_mirror_images_are_those_of_mirrored_photos():
+    photos, teacher = faces(9), tiny(3)
+    mirrored = FaceSet(photos.images[..., ::-1].copy(), photos.labels)
+    one, other = teacher_views(teacher, photos, "fp32", device="cpu", cache=False)
+    np.testing.assert_allclose(one.features, embed(teacher, photos, cache=False).features, atol=1e-6)
+    np.testing.assert_allclose(other.features, embed(teacher, mirrored, cache=False).features, atol=1e-6)
+
+
+def test_student_comes_closer_to_its_teacher_on_photos_it_has_not_seen():
+    teacher, student = tiny(3), tiny(4)
+    photos, unseen = faces(96), faces(48, seed=9, split="test")
+    goal = embed(teacher, unseen, cache=False)
+    before = agreement(embed(student, unseen, cache=False), goal)
+    result = train(student, photos, teacher, epochs=12)
+    cosines = result.history["train_cosine"]
+    assert np.allclose(result.history["train_loss"], 1 - cosines, atol=1e-6)
+    assert cosines.iloc[-1] > cosines.iloc[0] + 0.1
+    assert agreement(embed(student, unseen, cache=False), goal) > before + 0.2
+    assert result.best_epoch == 12  # without labels the last epoch is the one that counts
+
+
+def test_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    photos, teacher = faces(24), tiny(3)
+    whole, half = tiny(4), tiny(4)
+    shifted = {"augment": Augment(flip=0, shift=0.1, brightness=0, contrast=0)}
+    train(whole, photos, teacher, 4, **shifted)
+
+    real, calls = Distillation.loss, []
+
+    def stopping(self, model, batch):
+        calls.append(1)
+        if len(calls) == 8:  # in the middle of the third of four epochs, of three batches each
+            raise KeyboardInterrupt
+        return real(self, model, batch)
+
+    monkeypatch.setattr(Distillation, "loss", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(half, photos, teacher, 4, tmp_path, **shifted)
+    again = tiny(4)
+    train(again, photos, teacher, 4, tmp_path, resume=True, **shifted)
+    assert len(calls) == 8 + 6
+    assert state_hash(again) == state_hash(whole)
+
+
+def test_run_with_another_teacher_is_another_run(tmp_path):
+    photos = faces(16)
+    train(tiny(4), photos, tiny(3), 1, tmp_path)
+    with pytest.raises(Exception, match="the method differ"):
+        train(tiny(4), photos, tiny(5), 1, tmp_path, resume=True)
+
+
+def test_checkpoints_do_not_hold_the_targets(tmp_path):
+    photos = faces(16)
+    train(tiny(4), photos, tiny(3), 1, tmp_path)
+    (last,) = tmp_path.glob("last-*.safetensors")
+    with safe_open(last, "pt") as file:
+        assert not [key for key in list(file.keys()) if key.endswith("targets")]
+
+
+def test_bad_inputs_are_refused():
+    with pytest.raises(ConfigError, match="photos and mirror images"):
+        Distillation(torch.zeros(4, 6))
+    with pytest.raises(ConfigError, match="float32"):
+        Distillation(torch.zeros(2, 4, 6, dtype=torch.float64))
+    with pytest.raises(DataError, match="not finite"):
+        Distillation(torch.full((2, 4, 6), torch.nan))
+    labels = pd.DataFrame({"split": ["train"] * 3})
+    with pytest.raises(DataError, match="not of the same photos"):
+        agreement(FeatureSet(np.ones((3, 4)), labels), FeatureSet(np.ones((3, 5)), labels))
+    with pytest.raises(ConfigError, match="no task to validate"):
+        photos = faces(8)
+        method = Distillation(targets_of(tiny(3), photos))
+        fit(tiny(4), method, photos, photos, plan("scratch", list(TinyNet().stages), 1, 0.1))
+
+
+# --- weights as they are packaged
+
+
+@pytest.fixture(scope="module")
+def student() -> FaceNetMini:
+    torch.manual_seed(0)
+    model = FaceNetMini()
+    for module_ in model.modules():
+        if isinstance(module_, torch.nn.BatchNorm2d):
+            module_.running_mean.normal_(0, 0.1)
+            module_.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def test_export_changes_embeddings_by_less_than_a_hundredth(student, tmp_path):
+    path = export(student, tmp_path / "mini.safetensors", {"seed": 3})
+    loaded = FaceNetMini.from_pretrained(path)
+    images = noise(4, 96)
+    with torch.inference_mode():
+        difference = (loaded(images) - student(images)).norm(dim=1)
+    assert difference.max() < 1e-2
+    assert path.stat().st_size <= LARGEST_WEIGHTS
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["about"]) == {"seed": 3}
+        dtypes = {file.get_tensor(name).dtype for name, _ in student.named_parameters()}
+    assert dtypes == {torch.float16}
+    for name, value in student.named_buffers():
+        assert torch.equal(dict(loaded.named_buffers())[name], value)
+
+
+def test_export_refuses_what_cannot_be_packaged(student, tmp_path, monkeypatch):
+    broken = FaceNetMini()
+    with torch.no_grad():
+        broken.linear.weight[0, 0] = 1e6  # infinite as float16
+    with pytest.raises(WeightsError, match=re.escape("linear.weight")):
+        export(broken, tmp_path / "mini.safetensors")
+    monkeypatch.setattr(module, "LARGEST_WEIGHTS", 1000)
+    with pytest.raises(WeightsError, match="1,000"):
+        export(student, tmp_path / "mini.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_packaged_weights_are_whole_small_and_say_how_they_were_made():
+    assert PACKAGED_WEIGHTS.stat().st_size <= LARGEST_WEIGHTS
+    model = FaceNetMini.from_pretrained()
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    with torch.inference_mode():
+        embeddings = model(noise(3, 96))
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
+    with safe_open(PACKAGED_WEIGHTS, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    assert about["teacher"] == FaceNet.name and about["source"] == "FairFace" and about["options"]["seed"] >= 0
+
+
+# --- the command
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command with tiny networks in place of FaceNet and facenet-mini, and a stored set; returns a function."""
+
+    class Teacher(TinyNet):
+        @classmethod
+        def from_pretrained(cls, path=None):
+            return tiny(3)
+
+    class Student(TinyNet):
+        @classmethod
+        def from_pretrained(cls, path):
+            model = cls()
+            model.load_state_dict(read_weights(path))
+            return model.eval()
+
+    monkeypatch.setattr(module, "FaceNet", Teacher)
+    monkeypatch.setattr(module, "FaceNetMini", Student)
+    parts = [faces(40), faces(8, 1, "validation"), faces(12, 2, "test")]
+    labels = pd.concat([part.labels for part in parts])
+    data = FaceSet(np.concatenate([part.images for part in parts]), labels).save(tmp_path / "set")
+
+    def run(out="run", **options):
+        options = {"small_size": SIZE // 2, "lr": 0.02, "batch_size": 8, "precision": "fp32", "device": "cpu"} | options
+        return distill(data, tmp_path / out, **options)
+
+    return run
+
+
+def test_command_leaves_weights_configuration_and_scores(command, tmp_path, capsys):
+    assert command(epochs=6, small_epochs=2) == 0
+    out = tmp_path / "run"
+    scores, config = (json.loads((out / name).read_text()) for name in ("metrics.json", "config.json"))
+    assert config["options"]["epochs"] == 6 and config["trained_on"] == 40
+    assert set(scores["cosine"]) == {"validation", "test"} and scores["cosine"]["test"] > 0.3
+    assert "cosine to the teacher on 12 photos of test" in capsys.readouterr().out
+    last = weights_of_run(out)
+    with safe_open(out / module.WEIGHTS, "pt") as file:
+        assert torch.equal(file.get_tensor("stem.0.weight"), last.stem[0].weight.half())
+        assert json.loads(file.metadata()["about"])["teacher_sha256"] == state_hash(tiny(3))
+
+
+def test_command_goes_on_where_a_part_is_done(command, tmp_path):
+    command("whole", epochs=3, small_epochs=2)
+    command("parts", epochs=1, small_epochs=2)
+    shutil.rmtree(tmp_path / "parts" / module.FULL)
+    command("parts", epochs=3, small_epochs=2, resume=True)  # the first part is there already
+    whole, parts = weights_of_run(tmp_path / "whole"), weights_of_run(tmp_path / "parts")
+    assert state_hash(whole) == state_hash(parts)
+    first = (tmp_path / "whole" / module.WEIGHTS).read_bytes()
+    with pytest.raises(Exception, match="already holds a run"):
+        command("whole", epochs=3, small_epochs=2)
+    command("whole", epochs=3, small_epochs=2, resume=True)  # nothing left to do
+    assert state_hash(weights_of_run(tmp_path / "whole")) == state_hash(whole)
+    assert (tmp_path / "whole" / module.WEIGHTS).stat().st_size == len(first)
+
+
+def test_command_refuses_a_set_without_training_photos(tmp_path, command):
+    with pytest.raises(DataError, match="nothing to learn from"):
+        command(photos=1)
