@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
@@ -79,7 +80,7 @@ def group_scores(train: FeatureSet, test: FeatureSet, teacher: FeatureSet, tasks
     labels are left out.
     """
     outputs, targets = predict(linear_probe(train, tasks), test), test.targets(tasks)
-    cosine = (test.features * teacher.features).sum(1)
+    cosine = (test.features.astype(np.float64) * teacher.features).sum(1)
     tables = []
     for number, by in enumerate(TASKS):
         groups = pd.Series(pd.Categorical(test.labels[by.name], by.classes))
