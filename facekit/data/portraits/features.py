@@ -113,11 +113,13 @@ def skin(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
     """The skin's own colour with blotches and freckles, over the ellipsoid of the skull."""
     draws, person = face.sitting.textures, face.person
     h, w = distance.shape
-    colour = canvas.image[:, head.at[0], head.at[1]]
-    colour[:] = person.skin
     blotches = value_noise(draws.noise(11, 9), h, w)
     fine = value_noise(draws.noise(44, 36), h, w)
-    colour *= 1 + np.float32(0.025) * blotches * rgb(0.6, 1.0, 1.0) + np.float32(0.012 + 0.03 * face.old) * fine
+    blotches *= np.float32(0.025)
+    grain = 1 + np.float32(0.012 + 0.03 * face.old) * fine
+    planes = canvas.image[:, head.at[0], head.at[1]]
+    for plane, part, share in zip(planes, person.skin, (0.6, 1.0, 1.0), strict=True):
+        np.multiply(grain + blotches * np.float32(share), part, out=plane)
     if person.freckles > 0.1:
         dots = np.clip(fine - np.float32(0.25), 0, 1) * np.float32(0.5 * min(person.freckles, 1))
         middle = canvas.patch(*face.seen(0, face.eye_y + 0.15, 0.4), 0.36, 0.26)
@@ -239,7 +241,8 @@ def beard(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
     cover = {"stubble": 0.18 + 0.25 * growth, "full": 0.62 + 0.35 * growth}.get(style, 0.55 + 0.4 * growth)
     mask = area * smoothstep(lips * np.float32(1 / 0.02)) * np.clip(1 + np.float32(0.55) * grain, 0, 1.4)
     mask = np.clip(mask * np.float32(cover), 0, 0.97)
-    canvas.paint(head, mask, face.sitting.hairstyle.colour * (0.85 + np.float32(0.22) * grain))
+    light = np.float32(0.85) + np.float32(0.22) * grain
+    canvas.cover(head, mask, (light * part for part in face.sitting.hairstyle.colour))
     canvas.height[head.at] += mask * (np.float32(0.02) + np.float32(0.008) * grain)
 
 

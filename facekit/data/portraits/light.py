@@ -6,17 +6,13 @@ from math import sqrt
 
 import numpy as np
 
-from facekit.data.portraits.canvas import Canvas, Patch, Pixels, blur, gradient, rgb, value_noise
+from facekit.data.portraits.canvas import Canvas, Patch, Pixels, blur, gradient, value_noise
 from facekit.data.portraits.features import Anatomy
-
-_LUMA = rgb(0.299, 0.587, 0.114)
+from facekit.data.portraits.scene import RED_SHADOW
 
 
 def shade(canvas: Canvas, face: Anatomy, head: Patch) -> None:
-    """Lambert shading of the relief by one lamp and fill light, and a gloss that dark skin shows most.
-
-    Light that enters the skin comes out redder, so shadows lose green and blue first.
-    """
+    """Lambert shading of the relief by one lamp and fill light, and a gloss that dark skin shows most."""
     light = face.sitting.light
     right, down = gradient(canvas.height[head.at], canvas.pixel)
     x, y, z = light.direction
@@ -34,8 +30,8 @@ def shade(canvas: Canvas, face: Anatomy, head: Patch) -> None:
     for _ in range(4):
         gloss = gloss * gloss
     gloss *= np.float32(0.045 + 0.07 * (1 - float(face.person.skin.mean())))
-    for plane, loss in zip(planes, (0.0, 0.26, 0.38), strict=True):
-        plane *= brightness * (1 - dimmer * np.float32(loss))
+    for plane, loss in zip(planes, RED_SHADOW, strict=True):
+        plane *= brightness * (1 - dimmer * loss)
         plane += gloss
 
 
@@ -63,22 +59,35 @@ def sketch(canvas: Canvas, face: Anatomy) -> Pixels:
     Lines are the difference of a sharp and a soft version of the picture, as in a dodge of its negative.
     """
     size, textures = canvas.size, face.sitting.textures
-    image = np.clip(canvas.image * np.float32(face.sitting.light.exposure), 0, 1)
-    grey = (image * _LUMA).sum(0)
-    soft = blur(blur(blur(grey, 0.33), 0.33), 0.33)
-    wash = np.stack([blur(blur(plane, 0.33), 0.33) for plane in image])
-    lines = np.clip((soft - grey) * 5.5, 0, 0.85)
+    image = canvas.image
+    image *= np.float32(face.sitting.light.exposure)
+    np.clip(image, 0, 1, out=image)
+    grey = _grey(image)
+    lines = 1 - ((blur(blur(blur(grey, 0.33), 0.33), 0.33) - grey) * np.float32(5.5)).clip(0, 0.85)
     tooth = value_noise(textures.noise(size // 2 + 2, size // 2 + 2), size, size)
     # Diagonal strokes, about five pixels apart at 160, pressed harder where it is darker.
-    diagonal = np.add.outer(canvas.axis * np.float32(17), canvas.axis * np.float32(-17))
+    diagonal = canvas.axis[:, None] * np.float32(17) - canvas.axis * np.float32(17)
     wave = np.abs(diagonal - np.floor(diagonal) - np.float32(0.5)) * 2
-    hatch = np.clip(np.float32(0.78) - grey, 0, 1) * (wave + np.float32(0.35) * tooth)
-    paper = rgb(0.96, 0.94, 0.89) + np.float32(0.02) * tooth
-    wash_grey = (wash * _LUMA).sum(0)
-    colour = wash_grey + np.float32(0.75) * (wash - wash_grey)
-    picture = paper * (np.float32(0.42) + np.float32(0.58) * colour)
-    picture *= 1 - np.float32(0.55) * np.clip(hatch, 0, 1)
-    return picture * (1 - lines)
+    hatch = (np.float32(0.78) - grey).clip(0, 1) * (wave + np.float32(0.35) * tooth)
+    lines *= 1 - np.float32(0.55) * hatch.clip(0, 1)
+    for plane in image:
+        plane[:] = blur(blur(plane, 0.33), 0.33)
+    pale = _grey(image) * np.float32(0.25)
+    tooth *= np.float32(0.02)
+    for plane, paper in zip(image, (0.96, 0.94, 0.89), strict=True):
+        plane *= np.float32(0.75)
+        plane += pale
+        plane *= np.float32(0.58)
+        plane += np.float32(0.42)
+        plane *= tooth + np.float32(paper)
+        plane *= lines
+    return image
+
+
+def _grey(image: Pixels) -> Pixels:
+    """Brightness as eyes see it (ITU-R BT.601)."""
+    red, green, blue = image
+    return red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
 
 
 STYLES = {"photo": photo, "sketch": sketch}

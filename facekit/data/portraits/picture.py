@@ -53,7 +53,7 @@ def _person(series: Series, number: int) -> Person:
 
 
 def draw(person: Person, sitting: Sitting, size: int, style: str) -> Pixels:
-    """Paints a sitting, uint8 (3, size, size), from back to front. Uses up its random stream: a sitting is drawn once."""
+    """Paints a sitting from back to front, uint8 (3, size, size). Its random stream is used up: draw it but once."""
     canvas = Canvas(size, sitting.zoom, sitting.roll, sitting.shift)
     face = features.anatomy(person, sitting)
     scene.backdrop(canvas, face)
@@ -64,7 +64,7 @@ def draw(person: Person, sitting: Sitting, size: int, style: str) -> Pixels:
     front = canvas.layer()
     head, distance = features.draw_face(front, face)
     light.shade(front, face, head)
-    canvas.paint(head, head.inside(distance, 1.5), front.image[:, head.at[0], head.at[1]])
+    canvas.cover(head, head.inside(distance, 1.5), front.image[:, head.at[0], head.at[1]])
     scene.front_hair(canvas, face)
     scene.glasses(canvas, face)
     image = light.STYLES[style](canvas, face)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from facekit.data.portraits.canvas import Canvas, Patch, Pixels, rgb, smoothstep, value_noise
 from facekit.data.portraits.features import SIDES, Anatomy
+
+# Light that enters the skin comes out redder: how much of its green and blue a shadow loses.
+RED_SHADOW = rgb(0.0, 0.26, 0.38)
 
 
 def backdrop(canvas: Canvas, face: Anatomy) -> None:
@@ -37,14 +42,14 @@ def hair_texture(canvas: Canvas, face: Anatomy, patch: Patch) -> tuple[Pixels, P
     return strands, shine * np.float32(1 - 0.6 * curl)
 
 
-def hair_colours(face: Anatomy, patch: Patch, strands: Pixels, shine: Pixels) -> Pixels:
-    """Strands lighter and darker than the hair's colour; darker towards the sides, away from the lamp."""
+def hair_colours(face: Anatomy, patch: Patch, strands: Pixels, shine: Pixels, dim: float = 1.0) -> Iterator[Pixels]:
+    """Red, green, blue: strands lighter and darker than the hair's colour; darker to the sides, away from the lamp."""
     light, contrast = face.sitting.light, 0.30 - 0.12 * min(face.person.curl, 1.0)
     side = np.clip(np.float32(0.98) - np.float32(0.36) * patch.u * patch.u, 0.4, 1)
     side = side * (1 + np.float32(0.22 * light.direction[0]) * patch.u)
     glow = side * (1 + np.float32(contrast) * strands)
-    shine = shine * (np.float32(0.10) + np.float32(0.05) * strands)
-    return face.sitting.hairstyle.colour * glow + shine
+    shine = shine * (np.float32(0.10 * dim) + np.float32(0.05 * dim) * strands)
+    return (glow * part + shine for part in face.sitting.hairstyle.colour * np.float32(dim))
 
 
 def hair_outline(x: Pixels, y: Pixels, width: float, height: float, flare: float) -> Pixels:
@@ -66,7 +71,7 @@ def back_hair(canvas: Canvas, face: Anatomy) -> None:
         x, y = face.seen(0, -height - 0.04, -0.1)
         bun = canvas.patch(x, y, 0.17, 0.15)
         strands, shine = hair_texture(canvas, face, bun)
-        canvas.paint(bun, bun.ellipse(2), hair_colours(face, bun, strands, shine))
+        canvas.cover(bun, bun.ellipse(2), hair_colours(face, bun, strands, shine))
     long = style.reach > 0.2 and not style.bun
     bottom = style.reach if long else 0.18
     width = face.width + style.volume * 0.9
@@ -81,7 +86,7 @@ def back_hair(canvas: Canvas, face: Anatomy) -> None:
     ragged = strands * np.float32(0.02 + 0.025 * curl)
     end = (head_y - np.float32(bottom)) * np.float32(0.5) + ragged
     distance = np.maximum(hair_outline(head_x, head_y, width, height, flare) + ragged, end)
-    canvas.paint(patch, patch.inside(distance, 2), hair_colours(face, patch, strands, shine) * np.float32(0.66))
+    canvas.cover(patch, patch.inside(distance, 2), hair_colours(face, patch, strands, shine, dim=0.66))
 
 
 def neck(canvas: Canvas, face: Anatomy) -> None:
@@ -94,7 +99,8 @@ def neck(canvas: Canvas, face: Anatomy) -> None:
     below_chin = smoothstep((patch.v * np.float32(0.5) + np.float32(0.75 - face.length)) * np.float32(1 / 0.22))
     side = np.clip(1 - np.float32(0.45) * uu + np.float32(0.25 * light.direction[0]) * patch.u, 0.2, 1.1)
     shade = side * (np.float32(0.52) + np.float32(0.30) * below_chin)
-    canvas.paint(patch, mask, face.person.skin * shade * (1 - (1 - shade) * rgb(0.0, 0.14, 0.20)))
+    skin, dark = face.person.skin, 1 - shade
+    canvas.cover(patch, mask, (shade * part * (1 - dark * loss) for part, loss in zip(skin, RED_SHADOW, strict=True)))
 
 
 def clothes(canvas: Canvas, face: Anatomy) -> None:
@@ -114,7 +120,7 @@ def clothes(canvas: Canvas, face: Anatomy) -> None:
     folds = value_noise(sitting.textures.noise(5, 14), *uu.shape)
     shade = np.float32(0.80) + np.float32(0.12) * folds - np.float32(0.25) * uu
     shade = shade * (1 + np.float32(0.2 * sitting.light.direction[0]) * patch.u)
-    canvas.paint(patch, shoulder * patch.inside(-opening, 1.5), sitting.clothes * shade)
+    canvas.cover(patch, shoulder * patch.inside(-opening, 1.5), (shade * part for part in sitting.clothes))
 
 
 def ears(canvas: Canvas, face: Anatomy) -> None:
@@ -164,8 +170,8 @@ def front_hair(canvas: Canvas, face: Anatomy) -> None:
     inside = patch.inside(outer, 2) * end
     mask = inside * patch.inside(-opening, 2.5)
     shadow = inside * patch.inside(-opening - np.float32(0.035), 9) * (1 - mask)
-    canvas.tint(patch, shadow * np.float32(0.35), rgb(0.45, 0.36, 0.34))
-    canvas.paint(patch, mask * np.float32(0.97), hair_colours(face, patch, strands, shine))
+    canvas.cover(patch, shadow * np.float32(0.20), rgb(0.04, 0.02, 0.01))
+    canvas.cover(patch, mask * np.float32(0.97), hair_colours(face, patch, strands, shine))
 
 
 def glasses(canvas: Canvas, face: Anatomy) -> None:
