@@ -25,9 +25,7 @@ test-lessons: $(READY)
 		lessons/*.ipynb lessons/solutions/*.ipynb
 
 bench: $(READY)
-	"$(VENV)" -m facekit bench embedding
-	"$(VENV)" -m facekit bench packing
-	"$(VENV)" -m facekit bench training
+	"$(VENV)" -m facekit bench
 
 # The folder's own path is kept in the stamp: an environment that was moved or copied is installed again.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))

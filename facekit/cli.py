@@ -67,6 +67,14 @@ def with_lesson_numbers(arguments: Sequence[str]) -> list[str]:
     return [part for text in arguments for part in (("--numbers+", text) if re.fullmatch(r"\d\d?", text) else (text,))]
 
 
+def every_bench() -> int:
+    """All benches, one after another: what `bench` without a name does."""
+    for name, path in COMMANDS["bench"].items():
+        print(f"--- bench {name}", flush=True)
+        load(path)()
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
     from jsonargparse import auto_cli
@@ -75,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     arguments = with_lesson_numbers(sys.argv[1:] if arguments is None else arguments)
     try:
+        if arguments == ["bench"]:
+            return every_bench()
         result = auto_cli(components(arguments), args=arguments, prog="python -m facekit", as_positional=True)
     except FacekitError as error:
         print(f"error: {error}", file=sys.stderr)

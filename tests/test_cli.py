@@ -28,3 +28,11 @@ def test_an_error_of_ours_is_one_line_without_traceback(monkeypatch, capsys):
     monkeypatch.setattr("facekit.cli.load", lambda path: broken)
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err == "error: labels.csv: row 3 has no file; add one.\n"
+
+
+def test_bench_without_a_name_runs_every_bench(monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr("facekit.cli.load", lambda path: lambda: ran.append(path))
+    assert main(["bench"]) == 0
+    assert ran == list(COMMANDS["bench"].values())
+    assert "--- bench embedding" in capsys.readouterr().out
