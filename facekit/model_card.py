@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from facekit import settings
 from facekit.course import fairface
+from facekit.data.portraits import render_portraits
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet
 from facekit.errors import ConfigError, WeightsError
 from facekit.evaluation.metrics import bootstrap_interval, evaluate
@@ -26,7 +27,7 @@ from facekit.models.facenet import FaceNet
 from facekit.models.mini import PACKAGED_WEIGHTS, FaceNetMini
 from facekit.recording import SEEDS, TASKS, Sheet
 from facekit.records import Record, record, recorded
-from facekit.tasks import Task
+from facekit.tasks import AGE_BAND, GENDER, SKIN_TONE, Task
 from facekit.training.scoring import predict
 from facekit.transfer.distill import agreement
 from facekit.transfer.probe import linear_probe
@@ -35,6 +36,9 @@ TEACHER, STUDENT = "FaceNet", "facenet-mini"
 HANDED = "FaceNet's classifier on facenet-mini"
 SCRATCH, TUNED = "same network from scratch", "facenet-mini, fine-tuned"
 CARD = PACKAGED_WEIGHTS.with_suffix(".md")
+PORTRAIT_TASKS = (GENDER, SKIN_TONE, AGE_BAND)
+PORTRAITS = (1200, 0, 1000)  # train, validation, test
+FEW = (50, 200)  # labelled portraits
 LABELS = (200, 1000, 6000)  # and all of them
 SMALLEST_GROUP = 20  # no figure over fewer people
 
@@ -96,6 +100,19 @@ def group_scores(train: FeatureSet, test: FeatureSet, teacher: FeatureSet, tasks
     return table[table["n"] >= SMALLEST_GROUP].reset_index(drop=True)
 
 
+def portrait_scores(
+    faces: FaceSet, features: Mapping[str, FeatureSet], n: int, seed: int, epochs: int, **options
+) -> pd.DataFrame:
+    """What few labelled portraits are enough for: probes on both networks' embeddings, and training on pixels.
+
+    faces: portraits with all splits. features: their embeddings by network. The rest as in `pixel_scores`.
+    """
+    parts = {"train": faces.split("train"), "test": faces.split("test").resized(FaceNetMini.image_size)}
+    tables = [pixel_scores(**parts, tasks=PORTRAIT_TASKS, n=n, seed=seed, epochs=epochs, **options)]
+    train, test = ({name: rows.split(part) for name, rows in features.items()} for part in ("train", "test"))
+    return pd.concat([probe_scores(train, test, PORTRAIT_TASKS, n, seed), *tables], ignore_index=True)
+
+
 def speed_scores(images: int = 256) -> pd.DataFrame:
     """Photos a second of `embed` for both networks, taking turns, see `bench_embedding`; columns network, value …"""
     bench = bench_embedding(images).set_index("row")["photos_per_second"]
@@ -108,7 +125,7 @@ def speed_scores(images: int = 256) -> pd.DataFrame:
 
 
 def record_mini(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS) -> int:
-    """Records `mini_fairface` and `mini_groups`: facenet-mini, its teacher, and the same network from scratch.
+    """Records `mini_fairface`, `mini_groups` and `mini_portraits`: facenet-mini, its teacher, the same from scratch.
 
     Labels come from the split `train`, scores are of the split `test`, embeddings are those of the photo (no mirror
     image). Takes about twenty minutes on one core once FaceNet's embeddings are there.
@@ -133,6 +150,20 @@ def record_mini(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = S
     what = "facenet-mini by group: linear probes that learned from all labels, and the cosine to FaceNet"
     record("mini_groups", groups.rows, what=what, data=data, command=command, seconds=groups.seconds)
 
+    how = {"epochs": epochs, "precision": "bf16", "channels_last": True}
+    portraits = render_portraits(PORTRAITS)
+    drawn = {
+        TEACHER: embed(FaceNet.from_pretrained(), portraits),
+        STUDENT: embed(FaceNetMini.from_pretrained(), portraits),
+    }
+    sheet = Sheet("mini_portraits", about | {"portraits": portraits.content_hash()})
+    for n in FEW:
+        for seed in seeds:
+            sheet.block(f"{n}-{seed}", lambda n=n, seed=seed: portrait_scores(portraits, drawn, n, seed, **how))
+    what = "facenet-mini, FaceNet and the same network from scratch with few labelled portraits"
+    about_portraits = f"{PORTRAITS[0]:,} rendered portraits to draw labels from, {PORTRAITS[2]:,} test portraits"
+    record("mini_portraits", sheet.rows, what=what, data=about_portraits, command=command, seconds=sheet.seconds)
+
     sheet = Sheet("mini_fairface", about)
     close = pd.DataFrame({"network": [STUDENT], "n": everything, "seed": 0, "task": "faces"})
     for name, part in (("cosine", test), ("validation_cosine", validation)):
@@ -142,9 +173,10 @@ def record_mini(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = S
         for seed in seeds if n < everything else seeds[:1]:  # with all rows every draw is the same fit
             sheet.block(f"probe-{n}-{seed}", lambda n=n, seed=seed: probe_scores(train, test, TASKS, n, seed))
     pictures = {"train": faces.split("train"), "test": faces.split("test").resized(FaceNetMini.image_size)}
-    how = {"tasks": TASKS, "n": pixels, "epochs": epochs, "precision": "bf16", "channels_last": True}
     for seed in seeds:
-        sheet.block(f"pixels-{seed}", lambda seed=seed: pixel_scores(**pictures, **how, seed=seed))
+        sheet.block(
+            f"pixels-{seed}", lambda seed=seed: pixel_scores(**pictures, tasks=TASKS, n=pixels, seed=seed, **how)
+        )
     sheet.block("speed", speed_scores)
     what = (
         "facenet-mini, FaceNet and the same network from scratch: linear probes on frozen embeddings of the photo, "
@@ -156,8 +188,9 @@ def record_mini(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = S
 
 
 def record_card() -> int:
-    """Writes facenet-mini's model card from the records `mini_fairface` and `mini_groups` and from its weights."""
-    text = card(recorded("mini_fairface"), recorded("mini_groups"), about_weights(PACKAGED_WEIGHTS))
+    """Writes facenet-mini's model card from its three records and from its weights."""
+    records = (recorded(f"mini_{name}") for name in ("fairface", "groups", "portraits"))
+    text = card(*records, about_weights(PACKAGED_WEIGHTS))
     with atomic_path(CARD) as path:
         path.write_text(text, encoding="utf-8")
     print(f"wrote {CARD}")
@@ -179,16 +212,21 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def card(scores: Record, groups: Record, about: dict) -> str:
+def accuracy_table(rows: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
+    """Mean accuracy over seeds as text: a row for each network and number of labels, a column for each task."""
+    rows = rows[rows["metric"] == "accuracy"]
+    mean = rows.groupby(["network", "n", "task"], sort=False)["value"].mean().unstack("task")
+    mean = mean[[task.name for task in tasks]].map("{:.3f}".format).reset_index()
+    mean["n"] = mean["n"].map("{:,}".format)
+    return mean.rename(columns={"n": "labels", "age": "age band", "skin_tone": "skin tone"})
+
+
+def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
     """The model card (Mitchell et al. 2019, 1810.03993), Markdown.
 
-    scores, groups: the records `mini_fairface` and `mini_groups`. about: see `about_weights`.
+    scores, groups, portraits: the records that `record mini` makes. about: see `about_weights`.
     """
     rows = scores.rows
-    probes = rows[(rows["metric"] == "accuracy")]
-    mean = probes.groupby(["network", "n", "task"], sort=False)["value"].mean().unstack("task")
-    mean = mean[[task.name for task in TASKS]].map("{:.3f}".format).reset_index()
-    mean["n"] = mean["n"].map("{:,}".format)
     single = rows.set_index(["network", "metric"])["value"]
     speed = {name: single[name, "photos_per_second"] for name in (TEACHER, STUDENT)}
     by_group = groups.rows.copy()
@@ -207,7 +245,9 @@ def card(scores: Record, groups: Record, about: dict) -> str:
         times=f"{speed[STUDENT] / speed[TEACHER]:.0f}",
         mini_speed=f"{speed[STUDENT]:.0f}",
         facenet_speed=f"{speed[TEACHER]:.0f}",
-        scores=markdown(mean.rename(columns={"n": "labelled photos", "age": "age band"})),
+        scores=markdown(accuracy_table(rows, TASKS)),
+        portraits=markdown(accuracy_table(portraits.rows, PORTRAIT_TASKS)),
+        portraits_data=portraits.about["data"],
         groups=markdown(by_group.rename(columns={"age": "age band", "cosine": "cosine to FaceNet"})),
         record=scores.about,
     )
@@ -270,6 +310,11 @@ By group as annotated (value, 95 % bootstrap interval over the test photos; grou
 cosine to FaceNet, and accuracy of linear probes on facenet-mini that learned from all labels.
 
 {groups}
+
+Accuracy with few labels on {portraits_data}, drawn by `facekit.data.portraits`, a kind of picture that neither network
+was trained on:
+
+{portraits}
 
 Recorded {record[date]} by `{record[command]}`, commit {record[git_commit]}.
 """
