@@ -171,7 +171,7 @@ class FaceSet(LabelledSet):
 
         pixels = np.empty((len(self), 3, size, size), np.uint8)
         for start in range(0, len(self), 256):
-            part = torch.from_numpy(np.ascontiguousarray(self.images[start : start + 256]))
+            part = torch.from_numpy(np.array(self.images[start : start + 256]))  # a copy: the set may be read-only
             part = F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
             pixels[start : start + 256] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
         return replace(self, inputs=pixels)
