@@ -47,14 +47,15 @@ class Tuning:
 class Budget:
     """How much a lesson computes in one profile.
 
-    faces: photos in train, validation and test. features: the same for embeddings. many: the same for the small photos
-    that a lesson learns features from. labels: sizes of the learning curve, rising. seeds: repeats. epochs: passes over the training photos when a network is fine-tuned. tuning: sizes
-    of experiments that fine-tune many networks.
+    faces: photos in train, validation and test. features: the same for embeddings. many: small photos, of the training
+    part, that a lesson learns features from. labels: sizes of the learning curve, rising. seeds: repeats. epochs:
+    passes over the training photos when a network is fine-tuned. tuning: sizes of experiments that fine-tune many
+    networks.
     """
 
     faces: tuple[int, int, int]
     features: tuple[int, int, int]
-    many: tuple[int, int, int]
+    many: int
     labels: tuple[int, ...]
     seeds: tuple[int, ...]
     epochs: int
@@ -64,7 +65,7 @@ class Budget:
 _LAPTOP = Budget(
     faces=(600, 150, 400),
     features=(6000, 500, 2000),
-    many=(1800, 0, 400),
+    many=1800,
     labels=(20, 100, 500, 2000, 6000),
     seeds=(0, 1, 2),
     epochs=6,
@@ -73,7 +74,7 @@ _LAPTOP = Budget(
 _FULL = Budget(
     faces=(1000, 300, 1000),
     features=(19000, 1000, 1000),
-    many=(19000, 0, 1000),
+    many=19000,
     labels=(50, 200, 1000, 5000, 19000),
     seeds=(0, 1, 2),
     epochs=4,
@@ -138,13 +139,14 @@ class Course:
         return _limited(fairface(), self.budget.faces, self.seed)
 
     def many_faces(self, size: int) -> FaceSet:
-        """Many small faces, `size` pixels a side, for a network that learns from nothing (sizes: `budget.many`).
+        """`budget.many` small faces, `size` pixels a side, for a network that learns from nothing; all in `train`.
 
         Portraits are of other people than those of `faces`; photos are all that there are, those of `faces` included.
         """
+        sizes = (self.budget.many, 0, 0)
         if self.profile == "laptop":
-            return render_portraits(self.budget.many, seed=self.seed + 1, size=size)
-        return _limited(fairface().resized(size), self.budget.many, self.seed)
+            return render_portraits(sizes, seed=self.seed + 1, size=size)
+        return _limited(fairface().resized(size), sizes, self.seed)
 
     def features(self) -> FeatureSet:
         """FaceNet features with race, gender and age band, and fixed splits (sizes: `budget.features`)."""
