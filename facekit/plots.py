@@ -141,7 +141,8 @@ def image_grid(
         if place < len(pictures):
             axis.imshow(pictures[place].transpose(1, 2, 0))
             if captions is not None:
-                axis.set_title(captions[place], fontsize=8, y=-0.02, va="top")
+                below = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
+                axis.annotate(captions[place], (0.5, 0), **below, ha="center", va="top", fontsize=9)
     return fig
 
 
@@ -184,16 +185,20 @@ def bars_with_spread(axis: Axes, runs: dict[str, Sequence[float]]) -> None:
 def bars_with_intervals(axis: Axes, rows: pd.DataFrame, chance: float | None = None) -> None:
     """One bar a row of `rows` (columns value, low, high; names in the index), its interval, and its value below it.
 
-    chance: where a dashed line says what looking at nothing would score.
+    chance: what looking at nothing would score, as a grey bar before the others and a dashed line through them.
     """
+    names = [f"{name}\n{value:.2f}" for name, value in rows["value"].items()]
     for place, (value, low, high) in enumerate(rows[["value", "low", "high"]].itertuples(index=False)):
         color, hatch = COLORS[place % len(COLORS)], HATCHES[place % len(HATCHES)]
         axis.bar(place, value, color=color, hatch=hatch, edgecolor="white", width=0.65)
         axis.errorbar(place, value, [[value - low], [high - value]], color="black", marker="", capsize=4)
-    axis.set_xticks(range(len(rows)), [f"{name}\n{value:.2f}" for name, value in rows["value"].items()])
+    first = 0
     if chance is not None:
-        axis.axhline(chance, color="black", marker="", linestyle="--", linewidth=1.2)
-        axis.annotate("chance", (-0.45, chance), xytext=(0, 3), textcoords="offset points", fontsize=9)
+        first = -1
+        names.insert(0, f"chance\n{chance:.2f}")
+        axis.bar(first, chance, color="#BBBBBB", width=0.65)
+        axis.axhline(chance, color="black", marker="", linestyle="--", linewidth=1)
+    axis.set_xticks(range(first, len(rows)), names)
     axis.set_ylim(bottom=0)
 
 

@@ -62,11 +62,13 @@ def test_bars_with_intervals_write_the_value_and_draw_the_interval():
     rows = pd.DataFrame({"value": [0.5, 0.71], "low": [0.4, 0.7], "high": [0.6, 0.75]}, index=["pixels", "embeddings"])
     fig, axis = plots.figure()
     plots.bars_with_intervals(axis, rows, chance=0.3)
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["pixels\n0.50", "embeddings\n0.71"]
-    assert [bar.get_hatch() for bar in axis.patches] == ["", "///"]
+    names = [label.get_text() for label in axis.get_xticklabels()]
+    assert names == ["chance\n0.30", "pixels\n0.50", "embeddings\n0.71"]
+    assert [bar.get_hatch() for bar in axis.patches[:2]] == ["", "///"]
+    assert [bar.get_height() for bar in axis.patches] == [0.5, 0.71, 0.3]
     segments = [line.get_segments()[0] for line in axis.collections]
     assert np.allclose([segment[:, 1] for segment in segments], [[0.4, 0.6], [0.7, 0.75]])
-    assert axis.get_ylim()[0] == 0 and "chance" in [text.get_text() for text in axis.texts]
+    assert axis.get_ylim()[0] == 0
 
 
 def test_long_names_below_bars_are_wrapped_and_never_cut():
@@ -119,3 +121,13 @@ def test_bars_of_all_columns_have_one_scale():
     assert len({axis.get_xlim() for axis in axes}) == 1 and axes[0].get_xlim()[0] < -0.1
     assert [[bar.get_width() for bar in axis.patches] for axis in axes] == [[1.0, 0.2], [1.0, -0.1]]
     assert [text.get_text() for text in axes[1].texts] == ["1.00", "-0.10"]
+
+
+def test_captions_stand_below_their_pictures():
+    images = np.zeros((4, 3, 8, 8), np.uint8)
+    fig = plots.image_grid(images, ["one\nline more"] * 4, columns=2)
+    plots.png(fig)
+    renderer = fig.canvas.get_renderer()
+    pictures = [axis.get_window_extent(renderer) for axis in fig.axes]
+    captions = [axis.texts[0].get_window_extent(renderer) for axis in fig.axes]
+    assert not any(caption.overlaps(picture) for caption in captions for picture in pictures)
