@@ -72,7 +72,10 @@ class Sheet:
         except FileNotFoundError:
             start = time.perf_counter()
             rows = measure()
-            content = {"seconds": time.perf_counter() - start, "rows": rows.to_json(orient="table", index=False)}
+            content = {
+                "seconds": time.perf_counter() - start,
+                "rows": rows.to_json(orient="table", index=False, double_precision=15),
+            }
             write_json(path, content)
         self.seconds += content["seconds"]
         self._tables.append(pd.read_json(io.StringIO(content["rows"]), orient="table"))
@@ -114,10 +117,12 @@ def measure_rung(
     epochs: int,
     batch_size: int = 32,
     precision: Precision = "bf16",
+    copies: int = 0,
 ) -> pd.DataFrame:
-    """One rung with one seed: its scores on `test`, what is left of the old skill, what it cost.
+    """One rung with one seed: its scores on `test`, what it cost, and what is left of the old skill.
 
-    make: (pretrained, seed) to a fresh backbone. Columns rung, n, seed, task, metric, value, lr, moved, steps, seconds
+    make: (pretrained, seed) to a fresh backbone. copies: test photos for the old skill (see `kept`), 0 for none.
+    Columns rung, n, seed, task, metric, value, lr, moved, steps, seconds
     (wall clock of the training) and cpu_seconds (of all its threads).
     """
     start = time.process_time()
@@ -133,11 +138,12 @@ def measure_rung(
         channels_last=True,
     )
     cpu_seconds = time.process_time() - start
-    some = test.select(range(min(COPIES, len(test))))
-    some = replace(some, inputs=(some.images[..., ::-1] * 0.7).astype(np.uint8))
-    before = embed(make(True, 0), test)
-    after, copies = (embed(model.backbone, faces, cache=False) for faces in (test, some))
-    tables = [scores(Classifier(None, model.heads), after, TASKS), kept(before, after, copies)]
+    after = embed(model.backbone, test, cache=False)
+    tables = [scores(Classifier(None, model.heads), after, TASKS)]
+    if copies:
+        some = test.select(range(min(copies, len(test))))
+        some = replace(some, inputs=(some.images[..., ::-1] * 0.7).astype(np.uint8))
+        tables.append(kept(embed(make(True, 0), test), after, embed(model.backbone, some, cache=False)))
     rows = pd.concat(tables, ignore_index=True)
     rows.insert(0, "rung", rung.name)
     cost = {"moved": sum(result.moved.values()), "steps": result.steps, "seconds": result.seconds}
@@ -186,7 +192,7 @@ def record_probe(seeds: tuple[int, ...] = SEEDS) -> int:
     )
 
 
-def record_rates(labels: int = 256, epochs: int = 4, seeds: tuple[int, ...] = (0,)) -> int:
+def record_rates(labels: int = 192, epochs: int = 4, photos: int = 500, seeds: tuple[int, ...] = (0,)) -> int:
     """Records `ladder_rates`: each rung of the ladder at several learning rates, scored on validation photos.
 
     The test photos take no part. `record ladder` then gives each rung its best rate.
@@ -194,10 +200,12 @@ def record_rates(labels: int = 256, epochs: int = 4, seeds: tuple[int, ...] = (0
     Args:
         labels: Photos to learn from, drawn from the split `train`.
         epochs: Passes over them.
+        photos: Validation photos to score on, at most.
         seeds: Of the draw of photos, of the heads, of order and dropout.
     """
     faces = _faces()
     train, validation = faces.split("train"), faces.split("validation")
+    validation = few_labels(validation, min(photos, len(validation)), seed=0)
     trials = [(seed, rung, lr) for seed in seeds for rung in LADDER for lr in RATES.get(rung.name, ())]
     sheet = _measure_rungs("ladder_rates", trials, train, validation, labels, epochs)
     return _write(
@@ -205,7 +213,7 @@ def record_rates(labels: int = 256, epochs: int = 4, seeds: tuple[int, ...] = (0
         sheet,
         what=f"rungs of the transfer ladder for FaceNet at several rates, {epochs} epochs, scored on validation photos",
         data=f"FairFace, {labels:,} photos to learn from, {len(validation):,} of validation",
-        command=f"record rates --labels {labels} --epochs {epochs}",
+        command=f"record rates --labels {labels} --epochs {epochs} --photos {photos}",
         seeds=seeds,
     )
 
@@ -225,7 +233,7 @@ def record_ladder(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = 
     train, test = _parts(_faces())
     rungs = rungs_at_best_rates(recorded("ladder_rates").rows)
     trials = [(seed, rung, rung.lr) for seed in seeds for rung in rungs]
-    sheet = _measure_rungs("ladder_fairface", trials, train, test, labels, epochs)
+    sheet = _measure_rungs("ladder_fairface", trials, train, test, labels, epochs, COPIES)
     return _write(
         "ladder_fairface",
         sheet,
@@ -284,6 +292,7 @@ def _measure_rungs(
     test: FaceSet,
     labels: int,
     epochs: int,
+    copies: int = 0,
 ) -> Sheet:
     """Seeds one after another, so that what is there when time runs out are whole ladders."""
     about = {"test": test.content_hash(), "train": len(train), "labels": labels, "epochs": epochs}
@@ -293,7 +302,7 @@ def _measure_rungs(
         at_rate = replace(rung, lr=lr)
         sheet.block(
             f"{seed}-{rung.plan}-{lr:g}",
-            lambda seed=seed, at_rate=at_rate: measure_rung(at_rate, seed, few[seed], test, _backbone, epochs),
+            lambda seed=seed, rung=at_rate: measure_rung(rung, seed, few[seed], test, _backbone, epochs, copies=copies),
         )
     return sheet
 

@@ -1,0 +1,260 @@
+"""Recording: commands on toy photos write whole records, a stopped one goes on, what is shipped is consistent."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import SIZE, TinyNet
+
+from facekit import recording
+from facekit.cli import main
+from facekit.data.sets import FaceSet, FeatureSet
+from facekit.errors import DataError
+from facekit.experiments import LADDER, PROBES
+from facekit.records import REFERENCE, recorded
+from facekit.tasks import AGE_BAND, GENDER, RACE
+
+TASKS = {task.name: task for task in (RACE, GENDER, AGE_BAND)}
+COUNTS = {"train": 40, "validation": 12, "test": 20}
+
+
+class TinyFace(TinyNet):
+    """Stands for FaceNet: the same weights each time."""
+
+    @classmethod
+    def from_pretrained(cls):
+        torch.manual_seed(7)
+        return cls().eval()
+
+    def forward(self, images):
+        return F.normalize(super().forward(images))  # length 1 to the precision of float32, as FaceNet's
+
+
+def toy_faces() -> FaceSet:
+    rng = np.random.default_rng(0)
+    n = sum(COUNTS.values())
+    labels = {name: np.array(task.classes)[rng.integers(0, len(task.classes), n)] for name, task in TASKS.items()}
+    split = np.repeat(list(COUNTS), list(COUNTS.values()))
+    return FaceSet(rng.integers(0, 256, (n, 3, SIZE, SIZE), dtype=np.uint8), pd.DataFrame({**labels, "split": split}))
+
+
+@pytest.fixture
+def reference(tmp_path, monkeypatch):
+    """Toy photos and a toy network instead of FairFace and FaceNet; records go to the folder that is returned."""
+    monkeypatch.setenv("FACEKIT_PROFILE", "full")
+    monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
+    monkeypatch.setattr("facekit.records.REFERENCE", tmp_path)
+    monkeypatch.setattr(recording, "fairface", toy_faces)
+    monkeypatch.setattr(recording, "FaceNet", TinyFace)
+    monkeypatch.setattr(recording, "LABELS", (10, 25))
+    # Two quick methods: the probes themselves have their own tests.
+    monkeypatch.setattr(recording, "PROBES", {"linear": PROBES["linear"], "one hidden layer": PROBES["linear"]})
+    monkeypatch.setattr(recording, "COPIES", 8)
+    return tmp_path
+
+
+def complete(rows: pd.DataFrame, **values) -> bool:
+    """Whether every combination of the values occurs for each task and metric, and once only."""
+    measures = {("race", "accuracy"), ("race", "balanced_accuracy"), ("gender", "accuracy")}
+    measures |= {("gender", "balanced_accuracy"), ("age", "accuracy"), ("age", "balanced_accuracy"), ("age", "mae")}
+    rows = rows[rows["task"].isin(TASKS)]
+    found = list(zip(*(rows[key] for key in values), rows["task"], rows["metric"], strict=True))
+    wanted = {(*key, *measure) for key in itertools.product(*values.values()) for measure in measures}
+    return len(found) == len(wanted) and set(found) == wanted
+
+
+def test_probe_records_every_method_size_and_seed(reference, capsys):
+    assert main(["record", "probe", "--seeds", "[0,4]"]) == 0
+    record = recorded("probe_fairface", reference)
+    assert list(record.rows.columns) == ["method", "n", "seed", "task", "metric", "value", "seconds"]
+    # Photos of train and validation together, none of the test photos.
+    assert complete(record.rows, method=["linear", "one hidden layer"], n=[10, 25, 52], seed=[0, 4])
+    assert record.about["seeds"] == [0, 4]
+    assert record.about["command"] == "python -m facekit record probe --seeds [0,4]"
+    assert record.about["seconds"] > 0
+    whole = record.rows.query("n == 52 and metric == 'accuracy' and method == 'linear'")
+    assert whole.groupby("task")["value"].nunique().eq(1).all(), "with all rows the order of the draw does not matter"
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_rates_then_ladder(reference, monkeypatch):
+    monkeypatch.setattr(recording, "RATES", {name: rates[:2] for name, rates in recording.RATES.items()})
+    options = ["--labels", "16", "--epochs", "2", "--seeds", "[0]"]
+    assert main(["record", "ladder", *options]) == 2, "no rates yet"
+    assert main(["record", "rates", *options]) == 0
+    rates = recorded("ladder_rates", reference)
+    assert set(zip(rates.rows["rung"], rates.rows["lr"], strict=True)) == {
+        (name, lr) for name, tried in recording.RATES.items() for lr in tried
+    }
+    assert main(["record", "ladder", *options[:-1], "[0,1]"]) == 0
+    record = recorded("ladder_fairface", reference)
+    names = [rung.name for rung in LADDER]
+    assert {"rung", "seed", "task", "metric", "value", "moved", "seconds", "steps"} <= set(record.rows.columns)
+    assert complete(record.rows, rung=names, seed=[0, 1])
+    assert set(record.rows["steps"]) == {2} and set(record.rows["n"]) == {16}
+    assert (record.rows["cpu_seconds"] > 0).all()
+    best = {rung.name: rung.lr for rung in recording.rungs_at_best_rates(rates.rows)}
+    assert record.rows.groupby("rung")["lr"].agg(["min", "max"]).eq(pd.Series(best), axis=0).all(axis=None)
+    old = record.rows[record.rows["task"] == "faces"].set_index(["rung", "seed", "metric"])["value"]
+    assert old["frozen", 0, "cosine"] == pytest.approx(1, abs=1e-5)
+    assert old["frozen", 0, "recognition"] == old["frozen", 1, "recognition"], "nothing in a frozen network changes"
+    assert old["everything", 0, "cosine"] < 1
+
+
+def test_rates_are_chosen_without_the_test_photos(reference, monkeypatch):
+    seen = []
+    monkeypatch.setattr(recording, "RATES", {"frozen": (1e-3,)})
+
+    def spy(rung, seed, train, test, make, epochs, copies):
+        seen.extend([*train.labels["split"], *test.labels["split"]])
+        return pd.DataFrame({"rung": [rung.name], "seed": seed, "value": 0.0})
+
+    monkeypatch.setattr(recording, "measure_rung", spy)
+    main(["record", "rates", "--labels", "16"])
+    assert set(seen) == {"train", "validation"}
+
+
+def test_a_stopped_command_goes_on_and_ends_in_the_same_rows(reference, monkeypatch):
+    calls = []
+
+    def counted(stop_at=None):
+        def method(rows, tasks, seed):
+            calls.append((len(rows), seed, tasks[0].name))
+            if len(calls) == stop_at:
+                raise KeyboardInterrupt
+            return PROBES["linear"](rows, tasks, seed)
+
+        return {"linear": method}
+
+    monkeypatch.setattr(recording, "PROBES", counted(stop_at=11))
+    assert main(["record", "probe", "--seeds", "[0,1]"]) == 130
+    assert not list(reference.iterdir()), "nothing is recorded before all is measured"
+    done = set(calls[:9])  # three whole blocks of three tasks
+    calls.clear()
+    monkeypatch.setattr(recording, "PROBES", counted())
+    assert main(["record", "probe", "--seeds", "[0,1]"]) == 0
+    assert len(calls) == 9 and not done & set(calls)
+    continued = recorded("probe_fairface", reference)
+    monkeypatch.setenv("FACEKIT_CACHE", str(reference / "another"))
+    assert main(["record", "probe", "--seeds", "[0,1]"]) == 0
+    again = recorded("probe_fairface", reference)
+    same = ["method", "n", "seed", "task", "metric", "value"]
+    pd.testing.assert_frame_equal(continued.rows[same], again.rows[same])
+
+
+def test_blocks_of_other_code_or_photos_are_not_reused(tmp_path, monkeypatch):
+    def measured(value):
+        return lambda: pd.DataFrame({"value": [value], "name": ["a"], "n": [3]})
+
+    monkeypatch.setattr(recording, "git_commit", lambda: "one")
+    first = recording.Sheet("toy", {"photos": "x"}).block("a", measured(0.1))
+    assert recording.Sheet("toy", {"photos": "x"}).block("a", measured(0.2)).equals(first)
+    assert recording.Sheet("toy", {"photos": "y"}).block("a", measured(0.3))["value"][0] == pytest.approx(0.3)
+    monkeypatch.setattr(recording, "git_commit", lambda: "two")
+    assert recording.Sheet("toy", {"photos": "x"}).block("a", measured(0.4))["value"][0] == pytest.approx(0.4)
+
+
+def test_seconds_are_those_of_all_blocks_whenever_they_were_measured():
+    one = recording.Sheet("toy", {})
+    one.block("a", lambda: pd.DataFrame({"value": [1.0]}))
+    two = recording.Sheet("toy", {})
+    two.block("a", lambda: pd.DataFrame({"value": [2.0]}))
+    two.block("b", lambda: pd.DataFrame({"value": [3.0]}))
+    assert two.rows["value"].tolist() == [1.0, 3.0]
+    assert two.seconds > one.seconds > 0
+
+
+def test_rungs_get_the_rate_with_the_best_mean_accuracy():
+    rows = [
+        {"rung": rung.name, "lr": lr, "metric": metric, "value": value}
+        for rung in LADDER
+        if rung.name not in recording.SAME_RATE
+        for lr, scores in ((1e-3, (0.2, 0.9)), (1e-2, (0.5, 0.5)))
+        for metric, values in (("accuracy", scores), ("mae", (99.0, 99.0)))
+        for value in values
+    ]
+    rows = pd.DataFrame(rows)
+    rungs = recording.rungs_at_best_rates(rows)
+    assert {rung.lr for rung in rungs} == {1e-3}
+    assert [(rung.name, rung.plan, rung.pretrained) for rung in rungs] == [
+        (rung.name, rung.plan, rung.pretrained) for rung in LADDER
+    ]
+    with pytest.raises(DataError, match="record rates"):
+        recording.rungs_at_best_rates(rows[rows["rung"] != "everything"])
+
+
+def test_what_is_kept_of_recognising_faces():
+    eye = np.eye(6, dtype=np.float32)
+    labels = pd.DataFrame({"split": ["test"] * 4})
+    before = FeatureSet(eye[:4], labels)
+    swapped = FeatureSet(eye[[1, 0, 2, 3]], labels)
+    copies = FeatureSet(eye[:3], labels[:3])
+    assert recording.kept(before, before, copies)["value"].tolist() == [1, 1]
+    assert recording.kept(before, swapped, copies)["value"].tolist() == pytest.approx([1 / 3, 1 / 2])
+
+
+@pytest.mark.parametrize("name", ["probe", "rates", "ladder"])
+def test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys):
+    monkeypatch.delenv("FACEKIT_DATA", raising=False)
+    monkeypatch.setenv("FACEKIT_PROFILE", "full")
+    assert main(["record", name]) == 2
+    assert "FACEKIT_DATA" in capsys.readouterr().err
+    monkeypatch.setenv("FACEKIT_PROFILE", "laptop")
+    assert main(["record", name]) == 2
+    assert "FACEKIT_PROFILE=full" in capsys.readouterr().err
+
+
+def test_show_prints_means_and_where_they_come_from(reference, capsys):
+    assert main(["record", "probe", "--seeds", "[0,1]"]) == 0
+    capsys.readouterr()
+    assert main(["record", "show", "probe_fairface"]) == 0
+    out = capsys.readouterr().out
+    assert "Recorded, not computed here" in out and "python -m facekit record probe" in out
+    rows = recorded("probe_fairface", reference).rows
+    mean = rows.query("method == 'linear' and n == 25 and task == 'race' and metric == 'accuracy'")["value"].mean()
+    assert any(
+        line.split()[:4] == ["linear", "25", "race", "accuracy"] and f"{mean:.4g}" in line for line in out.split("\n")
+    )
+    assert main(["record", "show", "nothing"]) == 2
+
+
+SHIPPED = sorted(REFERENCE.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_record_names_its_making_and_no_single_face(path):
+    about = json.loads(path.read_text(encoding="utf-8"))
+    rows = pd.DataFrame(about.pop("rows"))
+    assert about["command"].startswith("python -m facekit ") and about["seconds"] > 0
+    assert {"torch", "facenet-pytorch", "python"} <= set(about["versions"])
+    assert about["hardware"] and len(about["git_commit"]) >= 12
+    assert about["seeds"] == sorted(set(rows["seed"])) if "seed" in rows else about["seeds"] == []
+    keys = [column for column in rows if column not in ("value", "seconds", "cpu_seconds", "moved", "steps")]
+    assert not rows.duplicated(keys).any(), "one row a measurement"
+    shares = rows[rows["metric"].isin(["accuracy", "balanced_accuracy", "recognition"])]["value"]
+    assert shares.between(0, 1).all() and not rows["value"].isna().any()
+    if "n" in rows:
+        assert rows["n"].min() >= 20
+
+
+@pytest.mark.skipif("probe_fairface" not in [path.stem for path in SHIPPED], reason="not recorded yet")
+def test_the_recorded_curve_is_whole():
+    rows = recorded("probe_fairface").rows
+    sizes = sorted(set(rows["n"]))
+    assert sizes[:-1] == [50, 100, 200, 500, 1000, 2000, 5000, 10000] and sizes[-1] > 18000
+    assert complete(rows, method=["linear", "one hidden layer"], n=sizes, seed=[0, 1, 2])
+    accuracy = rows[rows["metric"] == "accuracy"].groupby(["method", "task", "n"])["value"].mean().unstack("n")
+    assert (accuracy[sizes[-1]] > accuracy[50] + 0.05).all(), "labels help"
+
+
+@pytest.mark.skipif("ladder_fairface" not in [path.stem for path in SHIPPED], reason="not recorded yet")
+def test_the_recorded_ladder_is_whole_and_at_the_recorded_rates():
+    rows, rates = recorded("ladder_fairface").rows, recorded("ladder_rates").rows
+    assert complete(rows, rung=[rung.name for rung in LADDER], seed=sorted(set(rows["seed"])))
+    assert rows["steps"].nunique() == 1 and rows["n"].nunique() == 1
+    for rung in recording.rungs_at_best_rates(rates):
+        assert set(rows[rows["rung"] == rung.name]["lr"]) == {rung.lr}
