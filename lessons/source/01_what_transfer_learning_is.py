@@ -1,0 +1,582 @@
+# %% [markdown]
+# # 01 · What transfer learning is
+#
+# You teach a small network one task on many labelled faces, carry what it has learnt over to another task, and measure
+# what that is worth when labels are few. Then you do the same with a network that somebody else has trained.
+#
+# **Minutes on a laptop:** 30 to read and run, 25 for the exercises.
+
+# %% [markdown]
+# ## What you will be able to do
+#
+# - say what source, target, domain and task are in a given project
+# - carry out the three steps: feature learning, parameter transfer, classifier learning
+# - measure what few labels cost without transfer, at equal budget and over several seeds
+# - use the words pre-trained model, fine-tuning and layer re-use for what they mean
+# - notice a transfer that copied nothing, and say when it is better not to transfer
+
+# %% [markdown]
+# ## What you need
+#
+# A training loop in PyTorch and a `state_dict`, from [lesson 00](00_start_here.ipynb).
+
+# %% [markdown]
+# ## The idea
+#
+# ![A network of four layers and a head learns the source task from thousands of faces; the parameters of the four layers are copied into a second network, the head stays behind; a new head learns the target task from a handful of faces](figures/01_three_steps.svg)
+#
+# A **domain** is a kind of input: which pictures occur, and how often. A **task** is what is wanted of them: the
+# possible answers, and the rule from picture to answer. Both come in pairs here. The **source** has plenty of labels,
+# the **target** is the one you care about. **Transfer learning** improves what is learnt of the target by what was
+# learnt on the source, where the domains differ, or the tasks, or both (Pan & Yang 2010).
+#
+# Why bother?
+#
+# - **Few labels.** What a network has to learn about eyes, skin and hair it need not learn from your twenty photos.
+# - **Less time.** Most of the work has been done. Often only a last layer is left to be learnt.
+# - **Re-use.** The source can be data that you will never see: somebody publishes a network, you build on it.
+#
+# It works as far as both tasks need the same features. Nothing guarantees that they do; so we measure.
+
+# %% [markdown]
+# ## Build it
+#
+# Both tasks here are about one label, that of the first task of the profile: skin tone on drawn portraits, race as
+# annotators perceived it on photos. Every other class belongs to the **source**, the rest to the **target**. So the
+# source network never sees a face with one of the target's labels, and its answers are no use for the target.
+
+# %%
+import math
+from copy import deepcopy
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from facekit import plots
+from facekit.course import start
+from facekit.experiments import few_labels
+from facekit.lessons.exercises import exercise
+from facekit.lessons.quiz import quiz
+from facekit.tasks import Task
+
+course = start("01")
+label, classes = course.tasks[0].name, course.tasks[0].classes
+source, target = Task(label, "multiclass", classes[0::2]), Task(label, "multiclass", classes[1::2])
+print(f"{label}: source {', '.join(source.classes)}; target {', '.join(target.classes)}")
+
+# %% [markdown]
+# `many_faces` are the faces that somebody has labelled for the source: many, and small, so that a network learns from
+# them in seconds. `faces` are yours. They are larger (the pretrained network below wants that); the small network gets
+# them at 32 × 32 pixels.
+
+
+# %%
+def only(faces, task):
+    """The faces whose label is one of the task's classes."""
+    return faces.select(faces.labels[task.name].isin(task.classes).to_numpy())
+
+
+many = only(course.many_faces(size=32), source)
+faces = course.faces()
+small = faces.resized(32)
+train, test = only(small.split("train"), target), only(small.split("test"), target)
+print(
+    f"source: more than 800 labelled faces: {len(many) > 800}; target: {len(train)} to learn from, {len(test)} to test"
+)
+
+# %%
+shown = [few_labels(only(faces, task), 6, seed=0) for task in (source, target)]
+captions = [
+    f"{name}: {text}" for name, part in zip(("source", "target"), shown, strict=True) for text in part.labels[label]
+]
+plots.show(
+    plots.image_grid(np.concatenate([part.images for part in shown]), captions, cell=1.5),
+    alt=f"Six faces with classes of the source task above six with classes of the target task; label: {label}.",
+)
+
+# %% [markdown]
+# ### The network
+#
+# Two parts, built by hand. The **body** turns a photo into 64 numbers; the **head** turns these into one score for each
+# class. In Keras each block would be `Conv2D(width, 3, strides=2, padding="same")`, `BatchNormalization`, `ReLU`; the
+# mean over the picture at the end is `GlobalAveragePooling2D`.
+#
+# `Backbone` is facekit's base class for bodies. It scales the pixels (`prepare`), and it wants to know the parts by name
+# (`stages`) and an embedding of length 1. The factor 8 undoes the latter: numbers around 1 suit a linear layer.
+
+# %%
+from facekit.models.backbone import Backbone
+
+
+class Body(Backbone):
+    name, image_size, smallest_size, embedding_dim = "small body", 32, 16, 64
+
+    def __init__(self):
+        super().__init__()
+        blocks = [
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+            for a, b in pairwise((3, 16, 32, 64, 64))
+        ]
+        self.blocks = nn.Sequential(*blocks)
+
+    @property
+    def stages(self):
+        return {f"block_{i}": [block] for i, block in enumerate(self.blocks, 1)}
+
+    def forward(self, photos):
+        return F.normalize(self.blocks(self.prepare(photos)).mean((2, 3)))
+
+
+# %%
+class Network(nn.Module):
+    def __init__(self, n_classes):
+        super().__init__()
+        self.body, self.head = Body(), nn.Linear(64, n_classes)
+
+    def forward(self, photos):
+        return self.head(8 * self.body(photos))
+
+
+def learn(network, faces, task, steps, lr):
+    """AdamW on batches of 32 for everything that is not frozen."""
+    photos, targets = torch.from_numpy(faces.images), task.encode(faces.labels[task.name])
+    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
+    network.train()
+    for _ in range(steps):
+        rows = torch.randperm(len(photos))[:32]
+        loss = F.cross_entropy(network(photos[rows]), targets[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+# %%
+@torch.inference_mode()
+def accuracy(network, faces, task):
+    found = network.eval()(torch.from_numpy(faces.images)).argmax(1)
+    return (found == task.encode(faces.labels[task.name])).float().mean().item()
+
+
+# %% [markdown]
+# ### Step 1: feature learning
+#
+# The source network learns the source task. We do not need its answers; we want what its body has to find out about
+# faces on the way.
+
+# %%
+torch.manual_seed(0)
+source_network = Network(len(source.classes))
+learn(source_network, many, source, steps=800, lr=3e-3)
+
+own = only(small.split("test"), source)
+most_frequent = own.labels[label].value_counts(normalize=True).max()
+lead = accuracy(source_network, own, source) - most_frequent
+print("on the source's test faces it beats the most frequent class by more than 0.1:", lead > 0.1)
+
+# %% [markdown]
+# ### Step 2: parameter transfer
+#
+# A `state_dict` is a dictionary from names to tensors: the weights, and the statistics of BatchNorm. All that belongs
+# to the body is copied into a new network. The head is left out: its rows are the source's classes.
+
+# %%
+torch.manual_seed(1)
+network = Network(len(target.classes))
+before = deepcopy(network.state_dict())
+moved = {name: tensor for name, tensor in source_network.state_dict().items() if name.startswith("body.")}
+left = network.load_state_dict(moved, strict=False)
+
+for name, tensor in list(moved.items())[:6]:
+    print(f"{name:36s} {tuple(tensor.shape)}")
+print(f"… {len(moved)} tensors in all; keep their random values: {left.missing_keys}")
+
+# %% [markdown]
+# The first six are block 0: a convolution, then BatchNorm's weight, bias, mean, variance and its counter of batches.
+# `strict=False` says that tensors may be missing; `load_state_dict` returns which. Read that list. Below you see what
+# happens to those who do not.
+#
+# ### Step 3: classifier learning
+#
+# The new head learns the target task, from **20 labels**. The body is frozen: no gradient, and BatchNorm keeps its
+# statistics. Beside it the same network learns from the same photos in as many steps, from random weights: what there
+# is without transfer.
+
+# %%
+few = few_labels(train, 20, seed=0)
+network.body.freeze()
+learn(network, few, target, steps=80, lr=1e-2)
+
+torch.manual_seed(1)
+alone = Network(len(target.classes))
+learn(alone, few, target, steps=80, lr=3e-3)
+
+changed = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, {**before, **moved}[name])]
+print("changed in step 3:", ", ".join(changed))
+print("20 labels with transfer beat 20 without:", accuracy(network, test, target) > accuracy(alone, test, target))
+
+# %% [markdown]
+# ### The same from facekit
+#
+# A `Classifier` is a body with `Heads`, a `plan` says which stages learn and how fast, and `fit` is the loop. `body=None`
+# starts from random weights. All plans get the same batches and 80 steps, however many labels there are.
+
+# %%
+from facekit.models.heads import Classifier, Heads, parameter_counts
+from facekit.training.loop import TrainConfig, fit, predict
+from facekit.training.methods import Supervised
+from facekit.training.plans import plan
+
+
+def classifier(few, tasks, seed, body=None, name="scratch", lr=3e-3):
+    torch.manual_seed(seed)
+    model = Classifier(Body() if body is None else deepcopy(body), Heads(64, tasks))
+    steps = plan(name, list(model.stages), epochs=80 // math.ceil(len(few) / 32), lr=lr)
+    fit(model, Supervised(tasks), few, None, steps, TrainConfig(batch_size=32, seed=seed))
+    return model
+
+
+body = source_network.body
+model = classifier(few, [target], seed=0, body=body, name="probe", lr=1e-2)
+same = target.predict(predict(model, test)[label]) == network.eval()(torch.from_numpy(test.images)).argmax(1)
+print("parameters that learnt:", parameter_counts(model)["trainable"].to_dict())
+print("both give the same answer for more than 80 % of the faces:", same.float().mean().item() > 0.8)
+
+# %% [markdown]
+# ## Run it
+#
+# One comparison with 20 labels can be luck. So: three sizes, three seeds (other photos, other random weights), and two
+# more ways to use the same 80 steps. **Tuned** means that the transferred body goes on learning, together with its new
+# head, gently. **Random and frozen** is a control: if it did as well as the transferred body, then freezing would be
+# the trick, and not what was learnt on the source.
+
+# %%
+from facekit.experiments import PROBES, learning_curve, summary
+
+methods = {
+    "from scratch": classifier,
+    "transferred, frozen": partial(classifier, body=body, name="probe", lr=1e-2),
+    "transferred, tuned": partial(classifier, body=body, name="everything", lr=1e-3),
+    "random, frozen": partial(classifier, name="probe", lr=1e-2),
+}
+sizes, seeds = (20, 64, 256), course.budget.seeds
+
+
+def compare(data, task, methods):
+    return learning_curve(data.split("train"), data.split("test"), [task], sizes, seeds, methods)
+
+
+curve = compare(only(small, target), target, methods)
+scores = summary(curve, ["method", "n"])["mean"].unstack("n")
+scratch, frozen = scores.loc["from scratch"], scores.loc["transferred, frozen"]
+print("20 labels: transferred, frozen leads by more than 0.1:", frozen[20] - scratch[20] > 0.1)
+print("the lead is smaller with 256 labels than with 20:", frozen[256] - scratch[256] < frozen[20] - scratch[20])
+print("random, frozen stays below at every size:", (scores.loc["random, frozen"] < frozen).all())
+
+# %% [markdown]
+# And the time? Seconds for one training, mean over sizes and seeds; they are those of the machine that ran this.
+
+# %%
+for name, seconds in curve.groupby("method", sort=False)["seconds"].mean().items():
+    print(f"{name:20s} {seconds:.2f} s")
+
+# %% [markdown]
+# A frozen body needs no gradient, and that is the larger part of the work. It still looks at every photo in every step;
+# [lesson 03](03_feature_extraction.ipynb) keeps its output and looks once.
+#
+# Two more questions before the picture.
+#
+# **What if somebody else has done step 1?** `course.backbone()` was trained by others, to recognise people, on far more
+# faces than these. Its features of the same photos go to a linear probe, which is a head and nothing else.
+#
+# **What if the source has little to do with the target?** The same transferred body, but now the target is gender: all
+# of your faces, another label.
+
+# %%
+import pandas as pd
+
+from facekit.models.embedding import embed
+
+embedded, gender = embed(course.backbone(), faces), course.tasks[1]
+others = {"pretrained by others": PROBES["linear"]}
+two = {name: methods[name] for name in ("from scratch", "transferred, frozen")}
+panels = {
+    f"{label}: the source is related": [curve, compare(only(embedded, target), target, others)],
+    "gender: the source is not": [compare(small, gender, two), compare(embedded, gender, others)],
+}
+
+# %% [markdown]
+# ## Look at the result
+
+# %%
+order = [*two, *others, "transferred, tuned", "random, frozen"]
+fig, axes = plots.figure(1, 2, size=(10.2, 4), sharey=True)
+for axis, (title, parts) in zip(axes, panels.items(), strict=True):
+    runs = dict(list(pd.concat(parts).query("metric == 'accuracy'").groupby("method")))
+    plots.learning_curves(axis, {name: runs[name] for name in order if name in runs})
+    axis.set(title=title, ylabel="accuracy")
+axes[0].legend(fontsize=9)
+plots.show(
+    fig,
+    alt=f"Accuracy over 20 to 256 labels. Left, {label}: from scratch, transferred (frozen and tuned), pretrained by "
+    "others, random and frozen. Right, gender: from scratch, transferred and frozen, pretrained by others.",
+)
+
+# %% [markdown]
+# Read the left panel from its left edge. There, labels are scarcest and the transferred features are worth most. To
+# the right the lines come together: with enough labels a network finds by itself what it was given before, and a body
+# that may not change gets in its own way. Tuning is for this side of the picture, and for
+# [lesson 04](04_fine_tuning.ipynb).
+#
+# PROSE about the pretrained line.
+
+# %%
+gains = summary(pd.concat(panels["gender: the source is not"]), ["method", "n"])["mean"].unstack("n")
+lead = gains.loc["transferred, frozen"] - gains.loc["from scratch"]
+print("gender: transferred, frozen leads by more than 0.1 at any size:", (lead > 0.1).any())
+print("gender, 256 labels: it is behind:", lead[256] < 0)
+
+# %% [markdown]
+# The right panel is the warning. The same body that gave so much on the left has little to offer for gender: its source
+# never asked for it. A frozen body then costs accuracy as soon as there are labels to learn from. Where transfer makes
+# the result worse than none, it is called **negative transfer**. More under *What goes wrong*.
+#
+# ### Try it: labels and starting point
+#
+# The same twelve test faces, after learning from more or fewer labels, with and without transfer.
+
+# %%
+from facekit.widgets import explore
+
+
+def answers(start, labels):
+    model = methods[start](few_labels(train, labels, seed=0), [target], seed=0)
+    found = target.predict(predict(model, test.select(range(12)))[label])
+    pictures = only(faces.split("test"), target).select(range(12))
+    guesses = [target.classes[index] for index in found]
+    pairs = zip(pictures.labels[label], guesses, strict=True)
+    return plots.image_grid(
+        pictures.images, [f"{true}\n{'✓' if true == guess else '✗ ' + guess}" for true, guess in pairs], cell=1.5
+    )
+
+
+explore(
+    answers,
+    start=list(methods),
+    labels=sizes,
+    alt=lambda start, labels: f"Twelve test faces, label and answer below: {start}, {labels} labels.",
+    settings=[{}, {"start": "transferred, frozen"}],
+)
+
+# %% [markdown]
+# ### On real photos
+#
+# Now step 1 by others at full strength: FaceNet, trained on photos of 9,000 people, and three tasks on FairFace. `here`
+# is a linear probe on the features of your profile. The other two are recorded: the same probe on real photos, and, for
+# what there is without transfer, a network that learnt 1,000 photos from random weights.
+
+# %%
+from facekit.records import recorded
+
+features, tasks = course.features(), course.feature_tasks
+labels = course.budget.labels[:3]
+linear = {"linear": PROBES["linear"]}
+here = learning_curve(features.split("train"), features.split("test"), tasks, labels, seeds, linear)
+probes, networks = recorded("probe_fairface"), recorded("mini_fairface")
+curves = {
+    "here": here,
+    "recorded, FaceNet": probes.rows.query("method == 'linear'"),
+    "recorded, from scratch": networks.rows.query("network == 'same network from scratch'"),
+}
+fig, axes = plots.figure(1, 3, size=(10.2, 3.8))
+for axis, task in zip(axes, tasks, strict=True):
+    wanted = f"task == '{task.name}' and metric == 'accuracy'"
+    plots.learning_curves(axis, {name: rows.query(wanted) for name, rows in curves.items()})
+    axis.set(title=task.name, ylabel="accuracy")
+axes[0].legend(fontsize=9)
+plots.show(
+    fig, alt="Accuracy over labels for race, gender and age band: here, recorded with FaceNet, and from scratch."
+)
+
+# %%
+print(probes.caption(), networks.caption(), sep="\n")
+means = {name: summary(rows, ["task", "n"])["mean"] for name, rows in curves.items()}
+for task in tasks:
+    fewest, most = (means[name][task.name] for name in ("recorded, FaceNet", "recorded, from scratch"))
+    print(
+        f"{task.name}: FaceNet with {fewest.index.min()} labels beats {most.index.max():,} from scratch:",
+        fewest.iloc[0] > most.max(),
+    )
+
+# %% [markdown]
+# ### Three words that you will meet
+#
+# | Word | What it means | What learns on the target | More in |
+# |---|---|---|---|
+# | **pre-trained model** | a network with the weights that somebody's source task gave it; steps 1 and 2 are done when you load it | nothing yet; with a new head on the frozen network, only the head | [lesson 03](03_feature_extraction.ipynb) |
+# | **fine-tuned conv net** | such a network whose convolutions go on learning on the target, all of them or the last few | head and body, the body slowly | [lesson 04](04_fine_tuning.ipynb) |
+# | **layer re-use** | only some layers are taken over, usually the first, which find edges and colours; those above start anew | the new layers, and the re-used ones if you let them | [lesson 04](04_fine_tuning.ipynb) |
+#
+# In this lesson `transferred, frozen` is the first row, `transferred, tuned` the second. What you did in step 2 is layer
+# re-use with all layers but one.
+
+# %% [markdown]
+# ## What goes wrong
+#
+# ### A transfer that copied nothing
+#
+# The tensors come from `source_network.body`, so their names begin with `blocks.`; the new network calls the same
+# tensors `body.blocks.`. With `strict=False` no name has to fit. So nothing fits, and nothing complains.
+
+# %% tags=["broken-on-purpose"]
+torch.manual_seed(1)
+forgotten = Network(len(target.classes))
+state = body.state_dict()
+left = forgotten.load_state_dict(state, strict=False)
+
+forgotten.body.freeze()
+learn(forgotten, few, target, steps=80, lr=1e-2)
+print(f"{len(state)} tensors offered, {len(state) - len(left.unexpected_keys)} copied")
+print("worse than with the prefix:", accuracy(forgotten, test, target) < accuracy(network, test, target))
+
+# %% [markdown]
+# It trains, its loss falls, it answers: this is the line *random, frozen* of the figure. What would have told you? The
+# list of `unexpected_keys`, which was returned and thrown away. Write down how many tensors you expect to move, and
+# compare; `assert not left.unexpected_keys` is enough.
+#
+# ### A head that does not fit
+
+# %% tags=["raises-exception"]
+Network(2).load_state_dict(source_network.state_dict(), strict=False)
+
+# %% [markdown]
+# `strict=False` forgives missing and unexpected names, not shapes. Be glad of the error. If the target happens to have
+# as many classes as the source, the head is copied without a word, and each of its rows stands for the wrong class.
+# Leave the head out by name, as in step 2, or look at what moved, as in exercise 01.2.
+#
+# ### When not to transfer
+#
+# - **The source never needed what the target needs.** You saw it for gender: what a source network has no use for, it
+#   learns to ignore. Frozen, it then hides from the head what the pixels still show.
+# - **You have labels enough.** The lead shrinks with every doubling. If training from scratch is cheap and as good, it is
+#   the simpler thing to build and to explain.
+# - **You may not use the source.** A pretrained network brings along the licence, the errors and the selection of its
+#   source. Most public face collections were gathered without asking anyone; a group of people that was rare there is
+#   recognised worse by everything that is built on it.
+#
+# You know only afterwards. The remedy is always the same: run the baseline without transfer, with the same labels and
+# the same effort, and let it win where it wins.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### 01.1 Source and target
+#
+# For each situation: the source task, the target task (`"person"`, `"age"`, `"gender"`, or `"none"` where there is
+# none), and what differs between source and target (`"task"`, `"domain"`, `"both"` or `"nothing"`).
+#
+# - **A** FaceNet has learnt to tell persons apart on VGGFace2. Frozen, with a new head, it learns age bands from 300 photos of FairFace.
+# - **B** A network for gender, trained on drawn portraits, goes on learning gender on pencil sketches.
+# - **C** A network with random weights learns gender from 20,000 photos.
+# - **D** You have trained a network for gender on your photos. On photos from the same camera its body now learns age bands.
+
+# %% tags=["solution"]
+# TODO: three words for each situation
+# <solution>
+situations = {
+    "A": ("person", "age", "both"),
+    "B": ("gender", "gender", "domain"),
+    "C": ("none", "gender", "nothing"),
+    "D": ("gender", "age", "task"),
+}
+# <todo>
+# situations = {"A": ..., "B": ..., "C": ..., "D": ...}
+# </solution>
+
+# %%
+exercise("01.1").check(situations)
+# exercise("01.1").hint()
+
+# %% [markdown]
+# ### 01.2 Transfer what fits
+#
+# Write the step 2 that cannot fail silently: copy into `model` every tensor of `state` whose name and shape the model
+# has, leave the others, and return the list of the names that were copied.
+
+
+# %% tags=["solution"]
+def transfer(state, model):
+    """Copies what fits by name and shape; returns the names."""
+    # TODO: compare `state` with `model.state_dict()`
+    # <solution>
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    return list(fitting)
+    # </solution>
+
+
+# %%
+exercise("01.2").check(transfer)
+# exercise("01.2").hint()
+
+# %% [markdown]
+# ### 01.3 Labels saved
+#
+# A learning curve is two lists, numbers of labels (rising) and accuracies. Return the smallest number of labels with
+# which the curve reaches `wanted`, and `math.inf` if it never does.
+
+
+# %% tags=["solution"]
+def labels_needed(labels, accuracies, wanted):
+    """The smallest number of labels whose accuracy is at least `wanted`."""
+    # TODO: walk along the curve
+    # <solution>
+    for n, value in zip(labels, accuracies, strict=True):
+        if value >= wanted:
+            return n
+    return math.inf
+    # </solution>
+
+
+# %%
+exercise("01.3").check(labels_needed)
+# exercise("01.3").hint()
+
+# %% [markdown] tags=["solution-only"]
+# With it, what transfer saved in this lesson: the labels that the curve from scratch needs for what the transferred
+# features reach with 20, minus those 20.
+
+# %% tags=["solution-only"]
+saved = labels_needed(scratch.index, scratch, frozen[20]) - 20
+print("saved at least 100 labels:", saved >= 100)
+
+# %% [markdown]
+# ## Quiz
+
+# %%
+quiz("01").show()
+
+# %% [markdown]
+# ## Recap
+#
+# - Transfer learning: a source with plenty of labels helps a target with few; domain, task or both differ.
+# - Three steps: feature learning on the source, parameter transfer (all but the head), classifier learning on the target.
+# - Compare with training from scratch at equal budget, over several seeds. The gain is largest where labels are few and
+#   the source is related; it can be negative where it is not.
+# - Count what moved. `strict=False` lets a transfer fail without an error.
+# - Mostly somebody else has done step 1. How far you get without touching such a network is
+#   [lesson 03](03_feature_extraction.ipynb).
+
+# %% [markdown]
+# ## References
+#
+# - Pan, Yang: [A Survey on Transfer Learning](https://doi.org/10.1109/TKDE.2009.191), IEEE Transactions on Knowledge and Data Engineering 22 (10), 2010
+# - Yosinski, Clune, Bengio, Lipson: [How transferable are features in deep neural networks?](https://arxiv.org/abs/1411.1792), NIPS 2014
+# - Schroff, Kalenichenko, Philbin: [FaceNet: A Unified Embedding for Face Recognition and Clustering](https://arxiv.org/abs/1503.03832), CVPR 2015
+# - Kärkkäinen, Joo: [FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age](https://arxiv.org/abs/1908.04913), WACV 2021
