@@ -38,7 +38,10 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "run": "facekit.lessons.build:run_command",
         "table": "facekit.lessons.build:table_command",
     },
-    "portraits": {},
+    "portraits": {
+        "render": "facekit.data.portraits.commands:render_command",
+        "sheet": "facekit.data.portraits.commands:sheet_command",
+    },
     "features": {},
 }
 

@@ -203,7 +203,7 @@ def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
     gender = pick(wanted["gender"], deal(seed, "gender", number))
     tone = pick(wanted["skin_tone"], deal(seed, "skin_tone", number))
     # How typical this face is of its gender: drawn, not fixed, which is what makes the two groups overlap.
-    male = d.normal(0.62 if gender == "Male" else -0.62, 0.6)
+    male = d.normal(0.75 if gender == "Male" else -0.75, 0.55)
     darkness = (int(tone) - 1) / 9
 
     def natural(colours: dict) -> Pixels:
@@ -228,22 +228,22 @@ def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
         freckles=max(0.0, d.normal(-0.3, 0.5)) * (1 - darkness),
         width=d.normal(0.455 + 0.008 * male, 0.018),
         length=d.normal(0.635 + 0.010 * male, 0.022),
-        jaw=d.normal(0.27 - 0.05 * male, 0.05),
-        squareness=d.normal(0.42 + 0.10 * male, 0.14),
-        chin=d.normal(0.035 + 0.010 * male, 0.012),
+        jaw=d.normal(0.27 - 0.07 * male, 0.05),
+        squareness=d.normal(0.42 + 0.15 * male, 0.14),
+        chin=d.normal(0.035 + 0.014 * male, 0.012),
         eye_distance=d.normal(0.196, 0.010),
         eye_width=d.normal(0.098 - 0.003 * male, 0.006),
-        eye_opening=d.normal(0.047 - 0.003 * male, 0.006),
+        eye_opening=d.normal(0.047 - 0.005 * male, 0.005),
         eye_tilt=d.normal(-0.04, 0.06),
         eye_depth=d.normal(0.035 + 0.008 * male, 0.012),
-        brow_height=d.normal(0.122 - 0.008 * male, 0.010),
-        brow_thickness=d.normal(0.019 + 0.005 * male, 0.004),
+        brow_height=d.normal(0.122 - 0.010 * male, 0.010),
+        brow_thickness=d.normal(0.020 + 0.007 * male, 0.004),
         brow_arch=d.normal(0.030 - 0.008 * male, 0.010),
         nose_length=d.normal(0.285 + 0.008 * male, 0.018),
-        nose_width=d.normal(0.078 + 0.006 * male + 0.014 * darkness, 0.010),
+        nose_width=d.normal(0.078 + 0.008 * male + 0.014 * darkness, 0.010),
         nose_height=d.normal(0.080 + 0.006 * male - 0.015 * darkness, 0.012),
         mouth_width=d.normal(0.162 + 0.004 * male, 0.013),
-        lips=d.normal(0.036 - 0.003 * male + 0.010 * darkness, 0.006),
+        lips=d.normal(0.036 - 0.005 * male + 0.010 * darkness, 0.006),
         ears=d.normal(0.13, 0.012),
         cheeks=d.normal(0.03, 0.010),
         neck=d.normal(0.62 + 0.05 * male, 0.03),
@@ -414,7 +414,7 @@ def _draw_expression(d: Draws, expression: str) -> dict[str, float]:
         "surprise": (0.05, 0.75, 0.9, -0.1, 1.25),
         "frown": (-0.55, 0.0, -0.25, 0.7, 0.88),
     }[expression]
-    strength = d.uniform(0.35, 1.15)
+    strength = d.uniform(0.45, 1.2)
     return {
         "smile": smile * strength + d.normal(0.05, 0.16),
         "mouth_open": max(0.0, opened * strength + d.normal(-0.04, 0.12)),
@@ -452,7 +452,7 @@ def _draw_hairstyle(d: Draws, person: Person, age: float) -> Hairstyle:
 
 def _draw_spectacles(d: Draws) -> Spectacles:
     """Frames from heavy and dark to rimless, which a coarse look at the pixels misses."""
-    rim = d.uniform(0.006, 0.020)
+    rim = d.uniform(0.010, 0.028)
     shade = d.uniform(0.03, 0.6)
     return Spectacles(
         width=d.normal(0.145, 0.010),
