@@ -217,6 +217,24 @@ def learning_curves(axis: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
     axis.set_xlabel("labels")
 
 
+def learning_curve_panels(runs: Mapping[str, pd.DataFrame], metric: str = "accuracy") -> Figure:
+    """One plot a task with the learning curves of all methods; a method looks the same in all of them.
+
+    runs: by name, a table with the columns task, metric, n and value, as `experiments.learning_curve` returns it; a
+    method may lack some tasks. Tasks come in the order in which they appear, other metrics are left out.
+    """
+    found = {name: rows[rows["metric"] == metric] for name, rows in runs.items()}
+    tasks = pd.concat(found.values())["task"].unique()
+    fig, axes = figure(1, len(tasks), size=(SMALL_WIDTH * max(len(tasks), 2), 4.0), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        # A method without rows draws nothing, but takes its colour: so the next one keeps its own.
+        learning_curves(axis, {name: rows[rows["task"] == task] for name, rows in found.items()})
+        axis.set(title=task.replace("_", " "), ylabel=metric.replace("_", " "))
+    with style():
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10)
+    return fig
+
+
 @style()
 def confusion(counts: pd.DataFrame, title: str) -> Figure:
     """A confusion matrix in percent of each row, from counts (classes, classes) as `metrics.confusion_matrix` has them.

@@ -58,6 +58,28 @@ def test_learning_curves_show_mean_and_range_at_each_methods_own_sizes():
     assert axis.xaxis.get_major_formatter()(20000, 0) == "20,000"
 
 
+def test_a_method_looks_the_same_in_the_panels_of_all_tasks():
+    def table(task, values):
+        return pd.DataFrame({"task": task, "metric": "accuracy", "n": [10, 100], "value": values})
+
+    other_metric = table("race", [7.0, 7.0]).assign(metric="mae")
+    runs = {
+        "first": pd.concat([table("race", [0.2, 0.4]), other_metric]),
+        "second": pd.concat([table("race", [0.1, 0.3]), table("gender", [0.5, 0.6])]),
+        "third": table("gender", [0.7, 0.8]),
+    }
+    fig = plots.learning_curve_panels(runs)
+    assert [axis.get_title() for axis in fig.axes] == ["race", "gender"]
+    race, gender = (
+        {c.get_label(): c.lines[0] for c in axis.containers if len(c.lines[0].get_xdata())} for axis in fig.axes
+    )
+    assert set(race) == {"first", "second"} and set(gender) == {"second", "third"}
+    assert np.allclose(race["first"].get_ydata(), [0.2, 0.4])
+    assert race["second"].get_color() == gender["second"].get_color()
+    assert len({line.get_color() for line in (race["first"], race["second"], gender["third"])}) == 3
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(runs)
+
+
 def test_bars_with_intervals_write_the_value_and_draw_the_interval():
     rows = pd.DataFrame({"value": [0.5, 0.71], "low": [0.4, 0.7], "high": [0.6, 0.75]}, index=["pixels", "embeddings"])
     fig, axis = plots.figure()
