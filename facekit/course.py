@@ -195,10 +195,8 @@ def _limited(data, sizes: tuple[int, int, int], seed: int):
 
 @cache
 def _portraits(sizes: tuple[int, int, int], seed: int, style: str) -> FaceSet:
-    """Portraits with at most `sizes` rows a split; rendered generously, since identities fix the split."""
-    size = FaceNetMini.image_size
-    needed = max(int(np.ceil(count / share * 1.15)) for count, share in zip(sizes, (0.7, 0.15, 0.15), strict=True))
-    return _limited(render_portraits(needed, seed=seed, size=size, style=style), sizes, seed)
+    """So many portraits in train, validation and test, each of another identity."""
+    return render_portraits(sizes, seed=seed, size=FaceNetMini.image_size, style=style, per_person=1)
 
 
 @cache
