@@ -166,7 +166,7 @@ class Person:
     skin: Pixels
     hair: Pixels
     iris: Pixels
-    greying: float  # age at which half of the hair is grey
+    greying: float  # age at which half of the hair is grey, or is no longer dyed
     balding: float  # 0 never … 1 early
     curl: float  # 0 straight … 1 tight curls
     beard: float  # growth, 0 none … 1 dense
@@ -219,7 +219,7 @@ def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
         skin=_skin_colour(d, int(tone)),
         hair=hair,
         iris=natural(IRIS_COLOURS),
-        greying=d.normal(55, 12),
+        greying=d.normal(55, 12) + (40 if d.chance(0.2 if gender == "Male" else 0.4) else 0),
         balding=d.uniform(0, 1) if gender == "Male" else d.uniform(0, 0.15),
         curl=max(0.0, d.normal(-0.1 + 0.7 * darkness, 0.45)),
         beard=max(0.0, d.normal(0.45 if gender == "Male" else -1.0, 0.35)),
@@ -428,8 +428,7 @@ def _draw_hairstyle(d: Draws, person: Person, age: float) -> Hairstyle:
     """Length follows the person's habit, not their gender; baldness and grey come with age, early or late."""
     length = person.long_hair + d.normal(-0.1, 0.35)
     bald = person.balding * min(max((age - 22) / 45, 0), 1) * 1.5
-    grey = min(max((age - person.greying) / 24 + 0.5, 0), 1)
-    grey *= 0.95 * d.chance(0.75 if person.gender == "Male" else 0.55)
+    grey = 0.95 * min(max((age - person.greying) / 24 + 0.5, 0), 1)
     if length < 0.15:
         reach = d.uniform(-0.10, 0.10)
     elif length < 0.6:
