@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from backbones import noise
 from safetensors import safe_open
-from tiny import SIZE, TinyNet, faces
+from tiny import TinyNet, faces
 
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.errors import ConfigError, DataError, WeightsError
+from facekit.errors import ConfigError, DataError, TrainingError, WeightsError
 from facekit.models.embedding import embed, state_hash
 from facekit.models.facenet import FaceNet
 from facekit.models.mini import PACKAGED_WEIGHTS, FaceNetMini
@@ -160,7 +159,7 @@ def test_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 def test_run_with_another_teacher_is_another_run(tmp_path):
     photos = faces(16)
     train(tiny(4), photos, tiny(3), 1, tmp_path)
-    with pytest.raises(Exception, match="the method differ"):
+    with pytest.raises(TrainingError, match="the method differ"):
         train(tiny(4), photos, tiny(5), 1, tmp_path, resume=True)
 
 
@@ -268,17 +267,17 @@ def command(tmp_path, monkeypatch):
     data = FaceSet(np.concatenate([part.images for part in parts]), labels).save(tmp_path / "set")
 
     def run(out="run", **options):
-        options = {"small_size": SIZE // 2, "lr": 0.02, "batch_size": 8, "precision": "fp32", "device": "cpu"} | options
+        options = {"lr": 0.02, "batch_size": 8, "precision": "fp32", "device": "cpu"} | options
         return distill(data, tmp_path / out, **options)
 
     return run
 
 
 def test_command_leaves_weights_configuration_and_scores(command, tmp_path, capsys):
-    assert command(epochs=6, small_epochs=2) == 0
+    assert command(epochs=8) == 0
     out = tmp_path / "run"
     scores, config = (json.loads((out / name).read_text()) for name in ("metrics.json", "config.json"))
-    assert config["options"]["epochs"] == 6 and config["trained_on"] == 40
+    assert config["options"]["epochs"] == 8 and config["trained_on"] == 40
     assert set(scores["cosine"]) == {"validation", "test"} and scores["cosine"]["test"] > 0.3
     assert "cosine to the teacher on 12 photos of test" in capsys.readouterr().out
     last = weights_of_run(out)
@@ -287,19 +286,17 @@ def test_command_leaves_weights_configuration_and_scores(command, tmp_path, caps
         assert json.loads(file.metadata()["about"])["teacher_sha256"] == state_hash(tiny(3))
 
 
-def test_command_goes_on_where_a_part_is_done(command, tmp_path):
-    command("whole", epochs=3, small_epochs=2)
-    command("parts", epochs=1, small_epochs=2)
-    shutil.rmtree(tmp_path / "parts" / module.FULL)
-    command("parts", epochs=3, small_epochs=2, resume=True)  # the first part is there already
-    whole, parts = weights_of_run(tmp_path / "whole"), weights_of_run(tmp_path / "parts")
-    assert state_hash(whole) == state_hash(parts)
-    first = (tmp_path / "whole" / module.WEIGHTS).read_bytes()
-    with pytest.raises(Exception, match="already holds a run"):
-        command("whole", epochs=3, small_epochs=2)
-    command("whole", epochs=3, small_epochs=2, resume=True)  # nothing left to do
-    assert state_hash(weights_of_run(tmp_path / "whole")) == state_hash(whole)
-    assert (tmp_path / "whole" / module.WEIGHTS).stat().st_size == len(first)
+def test_command_repeated_ends_in_the_same_weights_and_never_mixes_runs(command, tmp_path):
+    command("one", epochs=2)
+    command("two", epochs=2)
+    one = weights_of_run(tmp_path / "one")
+    assert state_hash(one) == state_hash(weights_of_run(tmp_path / "two"))
+    with pytest.raises(TrainingError, match="already holds a run"):
+        command("one", epochs=2)
+    command("one", epochs=2, resume=True)  # nothing is left to do
+    assert state_hash(weights_of_run(tmp_path / "one")) == state_hash(one)
+    with pytest.raises(TrainingError, match="plan differ"):
+        command("one", epochs=3, resume=True)
 
 
 def test_command_refuses_a_set_without_training_photos(tmp_path, command):
