@@ -85,7 +85,6 @@ for check in checks(required_only=True):
 
 # %%
 import copy
-from functools import cache
 
 import numpy as np
 import torch
@@ -94,6 +93,7 @@ from torch import nn
 
 from facekit import plots
 from facekit.course import start
+from facekit.experiments import chance, few_labels, scores
 from facekit.lessons.exercises import exercise
 from facekit.lessons.quiz import quiz
 
@@ -104,11 +104,8 @@ print(f"{len(task.classes)} classes of {task.name}")
 
 # %%
 shown = faces.split("train").select(range(12))
-captions = [f"{task.name}\n{label}" for label in shown.labels[task.name]]
-plots.show(
-    plots.image_grid(shown.images, captions),
-    alt=f"Twelve small faces of the training part, each with its label of {task.name} below it.",
-)
+figure = plots.image_grid(shown.images, [f"{task.name}\n{label}" for label in shown.labels[task.name]])
+plots.show(figure, alt=f"Twelve small faces of the training part, each with its label of {task.name} below it.")
 
 # %% [markdown]
 # The faces are a `FaceSet`: an array of pixels, a table with a row of labels for each of them, and a fixed split into
@@ -117,14 +114,11 @@ plots.show(
 # ### Tensors: shape, type, order of the axes
 #
 # A **tensor** is PyTorch's array. It does what a NumPy array does, and two things more: it can live on a GPU, and it
-# can remember how it was computed.
+# can remember how it was computed. `photos[0]` is the first photo, (3, 32, 32), and `photos[0, 0]` its red channel.
 
 # %%
 photos = torch.from_numpy(shown.images)
-print("shape ", tuple(photos.shape))
-print("type  ", photos.dtype, "whole numbers from 0 to", torch.iinfo(photos.dtype).max)
-print("device", photos.device)
-print("one photo", tuple(photos[0].shape), "and its red channel", tuple(photos[0, 0].shape))
+print(tuple(photos.shape), photos.dtype, "on the", photos.device)
 
 # %% [markdown]
 # Keras wants pictures as (number, height, width, channels), in short NHWC. PyTorch wants the channels before height and
@@ -132,17 +126,13 @@ print("one photo", tuple(photos[0].shape), "and its red channel", tuple(photos[0
 
 # %%
 for_keras = photos.permute(0, 2, 3, 1)
-print("NHWC", tuple(for_keras.shape))
-print("and back it is the same:", torch.equal(for_keras.permute(0, 3, 1, 2), photos))
+print(tuple(for_keras.shape), "and back it is the same:", torch.equal(for_keras.permute(0, 3, 1, 2), photos))
 print("reshape gives the same shape, but other pixels:", not torch.equal(photos.reshape(for_keras.shape), for_keras))
 
 # %% [markdown]
 # Pixels are stored as `uint8`, whole numbers from 0 to 255. A network computes with `float32` around zero. In Keras you
-# would put a `Rescaling` layer at the bottom; networks in facekit do that inside, in the same way:
-
-# %%
-scaled = (photos.float() - 127.5) / 128
-print(scaled.dtype, "within -1 and 1:", bool((scaled.abs() <= 1).all()))
+# would put a `Rescaling` layer at the bottom; the networks of facekit do the same inside, so that it cannot be forgotten:
+# `(photos.float() - 127.5) / 128`.
 
 # %% [markdown]
 # ### A batch is an index
@@ -151,9 +141,8 @@ print(scaled.dtype, "within -1 and 1:", bool((scaled.abs() <= 1).all()))
 # is nothing but a tensor indexed by row numbers, and shuffling is a permutation of those.
 
 # %%
-order = torch.from_numpy(np.random.default_rng(0).permutation(len(photos)))
-for rows in order.split(5):
-    print("rows", tuple(rows.shape), "-> batch", tuple(photos[rows].shape))
+rows = torch.tensor([7, 0, 3])
+print("rows", rows.tolist(), "-> a batch", tuple(photos[rows].shape))
 
 # %% [markdown]
 # ### Gradients
@@ -163,9 +152,8 @@ for rows in order.split(5):
 
 # %%
 weight = torch.tensor([2.0, 3.0], requires_grad=True)
-loss = (weight**2).sum()
-loss.backward()
-print("loss", loss.item(), " gradient", weight.grad.tolist())
+(weight**2).sum().backward()
+print("gradient of the sum of squares at 2 and 3:", weight.grad.tolist())
 
 # %% [markdown]
 # ### A network: `nn.Module` for `keras.Model`
@@ -191,7 +179,6 @@ from facekit.models.backbone import Backbone
 
 
 def block(inputs, outputs):
-    """Convolution that halves height and width, BatchNorm, ReLU."""
     convolution = nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
@@ -230,8 +217,7 @@ def new_model(seed=0):
 
 
 model = new_model()
-outputs = model(photos)[task.name]
-print("photos", tuple(photos.shape), "-> outputs", tuple(outputs.shape))
+print("photos", tuple(photos.shape), "-> outputs", tuple(model(photos)[task.name].shape))
 parameter_counts(model)
 
 # %% [markdown]
@@ -240,16 +226,16 @@ parameter_counts(model)
 # Here is `model.fit`. Follow the figure: outputs, loss, `zero_grad`, `backward`, `step`.
 #
 # `F.cross_entropy` takes the outputs **before** any softmax and the classes as whole numbers. It is what Keras calls
-# `SparseCategoricalCrossentropy(from_logits=True)`.
+# `SparseCategoricalCrossentropy(from_logits=True)`. The function trains the model in place and returns the mean loss of
+# every epoch.
 
 
 # %%
-def train_by_hand(model, data, task, epochs, lr, batch_size=50, seed=0):
-    """Trains in place; returns the mean loss of every epoch."""
+def train_by_hand(model, data, task, epochs, lr, batch_size=50, seed=0, optimiser=torch.optim.AdamW):
     model.to(course.device)
     photos = torch.from_numpy(data.images).to(course.device)
     targets = task.encode(data.labels[task.name]).to(course.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0)
+    optimiser = optimiser(model.parameters(), lr=lr, weight_decay=0)
     history = []
     for epoch in range(epochs):
         model.train()
@@ -267,13 +253,10 @@ def train_by_hand(model, data, task, epochs, lr, batch_size=50, seed=0):
 
 
 # %%
-from facekit.experiments import few_labels
-
 train, test = few_labels(faces.split("train"), 600, seed=0), faces.split("test")
 EPOCHS, LR = 8, 0.003
 losses_by_hand = train_by_hand(model, train, task, EPOCHS, LR)
-print("one loss for each of the epochs:", len(losses_by_hand))
-print("the last is below three quarters of the first:", losses_by_hand[-1] < 0.75 * losses_by_hand[0])
+print("the last loss is below three quarters of the first:", losses_by_hand[-1] < 0.75 * losses_by_hand[0])
 
 # %% [markdown]
 # ### The same with facekit
@@ -283,8 +266,7 @@ print("the last is below three quarters of the first:", losses_by_hand[-1] < 0.7
 # which you can print before anything is trained. The **method** says what is minimised.
 
 # %%
-from facekit.training.config import TrainConfig
-from facekit.training.loop import fit
+from facekit.training.loop import TrainConfig, fit
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
 
@@ -309,21 +291,13 @@ everything.table(same_model)
 # score changes when only the **seed** changes, which decides the first weights and the order of the photos.
 
 # %%
-from facekit.experiments import chance, scores
-
-
-def accuracy(table):
-    return float(table.set_index("metric")["value"]["accuracy"])
-
-
-models = {0: same_model}
+models = [same_model, new_model(1), new_model(2)]
 for seed in (1, 2):
-    models[seed] = new_model(seed)
     train_by_hand(models[seed], train, task, EPOCHS, LR, seed=seed)
-guess = accuracy(chance(train, test, [task]))
-found = [accuracy(scores(each, test, [task])) for each in models.values()]
-learnt = [accuracy(scores(each, train, [task])) for each in models.values()]
-print("better than chance with every seed:", min(found) > guess)
+guess = chance(train, test, [task])["value"][0]  # the first row is the accuracy
+found = [scores(each, test, [task])["value"][0] for each in models]
+learnt = [scores(each, train, [task])["value"][0] for each in models]
+print("better than chance with every seed:", bool(min(found) > guess))
 print("better on the photos it has learnt from, with every seed:", all(np.array(learnt) > found))
 
 # %% [markdown]
@@ -339,13 +313,11 @@ print("better on the photos it has learnt from, with every seed:", all(np.array(
 # later be used where gradients are wanted.)
 
 # %%
+first = torch.from_numpy(test.images[:12]).to(course.device)
 model.eval()
 with torch.inference_mode():
-    first = torch.from_numpy(test.images[:12]).to(course.device)
-    outputs = model(first)[task.name]
-probabilities = outputs.softmax(1)
-print("each row sums to 1:", bool(torch.allclose(probabilities.sum(1), torch.ones(12, device=course.device))))
-print("they remember how they were computed:", outputs.requires_grad)
+    probabilities = model(first)[task.name].softmax(1)
+print("most probable class of each photo:", tuple(probabilities.argmax(1).shape))
 
 # %% [markdown]
 # ### Freezing
@@ -359,16 +331,11 @@ print("they remember how they were computed:", outputs.requires_grad)
 # facekit's `freeze` does both, and `train()` does not undo it.
 
 # %%
-frozen_model = copy.deepcopy(same_model)
-frozen = ["blocks", "embedding"]
-frozen_model.freeze(frozen)
-frozen_model.train()
-print("trainable tensors:", sum(p.requires_grad for p in frozen_model.parameters()))
-print("BatchNorm is in training mode:", frozen_model.backbone.blocks[0][1].training)
-before = {name: value.clone() for name, value in frozen_model.state_dict().items()}
-train_by_hand(frozen_model, train, task, epochs=1, lr=LR)
-moved = [name for name, value in frozen_model.state_dict().items() if not torch.equal(value, before[name])]
-print("moved:", ", ".join(moved))
+frozen = copy.deepcopy(same_model)
+frozen.freeze(["blocks", "embedding"])
+train_by_hand(frozen, train, task, epochs=1, lr=LR)
+weights = same_model.state_dict()
+print("moved:", [name for name, value in frozen.state_dict().items() if not torch.equal(value, weights[name])])
 
 # %% [markdown]
 # ### Weights as a dictionary
@@ -378,40 +345,20 @@ print("moved:", ", ".join(moved))
 # and variances, and the number of batches.
 
 # %%
-weights = same_model.state_dict()
-print(len(weights), "tensors; those of the first block:")
-for name in [name for name in weights if name.startswith("backbone.blocks.0")]:
-    print(f"  {name:42s} {tuple(weights[name].shape)}")
-other = new_model(seed=7)
-print(other.load_state_dict(weights))
+for name in list(weights)[:6]:
+    print(f"{name:42s} {tuple(weights[name].shape)}")
+print(new_model(seed=7).load_state_dict(weights))
 
 # %% [markdown]
 # ## Look at the result
 #
-# ### The loss of both loops, and the accuracy beside chance
+# Every dot is a seed.
 
 # %%
-fig, (left, right) = plots.figure(1, 2, size=(9.4, 3.8))
-epochs = range(1, EPOCHS + 1)
-left.plot(epochs, losses_by_hand, label="by hand", linewidth=5, alpha=0.4)
-left.plot(epochs, result.history["train_loss"], label="fit")
-left.set(xlabel="epoch", ylabel="training loss")
-left.legend()
-plots.bars_with_spread(right, {"chance": [guess], "test": found, "training": learnt})
-right.set(ylabel=f"accuracy, {task.name}", ylim=(0, 1.1))
-plots.show(
-    fig,
-    alt="Left: the training loss falls in every epoch, and both loops draw the same line. Right: bars of accuracy; "
-    "chance is lowest, the test photos come next, the training photos are highest.",
-)
-
-# %%
-answers = [task.classes[i] for i in probabilities.argmax(1).tolist()]
-captions = [f"label {label}\nanswer {a}" for label, a in zip(test.labels[task.name][:12], answers, strict=True)]
-plots.show(
-    plots.image_grid(test.images[:12], captions, cell=1.5),
-    alt=f"Twelve test faces; below each its label of {task.name} and the answer of the network.",
-)
+fig, axis = plots.figure()
+plots.bars_with_spread(axis, {"chance": [guess], "test photos": found, "training photos": learnt})
+axis.set(ylabel=f"accuracy, {task.name}")
+plots.show(fig, alt="Bars of accuracy: chance is lowest, then come the test photos, and highest the training photos.")
 
 # %% [markdown]
 # ### Try it: the learning rate
@@ -423,35 +370,17 @@ plots.show(
 # %%
 from facekit.widgets import explore
 
-validation = faces.split("validation")
-
-
-@cache
-def history_with(lr):
-    slow = plan("scratch", list(model.stages), 4, lr, warmup=0, schedule="constant")
-    return fit(new_model(), Supervised([task]), train, validation, slow, config).history
-
 
 def loss_with(learning_rate):
-    history = history_with(learning_rate)
+    losses = train_by_hand(new_model(), train, task, 4, learning_rate)
     fig, axis = plots.figure()
-    axis.plot(history["epoch"], history["train_loss"], label="training")
-    axis.plot(history["epoch"], history["validation_loss"], label="validation")
-    axis.set(xlabel="epoch", ylabel="loss", title=f"learning rate {learning_rate}", ylim=(0, 4))
-    axis.legend()
+    axis.plot(range(1, 5), losses)
+    axis.set(xlabel="epoch", ylabel="training loss", title=f"learning rate {learning_rate}", ylim=(0, 3))
     return fig
 
 
-explore(
-    loss_with,
-    learning_rate=[0.003, 0.0001, 0.001, 0.01, 0.1],
-    alt=lambda learning_rate: f"Training and validation loss over four epochs with learning rate {learning_rate}.",
-    settings=[{"learning_rate": 0.0001}, {"learning_rate": 0.003}],
-)
-
-# %%
-last = {lr: history_with(lr)["train_loss"].iloc[-1] for lr in (0.0001, 0.003)}
-print("after four epochs the small rate is further behind:", last[0.0001] > last[0.003])
+rates, settings = [0.003, 0.0001, 0.001, 0.01, 0.1], [{"learning_rate": 0.0001}, {"learning_rate": 0.003}]
+explore(loss_with, learning_rate=rates, settings=settings, alt=lambda learning_rate: f"Loss at rate {learning_rate}.")
 
 # %% [markdown]
 # ## What goes wrong
@@ -480,55 +409,37 @@ nn.Conv2d(3, 8, kernel_size=3)(photos)
 # %% [markdown]
 # ### `zero_grad` forgotten
 #
-# No message this time, which is worse. `backward` **adds** to `grad`. The gradient of the loss above, twice:
+# No message this time, which is worse. `backward` **adds** to `grad`: the gradient of this batch comes on top of those
+# of all batches before it. Here is an optimiser that forgets to empty them, in the same loop as above:
+
 
 # %% tags=["broken-on-purpose"]
-weight.grad = None
-for step in (1, 2):
-    (weight**2).sum().backward()
-    print(f"after backward number {step}:", weight.grad.tolist())
+class Forgetful(torch.optim.AdamW):
+    def zero_grad(self):
+        pass
+
+
+losses_without = train_by_hand(new_model(), train, task, EPOCHS, LR, optimiser=Forgetful)
+print("the last loss is more than twice that with zero_grad:", losses_without[-1] > 2 * losses_by_hand[-1])
 
 # %% [markdown]
-# The second one is wrong: nothing has changed, and the gradient has doubled. In a training loop each step then goes in
-# the direction of all batches since the beginning. This is what becomes of it, with everything else as before:
-
-# %% tags=["broken-on-purpose"]
-forgetful = new_model().to(course.device).train()
-optimiser = torch.optim.AdamW(forgetful.parameters(), lr=LR, weight_decay=0)
-inputs = torch.from_numpy(train.images).to(course.device)
-targets = task.encode(train.labels[task.name]).to(course.device)
-losses_forgotten = []
-for epoch in range(EPOCHS):
-    losses = []
-    for rows in torch.from_numpy(np.random.default_rng([0, epoch]).permutation(len(inputs))).split(50):
-        loss = F.cross_entropy(forgetful(inputs[rows])[task.name], targets[rows])
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    losses_forgotten.append(np.mean(losses))
-print("the last loss is higher than with zero_grad:", losses_forgotten[-1] > losses_by_hand[-1])
+# If a loss bounces or grows although the learning rate is small, look for this line first.
 
 # %% [markdown]
 # ### `eval` forgotten
 #
 # In training mode BatchNorm scales by the mean and variance of the batch. Then the answer for a photo depends on the
-# photos that happen to stand beside it, and even asking changes the network.
-
+# photos that happen to stand beside it, and even asking changes the network. The same photo, asked twice, once with
+# bright pictures beside it and once with dark ones:
 
 # %% tags=["broken-on-purpose"]
-def answers_twice(model):
-    """The outputs of the same photo, once among bright neighbours, once among dark ones."""
-    bright, dark = torch.full_like(first, 220), torch.full_like(first, 30)
-    bright[0], dark[0] = first[0], first[0]
+others = {"bright": torch.full_like(first, 220), "dark": torch.full_like(first, 30)}
+for training in (True, False):
+    asked = copy.deepcopy(same_model).train(training)
     with torch.inference_mode():
-        return model(bright)[task.name][0], model(dark)[task.name][0]
-
-
-for mode in (True, False):
-    asked = copy.deepcopy(same_model).train(mode)
-    one, two = answers_twice(asked)
-    unchanged = all(torch.equal(value, asked.state_dict()[name]) for name, value in weights.items())
-    print(f"training mode {mode!s:5}: same answer {torch.allclose(one, two, atol=1e-4)}, network unchanged {unchanged}")
+        bright, dark = (asked(torch.cat([first[:1], each]))[task.name][0] for each in others.values())
+    unchanged = all(torch.equal(value, weights[name]) for name, value in asked.state_dict().items())
+    print(f"training {training!s:5} same answer: {torch.allclose(bright, dark, atol=1e-4)}, unchanged: {unchanged}")
 
 # %% [markdown]
 # The network is left changed although nothing was trained: the running statistics have moved towards those strange
