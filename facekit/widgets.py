@@ -86,11 +86,16 @@ class Twin:
         return to_png(self.function(**values)), self.alt(**values) if callable(self.alt) else self.alt
 
     def _update(self, _change: object = None) -> None:
+        self._say("Drawing …")  # reaches the browser while the kernel is still busy
         try:
             self.image.value, alt = self.render(self.values)
         except Exception as error:  # an error in a callback would vanish in the browser's log
             alt = f"No picture for this setting: {error}"
-        self.caption.value = f'<div role="status" aria-live="polite">{html.escape(alt)}</div>'
+        self._say(alt)
+
+    def _say(self, text: str) -> None:
+        """Shows a text below the picture; screen readers announce it."""
+        self.caption.value = f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
 
     def show(self) -> None:
         """Shows the static pictures, then the widget."""

@@ -79,6 +79,19 @@ def test_a_control_needs_a_choice(values):
         widgets.explore(square, alt="a square of pixels", side=values)
 
 
+def test_the_caption_says_that_a_picture_is_being_drawn():
+    captions = []
+
+    def slow(side: int) -> np.ndarray:
+        captions.append(twin.caption.value if twin else "")
+        return square(side)
+
+    twin = None
+    twin = widgets.with_static_twin(slow, alt="A square.", side=ipywidgets.IntSlider(3, 1, 9))
+    twin.controls["side"].value = 5
+    assert "Drawing" in captions[-1] and "A square." in twin.caption.value
+
+
 def test_an_error_while_drawing_is_said_in_the_caption():
     colour = ipywidgets.Dropdown(options=["grey", "purple"])
     twin = widgets.with_static_twin(square, alt="a square", side=ipywidgets.IntSlider(3), colour=colour)
