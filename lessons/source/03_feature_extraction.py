@@ -192,9 +192,14 @@ numbers = ", ".join(f"{row.task} from {name} {row.value:.2f}" for name, row in a
 plots.show(fig, alt=f"Accuracy of the probe with its interval, beside chance: {numbers}.")
 
 # %% [markdown]
-# PROSE
+# Is that what you expected? On photos (profile `full`) the embeddings leave the pixels far behind in all three tasks. On
+# drawn portraits they do not. Skin tone is a colour, and pixels carry colour as directly as can be, while a network
+# that was trained to recognise people under any light has learnt to look past it. A pretrained network is good at what
+# its training needed, on the kind of picture that it was trained on. **Whether its features carry your label is an
+# empirical question**, and the probe is the cheapest way to ask it.
 #
-# Now the task as it was given: race, and then gender and age, on FaceNet's own features of FairFace faces.
+# Now race, gender and age, as annotators of the FairFace photos perceived them, from FaceNet's features. In profile
+# `laptop` the features are drawn from a statistical model of the real ones.
 
 # %%
 features = course.features()
@@ -244,8 +249,8 @@ print("most confused:", " and ".join(sorted(max(pairs, key=pairs.get))))
 
 # %% [markdown]
 # Errors are not spread evenly. Black and East Asian faces are hardly ever mistaken for each other; between East and
-# Southeast Asian the probe often errs, and fewer than half of the faces labelled Latino or Middle Eastern are
-# recognised as such. A single accuracy hides for whom the classifier works; lesson 12 is about nothing else.
+# Southeast Asian the probe often errs, and only about half of the faces labelled Latino or Middle Eastern are
+# recognised as such. A single accuracy hides for whom the classifier works; lesson 12 will be about nothing else.
 #
 # ### A picture of 512 dimensions
 #
@@ -263,7 +268,7 @@ plots.show(fig, alt="Test embeddings on their first two principal components, ma
 
 # %% [markdown]
 # Some of it can be seen: East and Southeast Asian faces lie to one side, children to another. Most cannot. Men and
-# women overlap almost completely in this picture, and yet the probe tells them apart in more than eight cases of ten.
+# women overlap for the most part in this picture, and yet the probe tells them apart in more than eight cases of ten.
 # What separates them lies along directions in which embeddings vary less, and finding those is what the probe does.
 #
 # ### How many labels does it take?
@@ -302,6 +307,9 @@ print(record.caption())
 # recorded curves part, for each task.
 #
 # ### Try it: task and number of labels
+#
+# Below are two of the matrices that the controls can show. With the fewest labels some races are hardly ever answered:
+# few of their photos, or none, were among those drawn. For age, look how the errors stay near the diagonal.
 
 # %%
 from facekit.widgets import explore
