@@ -19,7 +19,7 @@ import pandas as pd
 
 from facekit.errors import DataError
 from facekit.files import atomic_path, sha256_of_file, write_json
-from facekit.tasks import Task, encode_all
+from facekit.tasks import SKIN_TONE, Task, encode_all
 
 if TYPE_CHECKING:
     import torch  # inside the methods, too: making and storing a set must not wait for it
@@ -106,7 +106,8 @@ class LabelledSet:
             if verify and sha256_of_file(path) != expected["sha256"]:
                 raise DataError(f"{path} does not have the sha256 its manifest says; make the set again.")
         inputs = np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
-        labels = pd.read_csv(folder / "labels.csv", dtype={"file": str, "identity": str})
+        texts = dict.fromkeys(("file", "identity", SKIN_TONE.name), str)  # columns of texts that may look like numbers
+        labels = pd.read_csv(folder / "labels.csv", dtype=texts)
         return cls(inputs, labels, manifest)
 
 
