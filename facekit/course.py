@@ -145,7 +145,7 @@ class Course:
         """
         sizes = (self.budget.many, 0, 0)
         if self.profile == "laptop":
-            return render_portraits(sizes, seed=self.seed + 1, size=size)
+            return render_portraits(sizes, seed=self.seed + 1, size=size, per_person=1)
         return _limited(fairface().resized(size), sizes, self.seed)
 
     def features(self) -> FeatureSet:
