@@ -118,6 +118,8 @@ def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int
     if not _version("jupyterlab"):
         raise ConfigError(f"JupyterLab is not installed; type: {_install()}")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={lessons}", f"--ServerApp.port={port}"]
+    # A lesson needs no network, and a newcomer no question about news: JupyterLab asks its servers for neither.
+    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if allow_root else []
     return subprocess.run(command, check=False).returncode

@@ -144,6 +144,7 @@ def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
     assert command[:3] == [sys.executable, "-m", "jupyterlab"] and "--no-browser" in command
     assert f"--ServerApp.root_dir={Path(__file__).resolve().parents[1] / 'lessons'}" in command
     assert "--allow-root" not in command
+    assert "--LabApp.news_url=None" in command, "no question about news, no look at a server"
 
 
 def test_lab_says_what_is_missing(monkeypatch, tmp_path):
