@@ -64,10 +64,7 @@ course = start("04")
 task, tuning = course.tasks[0], course.budget.tuning
 faces = course.faces()
 pool, test = faces.split("train"), faces.split("test").select(range(tuning.test)).resized(tuning.size)
-print(f"the task: {task.name}, {len(task.classes)} classes")
-print(
-    f"{tuning.photos} training photos, {tuning.epochs} epochs, batches of {tuning.batch_size}; {len(test)} test photos"
-)
+print(f"{task.name}, {len(task.classes)} classes: {tuning.photos} photos to learn from, {len(test)} to test on")
 
 # %%
 shown = few_labels(pool, 12, seed=0)
@@ -125,6 +122,8 @@ for epoch in range(3):
 # In facekit a **plan** says which stages are trained when and how fast; `fit` is the loop, the same for every plan.
 
 # %%
+from torch.nn.utils import parameters_to_vector
+
 from facekit.training.loop import TrainConfig, fit
 from facekit.training.methods import Supervised
 from facekit.training.plans import PLANS, Phase, Plan, plan
@@ -135,14 +134,10 @@ config = TrainConfig(batch_size=16, weight_decay=0)
 result = fit(from_facekit, Supervised([task]), few, None, Plan("as by hand", (two_rates,)), config)
 
 
-def weights(net):
-    return torch.cat([p.detach().cpu().flatten() for p in net.parameters()])
-
-
-way = (weights(from_facekit) - weights(model)).norm()
-apart = (weights(from_facekit) - weights(by_hand)).norm()
-assert apart < 0.02 * way
-print("by hand and facekit end in the same weights:", bool(apart < 0.02 * way))
+begun, hand, loop = (parameters_to_vector(net.cpu().parameters()) for net in (model, by_hand, from_facekit))
+apart = ((loop - hand).norm() / (loop - begun).norm()).item()
+assert apart < 0.02  # of the way that both went
+print("by hand and facekit end in the same weights:", apart < 0.02)
 print("stages that moved:", [stage for stage, count in result.moved.items() if count])
 
 # %% [markdown]
@@ -167,20 +162,7 @@ from facekit.widgets import explore
 
 def picture(name, epochs):
     table = plan(name, list(model.stages), epochs=epochs, lr=1e-3).table(model)
-    parts = [part for _, part in table.groupby("phase", sort=False)]
-    rates = np.concatenate([np.tile(part["lr"].to_numpy()[:, None], part["epochs"].iloc[0]) for part in parts], axis=1)
-    fig, axis = plots.figure(size=(6.4, 3.2))
-    axis.set_facecolor("#D5DAE0")
-    shades = np.log10(np.where(rates > 0, rates, np.nan))
-    axis.imshow(shades, cmap="Blues", vmin=-7, vmax=-1.5, aspect="auto", origin="lower")
-    for (stage, epoch), rate in np.ndenumerate(rates):
-        text = f"{rate:.0e}" if rate else "frozen"
-        axis.text(epoch, stage, text, ha="center", va="center", fontsize=8, color="white" if rate > 1e-4 else "black")
-    axis.set_xticks(range(epochs), range(1, epochs + 1))
-    axis.set_yticks(range(len(model.stages)), list(model.stages))
-    axis.set(xlabel="epoch", title=f"{name}: peak learning rate by stage")
-    axis.grid(False)
-    return fig
+    return plots.plan_rates(table, f"{name}: peak learning rates")
 
 
 explore(
@@ -205,7 +187,7 @@ explore(
 # The learning rates were set once for each rung and are not tuned to these photos.
 
 # %%
-from facekit.experiments import LADDER, chance, climb, summary
+from facekit.experiments import LADDER, chance, climb
 
 pd.DataFrame([{"rung": rung.name, "plan": rung.plan, "lr of the head": rung.lr} for rung in LADDER])
 
@@ -227,15 +209,27 @@ ladder = ladder[ladder["metric"] == "accuracy"]
 guess = chance(rows, test, [task]).set_index("metric")["value"]["accuracy"]
 print("steps of every rung:", sorted(set(ladder["steps"])))
 
+
 # %%
-fig, axis = plots.figure(size=(8.6, 4.2))
-plots.bars_with_spread(
-    axis, {name.replace(" ", "\n", 1): part["value"] for name, part in ladder.groupby("rung", sort=False)}
-)
-axis.axhline(guess, color="black", linestyle=":", marker="", label="most frequent class")
-axis.set(ylabel=f"accuracy, {task.name}")
-axis.legend()
-plots.show(fig, alt="Accuracy of every rung, with one dot a seed, and a dotted line at the most frequent class.")
+def rungs(measured, title, alt):
+    fig, axis = plots.figure(size=(9.6, 3.8))
+    plots.bars_with_spread(axis, {name: part["value"] for name, part in measured.groupby("rung", sort=False)})
+    axis.set(title=title, ylabel="accuracy")
+    plots.show(fig, alt)
+
+
+rungs(ladder, f"{task.name}, here", "Accuracy of every rung on the test photos, with one dot a seed.")
+means = ladder.groupby("rung", sort=False)[["value", "moved", "seconds"]].mean()
+print("always the most frequent class gives", round(guess, 1))
+print("the last block is worth more than 0.05:", bool(means["value"]["last block"] - means["value"]["frozen"] > 0.05))
+
+# %% [markdown]
+# The number on a bar is the mean over the seeds, a dot is one seed. Read the figure from left to right. From *frozen* to
+# *last block* only what may move changes, and the rate that suits it: if the bars rise, the features of the frozen network lacked
+# something that the task needs, and the layers above them could be taught to bring it out. Then compare *everything*
+# with *from scratch*: same parameters, same steps, another start. That difference is what transfer is worth for this
+# task, and it can be negative. A difference that is not clearly larger than the distance between two dots of one bar is
+# no difference.
 
 # %% [markdown]
 # ## Look at the result
@@ -246,73 +240,51 @@ plots.show(fig, alt="Accuracy of every rung, with one dot a seed, and a dotted l
 # moved, and seconds of training on this machine.
 
 # %%
-means = ladder.groupby("rung", sort=False)[["value", "moved", "seconds"]].mean()
-fig, axes = plots.figure(1, 2, size=(9.6, 3.8), sharey=True)
-for axis, cost in zip(axes, ["moved", "seconds"], strict=True):
-    for place, (name, row) in enumerate(means.iterrows()):
-        axis.plot(row[cost], row["value"], plots.MARKERS[place], color=plots.COLORS[place], markersize=9, label=name)
-    axis.set(xlabel={"moved": "parameters that moved", "seconds": "seconds of training"}[cost], xscale="log")
-axes[0].set_ylabel(f"accuracy, {task.name}")
-fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right")
-plots.show(fig, alt="Accuracy over the parameters that moved and over the seconds of training, one point a rung.")
+costs = {"moved": "parameters that moved", "seconds": "seconds of training"}
+plots.show(
+    plots.trade_offs(means.rename(columns={"value": "accuracy"}), "accuracy", costs),
+    alt="Accuracy over the parameters that moved and over the seconds of training, one point a rung.",
+)
 
 # %% [markdown]
 # `fit` sends every photo through the network in every epoch, also on the lowest rung, so that the times can be compared.
 # In practice a frozen network embeds each photo once (lesson 03), and the lowest rung costs next to nothing.
 #
+# ### The same ladder on real photos
+#
+# What pretraining is worth depends on how well source and target fit. So here is the ladder again, recorded with FaceNet
+# on photos of FairFace, which are much closer to what FaceNet has learnt from than a drawing is:
+
+# %%
+from facekit.records import recorded
+
+record = recorded("ladder_fairface")
+real = record.rows[record.rows["metric"] == "accuracy"]
+for name, measured in real.groupby("task", sort=False):
+    rungs(measured, f"{name}, recorded", f"Accuracy for {name} of every rung, recorded on real photos.")
+print(record.caption())
+
+# %% [markdown]
 # ### What is forgotten
 #
-# The network was made to recognise faces. Can the networks above still do that? Two measurements that need no label:
+# The network was made to recognise faces. Can the networks above still do that? Four measurements:
 #
-# - **recognition**: each test photo is mirrored and darkened; how often is the embedding closest to that of the copy
-#   among all copies the one of the same photo?
-# - **distance**: the cosine between the embedding of a photo before and after fine-tuning.
-#
-# And one with labels: a **probe** for another task on the new embeddings, and the **old probe**, fitted to the old
-# embeddings, applied to the new ones.
+# - **recognition**: each test photo is mirrored and darkened; how often is its embedding closest to that of its own
+#   changed copy, among the copies of all test photos?
+# - **cosine** between the embeddings of a photo before and after fine-tuning;
+# - a **new probe** for another task, fitted to the new embeddings;
+# - the **old probe** for that task, fitted to the old embeddings, which now gets the new ones.
 
 # %%
-from facekit.data.sets import FeatureSet
-from facekit.experiments import scores
-from facekit.transfer.probe import linear_probe
+from facekit.transfer.forgetting import forgetting
 
-other = course.tasks[1]
-copies = replace(test, inputs=(test.images[..., ::-1] * 0.7).astype(np.uint8))
-
-
-def embedded(net, data):
-    """Embeddings at the size the networks were tuned at, with the labels of `data`."""
-    net = net.to(course.device).eval()
-    with torch.inference_mode():
-        parts = [net(part.to(course.device)).float() for part in torch.from_numpy(data.images).split(100)]
-    return FeatureSet(torch.cat(parts).cpu().numpy(), data.labels)
-
-
-def accuracy(probe, features):
-    return scores(probe, features, [other]).set_index("metric")["value"]["accuracy"]
-
-
-before, old_probe = embedded(course.backbone(), test), linear_probe(embedded(course.backbone(), rows), [other])
-
-# %%
-kept = {}
-for name, net in {"before": course.backbone(), **{name: net.backbone for name, net in trained.items()}}.items():
-    after = embedded(net, test)
-    nearest = (after.features @ embedded(net, copies).features.T).argmax(1)
-    kept[name] = {
-        "recognition": (nearest == np.arange(len(test))).mean(),
-        "cosine to before": (after.features * before.features).sum(1).mean(),
-        f"new {other.name} probe": accuracy(linear_probe(embedded(net, rows), [other]), after),
-        f"old {other.name} probe": accuracy(old_probe, after),
-    }
-kept = pd.DataFrame(kept)
-fig, axes = plots.figure(1, 4, size=(11, 3.8), sharey=True)
-for axis, (name, row) in zip(axes, kept.iterrows(), strict=True):
-    axis.barh(range(len(row)), row, color=plots.COLORS[0])
-    axis.set_yticks(range(len(row)), row.index)
-    axis.set(title=name, xlim=(min(0, row.min()), 1))
-axes[0].invert_yaxis()
-plots.show(fig, alt="For the network before and after each rung: recognition, cosine, new probe and old probe.")
+original, other = course.backbone().to(course.device), course.tasks[1]
+networks = {"before": original} | {name: net.backbone for name, net in trained.items()}
+kept = forgetting(original, networks, rows, test, other)
+plots.show(
+    plots.bars_by_column(kept.rename(columns=lambda name: name.replace("probe", f"{other.name} probe"))),
+    alt="For the network before and after each rung: recognition, cosine, new probe and old probe.",
+)
 
 # %% [markdown]
 # ## What goes wrong
@@ -337,19 +309,12 @@ def train_head(backbone, head, photos, targets, steps=3):
         optimiser.step()
 
 
-def changes(backbone, train):
-    """Names of the tensors of a backbone that differ after `train`."""
-    old = copy.deepcopy(backbone.state_dict())
-    train()
-    return [name for name, value in backbone.state_dict().items() if not torch.equal(value, old[name])]
-
-
 leaky = course.backbone().to(course.device)
-head = torch.nn.Linear(leaky.embedding_dim, len(task.classes)).to(course.device)
-changed = changes(leaky, lambda: train_head(leaky, head, photos, targets))
+old = copy.deepcopy(leaky.state_dict())
+train_head(leaky, torch.nn.Linear(leaky.embedding_dim, len(task.classes)).to(course.device), photos, targets)
+changed = [name for name, value in leaky.state_dict().items() if not torch.equal(value, old[name])]
 print("weights that changed:", len(set(changed) & {name for name, _ in leaky.named_parameters()}))
-print("means that changed:", sum(name.endswith("running_mean") for name in changed))
-print("variances that changed:", sum(name.endswith("running_var") for name in changed))
+print("what else changed:", sorted({name.rpartition(".")[2] for name in changed}))
 
 # %% [markdown]
 # These are the **running statistics of BatchNorm**. In training mode BatchNorm normalises with the mean and variance of
@@ -360,23 +325,24 @@ print("variances that changed:", sum(name.endswith("running_var") for name in ch
 # of the standard deviation it had stored:
 
 # %%
-fresh = course.backbone().state_dict()
-first = next(name for name in fresh if name.endswith("running_mean"))
-deviation = fresh[first.replace("mean", "var")].sqrt()
-drift = (leaky.state_dict()[first].cpu() - fresh[first]) / deviation
-print(first, "moved by", [round(value, 1) for value in drift[:4].tolist()])
-cosines = (embedded(leaky, test).features * before.features).sum(1)
-print("mean cosine between embeddings before and after below 0.95:", bool(cosines.mean() < 0.95))
+first = next(name for name in changed if name.endswith("running_mean"))
+drift = (leaky.state_dict()[first] - old[first]) / old[first.replace("mean", "var")].sqrt()
+print(first, "of four channels moved by", [round(value, 1) for value in drift[:4].tolist()], "standard deviations")
+leak = forgetting(original, {"leaky": leaky}, rows, test, other).loc["leaky"]
+print("mean cosine between embeddings before and after below 0.95:", bool(leak["cosine"] < 0.95))
 
 # %% [markdown]
 # The head of the first step has learnt on other embeddings than those that it is used on. `freeze` of facekit's networks
 # means frozen: no gradients, and the stage stays in evaluation mode, BatchNorm and dropout, whatever `train()` says.
 
 # %%
-kept_still = course.backbone().to(course.device)
-kept_still.freeze()
-moved = changes(kept_still, lambda: kept_still.train()(photos))
-print("changed in a frozen network in training mode:", moved)
+from facekit.models.embedding import state_hash
+
+still = course.backbone().to(course.device)
+before = state_hash(still)
+still.freeze()
+still.train()(photos)
+print("unchanged after a pass in training mode:", state_hash(still) == before)
 
 # %% [markdown]
 # Is the leak always harmful? No: when the new photos look different from those the network was trained on, statistics
@@ -399,19 +365,19 @@ course.backbone().to(course.device).train()(photos[:1])
 # %% tags=["broken-on-purpose"]
 from facekit.experiments import train_rung
 
-by_name = {rung.name: rung for rung in LADDER}
-fig, axis = plots.figure()
-curves = {}
+everything = next(rung for rung in LADDER if rung.name == "everything")
+losses = {}
 for factor in (1, 100):
-    fast = replace(by_name["everything"], lr=by_name["everything"].lr * factor)
+    fast = replace(everything, lr=everything.lr * factor)
     _, result = train_rung(fast, course.backbone(), rows, [task], seed=0, **course.how)
-    curves[factor] = result.history["train_loss"]
-    axis.plot(result.history["epoch"], curves[factor], label=f"learning rate {fast.lr:g}")
-axis.axhline(np.log(len(task.classes)), color="black", linestyle=":", marker="", label="guessing")
+    losses[f"learning rate {fast.lr:g}"] = result.history["train_loss"]
+fig, axis = plots.figure()
+plots.lines_with_spread(axis, range(1, tuning.epochs + 1), losses, log_x=False)
+axis.axhline(np.log(len(task.classes)), color="black", linestyle=":", marker="")
 axis.set(xlabel="epoch", ylabel="training loss", yscale="log")
-axis.legend()
-plots.show(fig, alt="Training loss over the epochs: at the usual rate it falls, at a hundred times that it does not.")
-print("too fast ends with the higher loss:", bool(curves[100].iloc[-1] > curves[1].iloc[-1]))
+plots.show(fig, alt="Training loss over the epochs at two rates, and a dotted line at the loss of guessing.")
+ends = [loss.iloc[-1] for loss in losses.values()]
+print("a hundred times the rate ends with the higher loss:", bool(ends[1] > ends[0]))
 
 # %% [markdown]
 # A loss that is not finite would have stopped `fit` with the step and the rows. This one is finite, and the network is
