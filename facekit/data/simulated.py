@@ -2,8 +2,8 @@
 
 A face embedding is biometric data of a person, so facekit ships none. It ships statistics over many faces, each
 resting on at least `min_faces` of them (20): how often a cell (race, gender, age band) occurs, where the features
-of a cell lie on average, how they scatter around it, how heavy their tails are. `facekit.data.fit_features` computes
-them; `FeatureModel.draw` returns new feature vectors that belong to nobody.
+of a cell lie on average, how they scatter around it, how often a face looks like another class than the one it was
+given. `facekit.data.fit_features` computes them; `FeatureModel.draw` returns new feature vectors that belong to nobody.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,14 @@ from safetensors.numpy import save_file
 from facekit.data.sets import SPLITS, FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.files import atomic_path
-from facekit.tasks import AGE_BAND, GENDER, RACE, Task
+from facekit.tasks import AGE_BAND, GENDER, MISSING, RACE, Task, encode_all
 
 # The columns whose combinations are the model's cells, in the order of the axes of the cell table.
 COLUMNS: tuple[Task, ...] = (RACE, GENDER, AGE_BAND)
 SHAPE: tuple[int, ...] = tuple(len(task.classes) for task in COLUMNS)
 N_CELLS = int(np.prod(SHAPE))
-PACKAGED = "fairface_features.safetensors"
-FORMAT = 1
+PACKAGED_MODEL = Path(__file__).with_name("fairface_features.safetensors")
+FORMAT = 2
 # Rows that one random stream fills; part of the meaning of a seed, so never change it.
 CHUNK = 4096
 
@@ -99,18 +98,18 @@ def _wish(columns: str | tuple[str, ...], wanted: Mapping) -> tuple[tuple[int, .
 
 @dataclass(frozen=True, eq=False)
 class FeatureModel:
-    """How FaceNet's features of faces lie, by race, gender and age band.
+    """How FaceNet's features of faces lie, by race, gender and age band as annotators perceived them.
 
-    FaceNet's 512 numbers have about 50 degrees of freedom: the features of all faces lie, to 1 part in 10,000, in the
-    subspace of the `axes`. There a face of cell c is drawn as the unit vector along
+    FaceNet's 512 numbers have only 49 degrees of freedom: the features of all faces lie, to 1 part in 10,000, in the
+    subspace of the `axes`. A face is drawn in three steps:
 
-        mean + race_c + gender_c + age_c + race_gender_c + gender_age_c + race_age_c + shift_g + factor_g @ ε
+    1. its labels (a cell: race, gender, age band), by the `shares`;
+    2. which race and age band it looks like: mostly those of its labels, sometimes others (`looks_race`, `looks_age`),
+       for labels are what annotators perceived, and the features of some faces tell otherwise;
+    3. the unit vector along  mean + effects of the cell that it looks like + factor of that race @ ε,  ε ~ N(0, I).
 
-    with ε ~ N(0, I) and g one of the components of the face's race, drawn by their `weights`.
-
-    shares: float32 (7, 2, 9), how often each cell occurs, sum 1. tensors: the statistics by name, float32: axes (K, D)
-    with orthonormal rows, mean (K,), the six effects (classes …, K), weights (7, J), shift (7, J, K) and factor
-    (7, J, K, K). about: where they come from. `facekit.data.fit_features` makes a model, `FeatureModel.load` reads
+    shares: float32 (7, 2, 9), how often each cell occurs, sum 1. tensors: the statistics by name, float32, see
+    `tensor_shapes`. about: where they come from. `facekit.data.fit_features` makes a model, `FeatureModel.load` reads
     one. Raises DataError when the arrays do not fit together.
     """
 
@@ -120,14 +119,18 @@ class FeatureModel:
 
     def __post_init__(self) -> None:
         tensors = {"shares": self.shares, **self.tensors}
-        expected = tensor_shapes(*np.shape(tensors.get("axes", ((),))), np.shape(tensors.get("weights", ((),)))[-1])
-        for name, shape in expected.items():
+        axes = np.shape(tensors.get("axes"))
+        if len(axes) != 2:
+            raise DataError("no feature model: it has no axes (K, D).")
+        for name, shape in tensor_shapes(*axes).items():
             if np.shape(tensors.get(name)) != shape:
                 raise DataError(f"no feature model: {name} is {np.shape(tensors.get(name))}, it must be {shape}.")
             if not np.isfinite(tensors[name]).all():
                 raise DataError(f"no feature model: {name} has values that are not finite.")
-        if self.shares.min() < 0 or abs(self.shares.sum() - 1) > 1e-3:
-            raise DataError("no feature model: the shares of the cells must be 0 or more and sum to 1.")
+        for name in ("shares", "looks_race", "looks_age"):
+            sums = tensors[name].sum(axis=-1 if name.startswith("looks") else None)
+            if tensors[name].min() < 0 or np.abs(sums - 1).max() > 1e-3:
+                raise DataError(f"no feature model: {name} must be shares of 0 or more that sum to 1.")
 
     @property
     def dim(self) -> int:
@@ -136,7 +139,7 @@ class FeatureModel:
 
     @cached_property
     def cell_means(self) -> np.ndarray:
-        """Mean of every cell on the axes, before its component's shift, float32 (126, K)."""
+        """Mean on the axes of faces that look like each cell, float32 (126, K)."""
         race, gender, age = np.indices(SHAPE).reshape(3, -1)
         parts = self.tensors
         means = parts["mean"] + parts["race"][race] + parts["gender"][gender] + parts["age"][age]
@@ -166,28 +169,53 @@ class FeatureModel:
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(fill, range(-(-n // CHUNK))))
-        codes = np.unravel_index(cells, SHAPE)
-        labels = {task.name: np.array(task.classes, object)[code] for task, code in zip(COLUMNS, codes, strict=True)}
+        labels = {
+            task.name: pd.Categorical.from_codes(code, list(task.classes)).astype(object)
+            for task, code in zip(COLUMNS, np.unravel_index(cells, SHAPE), strict=True)
+        }
         kept = {key: self.about[key] for key in ("source", "licence", "backbone") if key in self.about}
         return FeatureSet(features, pd.DataFrame({**labels, "split": SPLITS[0]}), {**kept, "drawn_with_seed": seed})
 
     def _chunk(self, seed: np.random.SeedSequence, cumulative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (CHUNK, D) and cells (CHUNK,). Always a whole chunk, so that no row depends on how many follow."""
         rng = np.random.Generator(np.random.SFC64(seed))
-        # The last cell that has a share takes what rounding leaves above it.
-        last = int(np.searchsorted(cumulative, cumulative[-1]))
-        cells = np.minimum(np.searchsorted(cumulative, rng.random(CHUNK), side="right"), last)
-        race = cells // (SHAPE[1] * SHAPE[2])
-        choice = rng.random(CHUNK)[:, None] > np.cumsum(self.tensors["weights"], axis=1)[race, :-1]
-        component = race * self.tensors["weights"].shape[1] + choice.sum(1)
-        noise = rng.standard_normal((CHUNK, self.tensors["mean"].shape[0]), np.float32)
-        place = self.cell_means[cells]
-        shift, factor = (self.tensors[name].reshape(-1, *self.tensors[name].shape[2:]) for name in ("shift", "factor"))
-        for group in np.unique(component):
-            rows = np.flatnonzero(component == group)
-            place[rows] += shift[group] + noise[rows] @ factor[group].T
+        parts = self.tensors
+        cells = _choose(cumulative[None], rng.random(CHUNK))
+        race, gender, age = np.unravel_index(cells, SHAPE)
+        race = _choose(np.cumsum(parts["looks_race"], axis=1)[race], rng.random(CHUNK))
+        age = _choose(np.cumsum(parts["looks_age"], axis=1)[age], rng.random(CHUNK))
+        noise = rng.standard_normal((CHUNK, len(parts["mean"])), np.float32)
+        place = self.cell_means[np.ravel_multi_index((race, gender, age), SHAPE)]
+        for number, factor in enumerate(parts["factor"]):
+            rows = np.flatnonzero(race == number)
+            place[rows] += noise[rows] @ factor.T
         place /= np.sqrt(np.einsum("ij,ij->i", place, place))[:, None]
-        return place @ self.tensors["axes"], cells
+        return place @ parts["axes"], cells
+
+    def log_density(self, features: FeatureSet) -> np.ndarray:
+        """How likely the model finds each face given its labels: log density on the axes, float64 (N,).
+
+        It is the density of step 3 before the length is set to 1. Raises DataError for features of another length and
+        for rows without all three labels.
+        """
+        codes = np.stack([targets.numpy() for targets in encode_all(COLUMNS, features.labels).values()])
+        if features.features.shape[1] != self.dim or (codes == MISSING).any():
+            raise DataError(f"a density needs features of {self.dim} numbers with race, gender and age band.")
+        parts = {name: values.astype(np.float64) for name, values in self.tensors.items()}
+        place = np.asarray(features.features, np.float64) @ parts["axes"].T
+        looks = np.empty((len(place), *SHAPE))
+        for number, (factor, means) in enumerate(
+            zip(parts["factor"], self.cell_means.reshape(*SHAPE, -1), strict=True)
+        ):
+            inverse = np.linalg.inv(factor)
+            x, centres = place @ inverse.T, means.reshape(-1, place.shape[1]) @ inverse.T
+            square = (x**2).sum(1)[:, None] - 2 * x @ centres.T + (centres**2).sum(1)
+            looks[:, number] = (np.linalg.slogdet(inverse)[1] - square / 2).reshape(-1, *SHAPE[1:])
+        with np.errstate(divide="ignore"):
+            race, age = (np.log(parts[f"looks_{task.name}"][codes[axis]]) for axis, task in ((0, RACE), (2, AGE_BAND)))
+        own = looks[np.arange(len(place)), :, codes[1]] + race[:, :, None] + age[:, None, :]
+        constant = len(parts["mean"]) / 2 * np.log(2 * np.pi)
+        return np.logaddexp.reduce(own.reshape(len(place), -1), axis=1) - constant
 
     def save(self, path: Path | str) -> Path:
         """Writes the model to a safetensors file, whole or not at all, and returns its path."""
@@ -207,7 +235,7 @@ class FeatureModel:
 
         Raises DataError when the file is missing, damaged, or no feature model of this format.
         """
-        path = Path(path) if path is not None else Path(str(resources.files("facekit.data") / PACKAGED))
+        path = Path(path) if path is not None else PACKAGED_MODEL
         if not path.is_file():
             raise DataError(f"{path} does not exist; name a file that `python -m facekit features fit` has written.")
         try:
@@ -224,8 +252,13 @@ class FeatureModel:
         return cls(tensors.pop("shares"), tensors, about)
 
 
-def tensor_shapes(n_axes: int, dim: int, n_components: int) -> dict[str, tuple[int, ...]]:
-    """The arrays of a feature model and their shapes."""
+def tensor_shapes(n_axes: int, dim: int) -> dict[str, tuple[int, ...]]:
+    """The arrays of a feature model and their shapes.
+
+    axes: orthonormal rows. mean, race … race_age: the overall mean on the axes and what classes and pairs of classes
+    add. looks_race, looks_age: share of the faces of a label (row) that look like each class (column). factor: square
+    roots of the covariances.
+    """
     races, genders, ages = SHAPE
     return {
         "shares": SHAPE,
@@ -237,7 +270,17 @@ def tensor_shapes(n_axes: int, dim: int, n_components: int) -> dict[str, tuple[i
         "race_gender": (races, genders, n_axes),
         "gender_age": (genders, ages, n_axes),
         "race_age": (races, ages, n_axes),
-        "weights": (races, n_components),
-        "shift": (races, n_components, n_axes),
-        "factor": (races, n_components, n_axes, n_axes),
+        "looks_race": (races, races),
+        "looks_age": (ages, ages),
+        "factor": (races, n_axes, n_axes),
     }
+
+
+def _choose(cumulative: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """For each number in [0, 1) the class whose interval it falls into; cumulative shares (N or 1, classes)."""
+    if len(cumulative) == 1:
+        chosen = np.searchsorted(cumulative[0], uniform, side="right")
+    else:
+        chosen = (uniform[:, None] >= cumulative).sum(axis=1)
+    # Rounding may leave a sliver above the last class that has a share.
+    return np.minimum(chosen, (cumulative < cumulative[:, -1:]).sum(axis=1))
