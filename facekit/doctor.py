@@ -118,11 +118,12 @@ def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int
     if not _version("jupyterlab"):
         raise ConfigError(f"JupyterLab is not installed; type: {_install()}")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={lessons}", f"--ServerApp.port={port}"]
-    # A lesson needs no network, and a newcomer no question about news: JupyterLab asks its servers for neither.
-    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if allow_root else []
-    return subprocess.run(command, check=False).returncode
+    # Defaults of the course, below the user's own settings: no question about news, no look for updates.
+    folders = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
+    return subprocess.run(command, check=False, env=environment).returncode
 
 
 def _python() -> str:

@@ -67,9 +67,12 @@ class Twin:
             if control.has_trait("continuous_update"):
                 control.continuous_update = False  # one picture a choice, not one for each pixel of the mouse's way
             control.description = control.description or name
+            if control.has_trait("style"):
+                control.style.description_width = "initial"  # as wide as its text, which would end in dots else
         self.function, self.controls, self.alt = function, dict(controls), alt
         self.settings = [self.values | dict(setting) for setting in settings] or [self.values]
-        self.image = widgets.Image(format="png")
+        # At its own size: a box stretches its children over the whole width.
+        self.image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start", max_width="100%"))
         self.caption = widgets.HTML()
         self.box = widgets.VBox([*self.controls.values(), self.image, self.caption])
         for control in self.controls.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -132,10 +133,12 @@ def test_it_speaks_when_torch_does_not(tmp_path, fault):
 
 
 def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
-    started = []
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "own")
+    started, folders = [], []
 
-    def run(command: list[str], **_) -> subprocess.CompletedProcess:
+    def run(command: list[str], env: dict[str, str], **_) -> subprocess.CompletedProcess:
         started.append(command)
+        folders.extend(env["JUPYTER_CONFIG_PATH"].split(os.pathsep))
         return subprocess.CompletedProcess(command, 3)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -144,7 +147,9 @@ def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
     assert command[:3] == [sys.executable, "-m", "jupyterlab"] and "--no-browser" in command
     assert f"--ServerApp.root_dir={Path(__file__).resolve().parents[1] / 'lessons'}" in command
     assert "--allow-root" not in command
-    assert "--LabApp.news_url=None" in command, "no question about news, no look at a server"
+    assert folders[1:] == [os.environ["JUPYTER_CONFIG_PATH"]], "the user's own folders come after"
+    defaults = json.loads(Path(folders[0], "labconfig/default_setting_overrides.json").read_text())
+    assert defaults["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 
 
 def test_lab_says_what_is_missing(monkeypatch, tmp_path):
