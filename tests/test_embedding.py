@@ -156,7 +156,7 @@ def test_everything_that_matters_makes_another_entry(mini, computed):
     pixels[3, 1, 5, 5] ^= 1
     embed(mini, FaceSet(pixels, faces.labels))
     with torch.no_grad():
-        mini.bn.running_mean[0] += 1e-3
+        mini.spatial.bn.running_mean[0] += 1e-3
     embed(mini, faces)
     assert computed == [7] * 5
     embed(mini, faces, cache=False)
