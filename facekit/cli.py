@@ -42,7 +42,11 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "render": "facekit.data.portraits.commands:render_command",
         "sheet": "facekit.data.portraits.commands:sheet_command",
     },
-    "features": {},
+    "features": {
+        "fit": "facekit.feature_card:fit_command",
+        "fidelity": "facekit.feature_card:fidelity_command",
+        "datasheet": "facekit.feature_card:datasheet_command",
+    },
 }
 
 

@@ -22,6 +22,7 @@ ORDER += [
     "course",
     "recording",
     "model_card",
+    "feature_card",
     "lessons",
     "doctor",
     "cli",

@@ -1,0 +1,322 @@
+"""The feature model against real features: `features fit`, `features fidelity` and the datasheet made from the latter.
+
+Whoever learns from drawn features wants two things: that what is learnt works on real faces (trained on drawn, tested
+on real), and that the task is as hard as the real one (tested on drawn). `compare` measures both; the record
+`feature_model_fidelity` and datasets/fairface_feature_model/README.md keep what it found; no figure is typed by hand.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from facekit import settings
+from facekit.course import fairface
+from facekit.data.fit_features import AGE_NOISE, MIN_FACES, RACE_NOISE, fit_features
+from facekit.data.sets import SPLITS, FaceSet, FeatureSet, read_manifest
+from facekit.data.simulated import COLUMNS, PACKAGED_MODEL, FeatureModel
+from facekit.errors import ConfigError
+from facekit.evaluation.metrics import evaluate
+from facekit.experiments import PROBES, few_labels, scores
+from facekit.files import atomic_path, sha256_of_file
+from facekit.model_card import markdown
+from facekit.models.embedding import embed
+from facekit.models.facenet import FaceNet
+from facekit.recording import SEEDS, Sheet
+from facekit.records import ROOT, Record, record, recorded
+from facekit.tasks import RACE
+from facekit.training.scoring import predict
+
+RECORD = "feature_model_fidelity"
+DATASHEET = ROOT / "datasets" / "fairface_feature_model" / "README.md"
+SIZES = (200, 1000, 6000, 20000)
+WAYS = (("real", "real"), ("drawn", "real"), ("drawn", "drawn"), ("real", "drawn"))  # trained on, tested on
+# Rows to test on and the seed they are drawn with, which no training draw has.
+N_TEST, TEST_SEED = 8000, 1_000_000
+
+
+def real_features(source: Path | None = None) -> FeatureSet:
+    """FaceNet's embeddings of FairFace (mean of photo and mirror image), with splits.
+
+    source: a stored feature set, or a packed set of photos; without it FairFace as profile full finds it. Raises
+    DataError for a folder that holds neither, ConfigError without a source in profile laptop.
+    """
+    if source is None:
+        if settings.profile() != "full":
+            raise ConfigError(
+                "the feature model is made from real photos: name a folder with their embeddings, or set "
+                "FACEKIT_PROFILE=full, and FACEKIT_DATA to the folder with FairFace and FaceNet's weights."
+            )
+        return embed(FaceNet.from_pretrained(), fairface(), flip=True)
+    if read_manifest(source).get("kind") == FaceSet.kind:
+        return embed(FaceNet.from_pretrained(), FaceSet.load(source), flip=True)
+    return FeatureSet.load(source)
+
+
+def fit_command(source: Path | None = None, dest: Path = PACKAGED_MODEL, min_faces: int = MIN_FACES) -> int:
+    """Fits the model of FaceNet's features to the training split of real photos and writes it.
+
+    Args:
+        source: Folder with a stored feature set or a packed set of photos; by default FairFace in profile full.
+        dest: File to write; by default the one that comes with facekit.
+        min_faces: Fewest faces that a statistic may rest on.
+    """
+    model = fit_features(real_features(source).split("train"), min_faces)
+    model.save(dest)
+    print(
+        f"{dest}: {Path(dest).stat().st_size / 2**10:,.0f} KiB, {model.about['faces']:,} faces, "
+        f"{len(model.tensors['axes'])} axes"
+    )
+    return 0
+
+
+def compare(train: FeatureSet, test: FeatureSet, model: FeatureModel, n: int, seed: int) -> pd.DataFrame:
+    """Scores of probes that learned from `n` real or `n` drawn rows, tested on real and on drawn rows.
+
+    train: real rows to take n from. The drawn rows are a draw of their own with the same seed. Columns trained_on,
+    tested_on (real, drawn), method (see `experiments.PROBES`), n, seed, task, metric, value.
+    """
+    tested = {"real": test, "drawn": model.draw(N_TEST, seed=TEST_SEED)}
+    tables = []
+    for trained_on, rows in {"real": few_labels(train, n, seed), "drawn": model.draw(n, seed=seed)}.items():
+        for method, fit in PROBES.items():
+            probe = fit(rows, COLUMNS, seed)
+            for tested_on, faces in tested.items():
+                table = scores(probe, faces, COLUMNS)
+                for column, value in {"seed": seed, "n": n, "method": method, "tested_on": tested_on}.items():
+                    table.insert(0, column, value)
+                table.insert(0, "trained_on", trained_on)
+                tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_race(train: FeatureSet, test: FeatureSet, model: FeatureModel) -> pd.DataFrame:
+    """Accuracy by race of linear probes that learned from all of `train`, or from as many drawn rows.
+
+    Columns way (`real → real`, `drawn → real`, `drawn → drawn`), task, metric, group (the race), value and n (real test
+    rows of that race); races with fewer than 20 of them are left out.
+    """
+    drawn = model.draw(N_TEST, seed=TEST_SEED)
+    fit = PROBES["linear"]
+    probes = {"real": fit(train, COLUMNS, 0), "drawn": fit(model.draw(len(train)), COLUMNS, 0)}
+    photos = test.labels["race"].value_counts()
+    tables = []
+    for way, rows in (("real → real", test), ("drawn → real", test), ("drawn → drawn", drawn)):
+        outputs = predict(probes[way.split()[0]], rows)
+        groups = pd.Series(pd.Categorical(rows.labels["race"], RACE.classes))
+        found = evaluate(COLUMNS, outputs, rows.targets(COLUMNS), groups, n_boot=1)
+        found = found[(found["metric"] == "accuracy") & (found["group"] != "all")]
+        found = found.assign(n=found["group"].map(photos).fillna(0), way=way)
+        tables.append(found[found["n"] >= MIN_FACES][["way", "task", "metric", "group", "value", "n"]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def membership(seen: FeatureSet, unseen: FeatureSet, model: FeatureModel, n_boot: int = 200) -> pd.DataFrame:
+    """How well the model's density tells faces that it was fitted to from faces that it never saw.
+
+    Rows `area` (under the ROC curve of the log density; 0.5 is a guess), `low` and `high` (95 % bootstrap interval):
+    columns task, metric, value.
+    """
+    scores = [model.log_density(rows) for rows in (seen, unseen)]
+    truth = np.repeat([1, 0], [len(seen), len(unseen)])
+    rng = np.random.default_rng(0)
+    areas = [
+        roc_auc_score(truth, np.concatenate([rng.choice(part, len(part)) for part in scores])) for _ in range(n_boot)
+    ]
+    low, high = np.percentile(areas, [2.5, 97.5])
+    value = [roc_auc_score(truth, np.concatenate(scores)), low, high]
+    return pd.DataFrame({"task": "membership", "metric": ["area", "low", "high"], "value": value})
+
+
+def speed(model: FeatureModel, n: int = 200_000, rounds: int = 3) -> float:
+    """Rows a second that `draw` gives on all cores, best of some rounds."""
+    seconds = []
+    for seed in range(rounds):
+        start = time.perf_counter()
+        model.draw(n, seed=seed)
+        seconds.append(time.perf_counter() - start)
+    return n / min(seconds)
+
+
+def fidelity_command(source: Path | None = None, sizes: tuple[int, ...] = SIZES, seeds: tuple[int, ...] = SEEDS) -> int:
+    """Measures how drawn features stand in for real ones, records it as feature_model_fidelity, writes the datasheet.
+
+    Probes learn from real rows of the training split or from drawn rows, and are tested on the real test split and on
+    drawn rows. Takes about half an hour on one core; a stopped command goes on where it was.
+
+    Args:
+        source: Folder with a stored feature set or a packed set of photos; by default FairFace in profile full.
+        sizes: Numbers of labels; one above the number of real training rows becomes that number.
+        seeds: Of the draws and of the probe with a hidden layer.
+    """
+    features = real_features(source)
+    train, validation, test = (features.split(name) for name in SPLITS)
+    model = FeatureModel.load()
+    about = {"features": features.content_hash(), "model": sha256_of_file(PACKAGED_MODEL)}
+    data = f"FairFace, {len(train):,} photos to draw labels from, {len(test):,} test photos, {N_TEST:,} drawn test rows"
+    command = "python -m facekit features fidelity"
+
+    sheet = Sheet("feature_model_groups", about)
+    sheet.block("groups", lambda: by_race(train, test, model))
+    sheet.block("membership", lambda: membership(train, validation, model))
+    sheet.block(
+        "speed", lambda: pd.DataFrame({"task": ["speed"], "metric": ["rows_per_second"], "value": speed(model)})
+    )
+    what = "feature model: accuracy by race, a membership test of its density, rows drawn a second"
+    record("feature_model_groups", sheet.rows, what=what, data=data, command=command, seconds=sheet.seconds)
+
+    sheet = Sheet(RECORD, about)
+    blocks = [(n, seed) for n in sorted({min(n, len(train)) for n in sizes}) for seed in seeds]
+    for n, seed in settings.progress(blocks, desc="fidelity", unit="block"):
+        sheet.block(f"{n}-{seed}", lambda n=n, seed=seed: compare(train, test, model, n, seed))
+    what = "probes that learned from real or from drawn FaceNet features, tested on real and on drawn ones"
+    path = record(RECORD, sheet.rows, what=what, data=data, command=command, seconds=sheet.seconds)
+    print(accuracy_table(sheet.rows).to_string(index=False))
+    print(f"wrote {path}: {len(sheet.rows):,} rows, {sheet.seconds:.0f} s")
+    return datasheet_command()
+
+
+def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy over seeds as text: task, method, labels, and the four ways to train and test."""
+    rows = rows[rows["metric"] == "accuracy"].assign(way=rows["trained_on"] + " → " + rows["tested_on"])
+    keys = ["task", "method", "n", "way"]
+    found = rows.groupby(keys, sort=False)["value"].mean().unstack("way")
+    table = found[[f"{one} → {other}" for one, other in WAYS]].map("{:.3f}".format).reset_index()
+    table["n"] = table["n"].map("{:,}".format)
+    return table.rename(columns={"n": "labels"})
+
+
+def datasheet_command() -> int:
+    """Writes the feature model's datasheet from its records and from what the packaged file says about itself."""
+    text = datasheet(recorded(RECORD), recorded("feature_model_groups"), FeatureModel.load())
+    with atomic_path(DATASHEET) as path:
+        path.write_text(text, encoding="utf-8")
+    print(f"wrote {DATASHEET}")
+    return 0
+
+
+def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
+    """The datasheet (Gebru et al. 2018, 1803.09010), Markdown, from both records and the model itself."""
+    rows = scores.rows
+    accuracy = rows[rows["metric"] == "accuracy"]
+    mean = accuracy.groupby(["task", "method", "n", "trained_on", "tested_on"])["value"].mean()
+    mean = mean.unstack(["trained_on", "tested_on"])
+    transfer = mean["drawn", "real"] - mean["real", "real"]
+    hardness = mean["drawn", "drawn"] - mean["real", "real"]
+    found = groups.rows
+    area = found[found["task"] == "membership"].set_index("metric")["value"]
+    table = found[found["metric"] == "accuracy"].pivot_table("value", ["task", "group", "n"], "way", sort=False)
+    table = table[["real → real", "drawn → real", "drawn → drawn"]].map("{:.3f}".format).reset_index()
+    table["n"] = table["n"].map("{:.0f}".format)
+    return DATASHEET_TEXT.format(
+        faces=f"{model.about['faces']:,}",
+        min_faces=model.about["min_faces"],
+        axes=len(model.tensors["axes"]),
+        size=f"{PACKAGED_MODEL.stat().st_size / 1000:.0f}",
+        numbers=f"{sum(array.size for array in model.tensors.values()) + model.shares.size:,}",
+        fidelity=markdown(accuracy_table(rows)),
+        within=int((transfer.abs() <= 0.015).sum()),
+        equal=int((hardness.abs() <= 0.02).sum()),
+        comparisons=len(mean),
+        worst_transfer=f"{100 * transfer[transfer.abs().idxmax()]:+.1f}",
+        worst_hardness=f"{100 * hardness[hardness.abs().idxmax()]:+.1f}",
+        groups=markdown(table.rename(columns={"n": "test photos"})),
+        area=area,
+        speed=f"{found[found['metric'] == 'rows_per_second']['value'].iloc[0]:,.0f}",
+        race_noise=f"{100 * RACE_NOISE:.0f}",
+        age_noise=f"{100 * AGE_NOISE:.0f}",
+        record=scores.about,
+    )
+
+
+DATASHEET_TEXT = """# Datasheet: a model of FaceNet's features of FairFace
+
+Written by `python -m facekit features datasheet` from recorded measurements; do not edit it by hand. The form follows
+Gebru et al., Datasheets for Datasets (2018, arXiv 1803.09010).
+
+## What it is
+
+`facekit/data/fairface_features.safetensors` ({size} kB, {numbers} numbers): statistics from which
+`facekit.data.simulated.FeatureModel` draws vectors of 512 numbers that lie as FaceNet's embeddings of faces lie, with a
+race, a gender and an age band each, in any mix. No row of it, and nothing drawn from it, belongs to a person.
+
+It is fitted to FaceNet's embeddings (mean of a photo's and its mirror image's, length 1) of {faces} photos, FairFace's
+official training photos without the twentieth that facekit keeps for validation. The numbers are: how often each of
+the 126 combinations of race, gender and age band occurs; {axes} axes on which all features lie to 1 part in 10,000; the
+overall mean and what each class, and each pair of classes, adds to it; a covariance for each race. There is no term
+for race, gender and age band together. No number rests on fewer than {min_faces} faces: a pair of classes with fewer
+has no term, combinations with fewer share one pool, and a test proves it on a toy set. Two more numbers are constants:
+{race_noise} % of the drawn faces look like a face of any race, {age_noise} % like the age band beside their own.
+
+## How it was made
+
+```
+python -m facekit features fit          # with FACEKIT_PROFILE=full, and FACEKIT_DATA as datasets/FAIRFACE.md says
+python -m facekit features fidelity     # measures what stands below, records it, writes this file
+```
+
+The method is described at the top of `facekit/data/fit_features.py`.
+
+## Attribution and terms
+
+- Photos and labels: Kimmo Kärkkäinen and Jungseock Joo, *FairFace: Face Attribute Dataset for Balanced Race, Gender,
+  and Age for Bias Measurement and Mitigation*, WACV 2021; github.com/joojs/fairface; CC BY 4.0. These statistics are
+  under the same licence; name the authors where you share them or what you make of them.
+- Network: FaceNet (Schroff et al., CVPR 2015), Inception-ResNet-v1 with the VGGFace2 weights of David Sandberg, in Tim
+  Esler's facenet-pytorch (MIT licence). VGGFace2 (Cao et al. 2018) was released for non-commercial research; use what
+  is derived from its network under the same restriction.
+
+## What a face embedding is, and consent
+
+A face embedding is a list of numbers that a network makes of a photo so that photos of one person get similar lists.
+That is what it is for: whoever has the list of a face can find that face again among others, without the photo, and a
+face cannot be changed like a password. Used to identify people it is biometric data, which laws such as the GDPR
+(Articles 4 and 9) protect more than other data. FairFace's photos come from public sources; the people in them were
+not asked whether their faces may be measured, nor were those on whose photos FaceNet was trained. A licence for a
+photo is not consent to that. So facekit ships no embedding of anyone. It ships statistics over many faces, and draws
+new numbers from them.
+
+## What it can tell, and what it cannot
+
+It can tell how features of groups of faces differ, and how hard that makes a task: a classifier that learned from
+drawn features works on FaceNet's features of real photos about as well as one that learned from real ones, and its
+errors on drawn features are about as many as on real ones (the tables below). It cannot tell:
+
+- anything about a person. It holds no identities: two drawn vectors are never two photos of one face, so nothing about
+  recognition or verification can be learned or measured with it;
+- what FaceNet has beyond the {axes} axes. They hold 99.99 % of the squared length of its output; the rest is left out;
+- anything about photos: pose, light, expression, image quality are scatter here, without a label;
+- combinations of all three labels beyond what their pairs say; the rarest combinations are the least exact;
+- what people are. The labels say what annotators perceived: two genders, seven races, nine age bands. The differences
+  between groups that it reproduces are those of this network on these photos, its errors included.
+
+Not for decisions about people, and not for identifying, tracking or sorting them.
+
+## Measured
+
+Probes that learned from real rows (→ training photos) or from drawn rows, tested on real test photos and on drawn
+rows; accuracy, mean over seeds {record[seeds]}. Data: {record[data]}. Trained on drawn and tested on real is within 1.5
+points of trained on real in {within} of {comparisons} comparisons (the farthest: {worst_transfer} points); trained and
+tested on drawn within 2 points of trained and tested on real in {equal} of {comparisons} (the farthest:
+{worst_hardness}). The test photos also took part in choosing the constants of the fit, together with the validation
+photos; differences of 1 or 2 points are within the error of 1,000 photos.
+
+{fidelity}
+
+By race, linear probes that learned from as many labels as there are training photos; groups of fewer than 20 test
+photos are left out:
+
+{groups}
+
+Membership: is a photo that the model was fitted to more likely under it than one that it never saw? The area under the
+ROC curve of the model's log density is {area[area]:.3f} (95 % interval {area[low]:.3f} to {area[high]:.3f}; 0.5 is a
+guess) for training photos against validation photos.
+
+Drawing gives {speed} rows a second ({record[hardware]}).
+
+Recorded {record[date]} by `{record[command]}`, commit {record[git_commit]}.
+"""
