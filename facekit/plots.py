@@ -157,12 +157,17 @@ def lines_with_spread(axis: Axes, x: Sequence[float], runs: dict[str, np.ndarray
         if values.shape[1] != len(x):
             raise ConfigError(f"{name!r}: {values.shape[1]} values a run for {len(x)} places.")
         mean, low, high = np.nanmean(values, 0), np.nanmin(values, 0), np.nanmax(values, 0)
-        axis.errorbar(x, mean, yerr=(mean - low, high - mean), capsize=3, label=name)
+        axis.errorbar(x, mean, yerr=_lengths(mean, low, high), capsize=3, label=name)
     if log_x:
         axis.set_xscale("log")
         axis.set_xticks(list(x), [f"{value:,}" for value in x])
         axis.minorticks_off()
     axis.legend()
+
+
+def _lengths(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of error bars below and above; the mean of equal numbers can miss them by a rounding error."""
+    return np.maximum(mean - low, 0), np.maximum(high - mean, 0)
 
 
 @style()
@@ -210,10 +215,14 @@ def learning_curves(axis: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
     """
     for name, rows in runs.items():
         found = rows.groupby("n")["value"].agg(["mean", "min", "max"])
-        errors = (found["mean"] - found["min"], found["max"] - found["mean"])
+        errors = _lengths(found["mean"], found["min"], found["max"])
         axis.errorbar(found.index, found["mean"], yerr=errors, capsize=3, label=name)
     axis.set_xscale("log")
+    sizes = sorted({n for rows in runs.values() for n in rows["n"]})
+    if len(sizes) <= 5:
+        axis.set_xticks(sizes)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.minorticks_off()  # a narrow range would label them as 2 × 10¹, 3 × 10¹ …
     axis.set_xlabel("labels")
 
 

@@ -153,3 +153,14 @@ def test_captions_stand_below_their_pictures():
     pictures = [axis.get_window_extent(renderer) for axis in fig.axes]
     captions = [axis.texts[0].get_window_extent(renderer) for axis in fig.axes]
     assert not any(caption.overlaps(picture) for caption in captions for picture in pictures)
+
+
+def test_seeds_that_agree_to_the_last_digit_have_no_spread():
+    equal = [0.1, 0.1, 0.1]
+    assert np.mean(equal) != 0.1  # why this test is here
+    fig, (one, other) = plots.figure(1, 2)
+    plots.learning_curves(one, {"linear": pd.DataFrame({"n": 5, "value": equal})})
+    plots.lines_with_spread(other, [5], {"linear": np.array([equal]).T})
+    for axis in (one, other):
+        bar = axis.containers[0].lines[2][0].get_segments()[0]
+        assert np.allclose(bar[:, 1], 0.1)
