@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from scipy.stats import multivariate_normal
+from sklearn.metrics import roc_auc_score
 
 from facekit.data import simulated
 from facekit.data.fit_features import MIN_FACES, cell_shares, fit_features
+from facekit.data.pack import pack
 from facekit.data.sets import FeatureSet
 from facekit.data.simulated import CHUNK, COLUMNS, PACKAGED_MODEL, SHAPE, FeatureModel, shares_for
 from facekit.errors import ConfigError, DataError
+from facekit.models.embedding import embed
+from facekit.models.facenet import FaceNet
 from facekit.tasks import AGE_BAND, GENDER, RACE
+from facekit.training.scoring import predict
+from facekit.transfer.probe import linear_probe
 
 DIM, AXES = 12, 6
 # 0.999 quantiles of chi-square: a law that holds fails one time in a thousand, and these draws are seeded.
@@ -226,3 +233,166 @@ def test_numbers_that_no_model_has_are_refused(name, value):
     arrays[name] = np.full_like(arrays[name], value)
     with pytest.raises(DataError, match="no feature model"):
         FeatureModel(arrays.pop("shares"), arrays)
+
+
+# Fitting, and the rule that no statistic rests on fewer than 20 faces
+
+
+@given(st.lists(st.integers(0, 60), min_size=126, max_size=126))
+def test_every_share_rests_on_enough_faces(numbers):
+    counts = np.array(numbers).reshape(SHAPE)
+    assume(counts.sum() >= MIN_FACES)  # `fit_features` drops classes with fewer, so there is no less
+    shares, behind = cell_shares(counts, MIN_FACES)
+    assert (behind >= MIN_FACES).all()
+    np.testing.assert_allclose(shares.sum(), 1)
+    own = behind == counts
+    np.testing.assert_allclose(shares[own], counts[own] / counts.sum(), atol=1e-12)
+    pool = ~own
+    np.testing.assert_allclose(shares[pool].sum(), counts[pool].sum() / counts.sum(), atol=1e-12)
+
+
+def test_the_counts_of_rare_cells_cannot_be_read_from_the_shares():
+    counts = np.full(SHAPE, 40)
+    counts[0, 0, :4] = 3, 9, 12, 0
+    moved = counts.copy()
+    moved[0, 0, :4] = 12, 3, 9, 0  # the same rare faces in other cells; margins of age bands change a little
+    one, other = (cell_shares(table, MIN_FACES)[0] for table in (counts, moved))
+    same = [0, 1, 2]
+    assert np.ptp(one[0, 0, same]) / one[0, 0, same].mean() < 0.1, "a rare cell shows its own count"
+    np.testing.assert_allclose(one[counts >= MIN_FACES], other[counts >= MIN_FACES])
+
+
+def test_a_pair_of_classes_with_few_faces_adds_nothing_of_its_own():
+    cells, model = codes(toy()), toy_model()
+    few = 0
+    for name, axes in {"race_gender": (0, 1), "gender_age": (1, 2), "race_age": (0, 2)}.items():
+        sizes = [SHAPE[axis] for axis in axes]
+        counts = np.bincount(np.ravel_multi_index(cells[:, axes].T, sizes), minlength=np.prod(sizes)).reshape(sizes)
+        rare = counts < MIN_FACES
+        few += rare.sum()
+        assert not model.tensors[name][rare].any()
+        assert np.abs(model.tensors[name][~rare]).max(axis=1).all()
+    assert few > 10, "the toy must have rare pairs"
+
+
+def test_one_face_of_a_rare_cell_moves_no_statistic_more_than_one_of_twenty_would():
+    data, cells = toy(), codes(toy())
+    counts = table(data)
+    rare = np.flatnonzero(counts[tuple(cells.T)] < 5)[:8]
+    assert len(rare) == 8
+    model, share = toy_model(), toy_model().shares
+    for row in rare:
+        x = data.features.copy()
+        x[row] = -x[row]  # as far away as a face can be: at a distance of 2
+        changed = fit_features(replace(data, inputs=x))
+        np.testing.assert_array_equal(changed.shares, share)
+        for name in ("mean", "race", "gender", "age", "race_gender", "gender_age", "race_age"):
+            # In the space of features, whatever the axes.
+            now, before = (each.tensors[name] @ each.tensors["axes"] for each in (changed, model))
+            assert np.linalg.norm(now - before, axis=-1).max() < 2 / MIN_FACES, name
+
+
+def test_a_class_with_few_faces_is_not_in_the_model():
+    data = toy()
+    rare = np.flatnonzero((data.labels["race"] == "Indian").to_numpy())
+    assert len(rare) > MIN_FACES
+    kept = np.setdiff1d(np.arange(len(data)), rare[MIN_FACES - 1 :])
+    model = fit_features(data.select(kept))
+    without = fit_features(data.select(np.setdiff1d(kept, rare)))
+    np.testing.assert_array_equal(model.shares, without.shares)
+    for name, values in without.tensors.items():
+        np.testing.assert_array_equal(model.tensors[name], values)
+    assert model.shares[RACE.classes.index("Indian")].sum() == 0
+    assert "Indian" not in set(model.draw(5000).labels["race"])
+    with pytest.raises(ConfigError, match="no population"):
+        model.draw(10, mix={"race": {"Indian": 1}})
+
+
+def test_faces_without_a_label_do_not_count():
+    data = toy()
+    labels = data.labels.copy()
+    labels.loc[:99, "age"] = None
+    model = fit_features(replace(data, labels=labels))
+    alone = fit_features(data.select(np.arange(100, len(data))))
+    np.testing.assert_array_equal(model.draw(20).features, alone.draw(20).features)
+
+
+def test_the_axes_hold_what_they_promise():
+    axes = toy_model().tensors["axes"]
+    np.testing.assert_allclose(axes @ axes.T, np.eye(AXES), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(toy().features @ axes.T, axis=1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("spoil", [lambda x: 2 * x, lambda x: x * np.nan])
+def test_features_of_another_length_are_a_clear_error(spoil):
+    with pytest.raises(DataError, match="length 1"):
+        fit_features(replace(toy(), inputs=spoil(toy().features)))
+
+
+def test_too_few_faces_are_a_clear_error():
+    with pytest.raises(DataError, match="no face|too few"):
+        fit_features(toy().select(range(30)))
+
+
+@pytest.mark.parametrize("wrong", [{"min_faces": 1}, {"kept": 1.0}, {"directions": 0}])
+def test_settings_that_make_no_sense_are_a_clear_error(wrong):
+    with pytest.raises(ConfigError, match="min_faces"):
+        fit_features(toy(), **wrong)
+
+
+# What the model says about the faces it was fitted to
+
+
+def test_the_density_is_that_of_a_mixture_of_normals():
+    model, rows = toy_model(), toy().select(range(5))
+    place = rows.features.astype(float) @ model.tensors["axes"].T.astype(float)
+    for x, (_, gender, _), label, value in zip(place, codes(rows), codes(rows), model.log_density(rows), strict=True):
+        total = 0.0
+        for race in range(SHAPE[0]):
+            for age in range(SHAPE[2]):
+                share = model.tensors["looks_race"][label[0], race] * model.tensors["looks_age"][label[2], age]
+                if share:
+                    factor = model.tensors["factor"][race].astype(float)
+                    centre = model.cell_means[np.ravel_multi_index((race, gender, age), SHAPE)]
+                    total += share * multivariate_normal(centre, factor @ factor.T).pdf(x)
+        assert value == pytest.approx(np.log(total), rel=1e-4)
+
+
+def test_a_density_needs_labels_and_the_right_length():
+    rows = toy().select(range(3))
+    with pytest.raises(DataError, match="density"):
+        toy_model().log_density(replace(rows, inputs=rows.features[:, :-1]))
+    with pytest.raises(DataError, match="density"):
+        toy_model().log_density(replace(rows, labels=rows.labels.assign(age=None)))
+
+
+def test_the_model_does_not_tell_who_it_was_fitted_to():
+    seen, unseen = toy_model().log_density(toy()), toy_model().log_density(toy(seed=1))
+    area = roc_auc_score(np.repeat([1, 0], [len(seen), len(unseen)]), np.concatenate([seen, unseen]))
+    assert abs(area - 0.5) < 0.02
+
+
+def test_no_drawn_row_is_a_row_of_the_data():
+    drawn = toy_model().draw(6000).features
+    nearest = (drawn @ toy().features.T).max(1)
+    usual = (toy(seed=1).features @ toy().features.T).max(1)
+    assert nearest.max() < 1 - 1e-7
+    # Drawn rows come no closer to the data than other people do.
+    assert np.quantile(nearest, 0.99) <= np.quantile(usual, 0.99) + 1e-3
+
+
+def test_what_is_learned_from_drawn_features_works_on_real_photos(real_data, tmp_path):
+    """FaceNet's own embeddings of 200 photos that took no part in the fit."""
+    source = real_data / "fairface"
+    small = tmp_path / "small.zip"
+    with zipfile.ZipFile(next(source.glob("*.zip"))) as archive, zipfile.ZipFile(small, "w") as some:
+        for name in [name for name in archive.namelist() if "val/" in name and name.endswith(".jpg")][:200]:
+            some.writestr(name, archive.read(name))
+    faces = pack(small, tmp_path / "packed", kind="fairface", labels=source)
+    features = embed(FaceNet.from_pretrained(), faces, flip=True)
+    axes = packaged().tensors["axes"]
+    assert np.linalg.norm(features.features @ axes.T, axis=1).min() > 0.9995
+    probe = linear_probe(packaged().draw(4000), COLUMNS)
+    for task, least in ((GENDER, 0.75), (RACE, 0.45), (AGE_BAND, 0.35)):  # a guess gets 0.53, 0.2 and 0.3
+        predicted = task.predict(predict(probe, features)[task.name])
+        assert (predicted == features.targets([task])[task.name]).float().mean() > least

@@ -35,6 +35,10 @@ FORMAT = 2
 # Rows that one random stream fills; part of the meaning of a seed, so never change it.
 CHUNK = 4096
 
+IMPOSSIBLE = (
+    "mix: no population has these shares; entries contradict one another, or ask for faces that the model has none of."
+)
+
 # A wish for how often labels occur: a column, or several columns, with the share of each class (or combination).
 Mix = Mapping[str | tuple[str, ...], Mapping]
 
@@ -56,11 +60,11 @@ def shares_for(base: np.ndarray, mix: Mix | None) -> np.ndarray:
         for axes, target in wishes:
             present = shares.sum(axis=axes, keepdims=True)
             if (target[present == 0] > 0).any():
-                raise ConfigError("the entries of the mix contradict one another; no population has all those shares.")
+                raise ConfigError(IMPOSSIBLE)
             shares = shares * np.divide(target, present, out=np.zeros_like(present), where=present > 0)
         if all(np.abs(shares.sum(axis=axes, keepdims=True) - target).max() < 1e-6 for axes, target in wishes):
             return shares / shares.sum()
-    raise ConfigError("the entries of the mix contradict one another; no population has all those shares.")
+    raise ConfigError(IMPOSSIBLE)
 
 
 def _wish(columns: str | tuple[str, ...], wanted: Mapping) -> tuple[tuple[int, ...], np.ndarray]:
