@@ -21,7 +21,7 @@ from facekit.errors import ConfigError
 from facekit.tasks import AGE_BAND, AGE_BANDS, GENDER, SKIN_TONE
 
 # Monk Skin Tone scale, steps 1 … 10: Ellis Monk, "The Monk Skin Tone Scale", 2023, doi 10.31235/osf.io/pdf4c;
-# values as published by Google at https://skintone.google (CC BY 4.0).
+# values as published by Google at https://skintone.google.
 MONK_HEX = ["f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420"]
 MONK: tuple[Pixels, ...] = tuple(rgb(*(value / 255 for value in bytes.fromhex(code))) for code in MONK_HEX)
 
@@ -438,7 +438,7 @@ def _draw_hairstyle(d: Draws, person: Person, age: float) -> Hairstyle:
     fringe_chance = 0.3
     hairline = d.uniform(-0.27, -0.19) if d.chance(fringe_chance) else d.normal(-0.40, 0.03)
     return Hairstyle(
-        present=not (bald > 0.85 or d.chance(0.03)),
+        present=not (d.chance(0.03) or bald > 0.85),
         volume=max(0.03, d.normal(0.085, 0.03) + 0.13 * min(person.curl, 1.2) * d.uniform(0.2, 1)) * (1 - 0.5 * bald),
         reach=reach,
         hairline=hairline - 0.30 * max(bald, 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import count
+from operator import index
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,8 @@ def render_portraits(
     pitch and roll (degrees; positive turns to the picture's right, nods down, tilts clockwise), identity, split.
     Raises ConfigError for impossible arguments.
     """
-    _check(n, seed, size, style, per_person, workers)
+    n = _sizes(n)
+    _check(seed, size, style, per_person, workers)
     series = Series(seed, size, style, read_shares(attributes), per_person)
     numbers = range(n) if isinstance(n, int) else _numbers_by_split(series, n)
     images = np.empty((len(numbers), 3, size, size), np.uint8)
@@ -79,7 +81,7 @@ def _numbers_by_split(series: Series, sizes: Sequence[int]) -> list[int]:
         numbers += range(person * series.per_person, person * series.per_person + take)
 
 
-def _about(series: Series, n: int | Sequence[int]) -> dict:
+def _about(series: Series, n: int | list[int]) -> dict:
     """The manifest: where the pictures come from and how to make them again."""
     return {
         "source": "portraits rendered by facekit; they show nobody",
@@ -87,7 +89,7 @@ def _about(series: Series, n: int | Sequence[int]) -> dict:
         "datasheet": "datasets/portraits/README.md",
         "generator": {"name": "facekit.data.portraits", "version": VERSION},
         "request": {
-            "n": n if isinstance(n, int) else list(n),
+            "n": n,
             "seed": series.seed,
             "size": series.size,
             "style": series.style,
@@ -97,13 +99,21 @@ def _about(series: Series, n: int | Sequence[int]) -> dict:
     }
 
 
-def _check(n: int | Sequence[int], seed: int, size: int, style: str, per_person: int, workers: int | None) -> None:
-    """Raises ConfigError for the first argument that cannot be used."""
-    sizes = (n,) if isinstance(n, int) else tuple(n)
-    if len(sizes) not in (1, len(SPLITS)) or not all(isinstance(part, int) and part >= 0 for part in sizes):
+def _sizes(n: int | Sequence[int]) -> int | list[int]:
+    """The wanted number, or one for each split, as plain integers; raises ConfigError for anything else."""
+    try:
+        sizes = [index(part) for part in (n if np.ndim(n) else [n])]
+    except TypeError:
+        sizes = []
+    if len(sizes) != (len(SPLITS) if np.ndim(n) else 1) or min(sizes) < 0:
         raise ConfigError(f"{n} portraits: give a number, or three for {', '.join(SPLITS)}, none of them negative.")
-    if sum(sizes) < 1:
+    if not any(sizes):
         raise ConfigError("0 portraits cannot be rendered; ask for 1 or more.")
+    return sizes if np.ndim(n) else sizes[0]
+
+
+def _check(seed: int, size: int, style: str, per_person: int, workers: int | None) -> None:
+    """Raises ConfigError for the first argument that cannot be used."""
     if seed < 0:
         raise ConfigError(f"seed {seed} is negative; use 0 or more.")
     if not SMALLEST <= size <= LARGEST:
