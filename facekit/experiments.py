@@ -28,14 +28,16 @@ from facekit.training.plans import plan
 from facekit.transfer.probe import hidden_probe, linear_probe
 
 
-def few_labels(data: LabelledSet, n: int, seed: int) -> LabelledSet:
-    """`n` rows drawn at random; with the same seed a smaller draw from the same set is part of a larger one.
+def few_labels(data: LabelledSet, n: int, seed: int, pool: np.ndarray | None = None) -> LabelledSet:
+    """`n` rows drawn at random; with the same seed a smaller draw from the same rows is part of a larger one.
 
-    Raises ConfigError when the set has fewer rows.
+    pool: indices of the rows to draw from, by default all; the others of a large set on disk are then never read.
+    Raises ConfigError when there are fewer rows.
     """
-    if not 0 < n <= len(data):
-        raise ConfigError(f"cannot draw {n} rows from a {data.kind} of {len(data)}.")
-    return data.select(np.random.default_rng(seed).permutation(len(data))[:n])
+    rows = np.arange(len(data)) if pool is None else np.asarray(pool)
+    if not 0 < n <= len(rows):
+        raise ConfigError(f"cannot draw {n} rows from a {data.kind} of {len(rows)}.")
+    return data.select(rows[np.random.default_rng(seed).permutation(len(rows))[:n]])
 
 
 def scores(

@@ -21,7 +21,7 @@ import torch
 
 from facekit import settings
 from facekit.course import fairface
-from facekit.data.sets import FaceSet, FeatureSet
+from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError
 from facekit.experiments import LADDER, PROBES, Rung, few_labels, learning_curve, scores, train_rung
 from facekit.files import write_json
@@ -78,7 +78,7 @@ class Sheet:
             }
             write_json(path, content)
         self.seconds += content["seconds"]
-        self._tables.append(pd.read_json(io.StringIO(content["rows"]), orient="table"))
+        self._tables.append(pd.read_json(io.StringIO(content["rows"]), orient="table", precise_float=True))
         return self._tables[-1]
 
     @property
@@ -178,7 +178,7 @@ def record_probe(seeds: tuple[int, ...] = SEEDS) -> int:
     """
     faces = _faces()
     features = embed(FaceNet.from_pretrained(), faces, flip=True)
-    train, test = _parts(features)
+    train, test = features.select(_rows(features, "train", "validation")), features.split("test")
     sheet = Sheet("probe_fairface", {"features": features.content_hash()})
     measure_probes(sheet, train, test, LABELS, seeds)
     return _write(
@@ -204,10 +204,10 @@ def record_rates(labels: int = 192, epochs: int = 4, photos: int = 500, seeds: t
         seeds: Of the draw of photos, of the heads, of order and dropout.
     """
     faces = _faces()
-    train, validation = faces.split("train"), faces.split("validation")
-    validation = few_labels(validation, min(photos, len(validation)), seed=0)
+    pool, held_out = (_rows(faces, name) for name in ("train", "validation"))
+    validation = few_labels(faces, min(photos, len(held_out)), seed=0, pool=held_out)
     trials = [(seed, rung, lr) for seed in seeds for rung in LADDER for lr in RATES.get(rung.name, ())]
-    sheet = _measure_rungs("ladder_rates", trials, train, validation, labels, epochs)
+    sheet = _measure_rungs("ladder_rates", trials, faces, pool, validation, labels, epochs)
     return _write(
         "ladder_rates",
         sheet,
@@ -230,10 +230,11 @@ def record_ladder(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = 
         epochs: Passes over them.
         seeds: Of the draw of photos, of the heads, of order and dropout.
     """
-    train, test = _parts(_faces())
+    faces = _faces()
+    pool, test = _rows(faces, "train", "validation"), faces.split("test")
     rungs = rungs_at_best_rates(recorded("ladder_rates").rows)
     trials = [(seed, rung, rung.lr) for seed in seeds for rung in rungs]
-    sheet = _measure_rungs("ladder_fairface", trials, train, test, labels, epochs, COPIES)
+    sheet = _measure_rungs("ladder_fairface", trials, faces, pool, test, labels, epochs, COPIES)
     return _write(
         "ladder_fairface",
         sheet,
@@ -272,10 +273,9 @@ def _faces() -> FaceSet:
     return fairface()
 
 
-def _parts(data):
-    """All rows to learn from (train and validation) and the test rows."""
-    test = (data.labels["split"] == "test").to_numpy()
-    return data.select(~test), data.split("test")
+def _rows(data: LabelledSet, *splits: str) -> np.ndarray:
+    """Indices of the rows of these splits."""
+    return np.flatnonzero(data.labels["split"].isin(splits))
 
 
 def _backbone(pretrained: bool, seed: int) -> Backbone:
@@ -288,16 +288,17 @@ def _backbone(pretrained: bool, seed: int) -> Backbone:
 def _measure_rungs(
     name: str,
     trials: Sequence[tuple[int, Rung, float]],
-    train: FaceSet,
+    faces: FaceSet,
+    pool: np.ndarray,
     test: FaceSet,
     labels: int,
     epochs: int,
     copies: int = 0,
 ) -> Sheet:
-    """Seeds one after another, so that what is there when time runs out are whole ladders."""
-    about = {"test": test.content_hash(), "train": len(train), "labels": labels, "epochs": epochs}
+    """Trains on draws of `labels` photos from the rows `pool` of `faces`, scores on `test`, one block a trial."""
+    about = {"test": test.content_hash(), "train": len(pool), "labels": labels, "epochs": epochs}
     sheet = Sheet(name, about)
-    few = {seed: few_labels(train, labels, seed) for seed in {seed for seed, _, _ in trials}}
+    few = {seed: few_labels(faces, labels, seed, pool) for seed in {seed for seed, _, _ in trials}}
     for seed, rung, lr in settings.progress(trials, desc=name, unit="rung"):
         at_rate = replace(rung, lr=lr)
         sheet.block(

@@ -34,6 +34,11 @@ def test_a_smaller_draw_is_the_beginning_of_a_larger_one(one, other, seed):
 
 def test_draws_differ_by_seed_and_cannot_exceed_the_set():
     assert not np.array_equal(few_labels(POOL, 20, 0).features, few_labels(POOL, 20, 1).features)
+    pool = np.arange(5, 40)
+    drawn = few_labels(POOL, 20, 0, pool)
+    np.testing.assert_array_equal(drawn.features, few_labels(POOL.select(pool), 20, 0).features)
+    with pytest.raises(ConfigError, match="of 35"):
+        few_labels(POOL, 36, 0, pool)
     for n in (0, -1, 61):
         with pytest.raises(ConfigError, match="of 60"):
             few_labels(POOL, n, 0)
