@@ -149,13 +149,13 @@ def accuracy(network, faces, task):
 # %% [markdown]
 # ### Step 1: feature learning
 #
-# The source network learns the source task. We do not need its answers; we want what its body has to find out about
-# faces on the way.
+# The source network learns the source task; it sees every face at least six times. We do not need its answers. We want
+# what its body has to find out about faces on the way.
 
 # %%
 torch.manual_seed(0)
 source_network = Network(len(source.classes))
-learn(source_network, many, source, steps=640, lr=3e-3)
+learn(source_network, many, source, steps=max(640, len(many) // 5), lr=3e-3)
 print("right for more than 40 %:", accuracy(source_network, only(small.split("test"), source), source) > 0.4)
 
 # %% [markdown]
@@ -282,8 +282,8 @@ plots.show(fig, alt=f"Accuracy over 20 to 256 labels for {label}, related to the
 # %% [markdown]
 # Read the left panel from its left edge. There labels are scarcest, and there the transferred features are worth most.
 # To the right the lines come together: with enough labels a network finds by itself what it was given before. How large
-# the lead is depends on how well the source was learnt. Drawn skin is quickly understood, from a thousand faces; if you
-# run this lesson on photos, the source network is still weak after its few seconds, and so is its lead.
+# the lead is depends on how well the source was learnt. Drawn skin is quickly understood, from a thousand faces. If you
+# run this lesson on photos, the source network is still weak after its few seconds, and its lead is small or none.
 
 # %%
 means = summary(rows, ["task", "n", "method"])["mean"].unstack()
@@ -295,7 +295,7 @@ print("gender: transferred, frozen leads scratch by more than 0.05:", ahead["gen
 # %% [markdown]
 # Is a network that was trained longer, on more faces, by people with more machines, the better source? Compare your two
 # sources in both panels. The one that recognises people must not care about the light, and on drawn portraits light and
-# skin tone both change the same colours: it has learnt to look past what is asked for here. For gender it is of use,
+# skin tone change the same colours: it has every reason to look past what is asked for here. For gender it is of use,
 # since that is part of what tells one person from another. With your own small source it is the other way round. **What
 # counts is whether the source needed to look at what the target asks for.** (On photos, where the label is race, both
 # panels belong to the larger source: there is more to that label than a colour.)
@@ -378,7 +378,7 @@ print(f"tensors offered: {len(body.state_dict())}, copied: {len(body.state_dict(
 print("worse than with the prefix:", accuracy(forgotten, test, target) < accuracy(network, test, target))
 
 # %% [markdown]
-# It trains, its loss falls, it answers: this is the line *random, frozen* of the figure. What would have told you? The
+# It trains, its loss falls, it answers. It is the line *random, frozen* of the figure. What would have told you? The
 # list of `unexpected_keys`, which was returned and thrown away. Write down how many tensors you expect to move, and
 # compare; `assert not left.unexpected_keys` is enough.
 #
