@@ -135,7 +135,6 @@ def _loop(before=lambda backbone: None, each=lambda backbone: None, learns=True)
             loss.backward()
             if learns:
                 optimiser.step()
-        return loss.item()
 
     return train_head
 
@@ -175,6 +174,7 @@ def _statistics_fixed(backbone: nn.Module) -> None:
         (_loop(each=lambda backbone: backbone.eval(), learns=False), "head"),
         (_loop(each=lambda backbone: backbone.requires_grad_(True).eval()), "gradient"),
     ],
+    in_place=True,
 )
 def frozen_means_frozen(function):
     with torch.random.fork_rng(devices=[]):
