@@ -167,9 +167,14 @@ class FeatureModel:
 
         def fill(chunk: int) -> None:
             rows = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, n))
-            values, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), cumulative)
-            features[rows] = values[: rows.stop - rows.start]
-            cells[rows] = labels[: rows.stop - rows.start]
+            length = rows.stop - rows.start
+            place, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), cumulative)
+            # The last chunk, too, is multiplied as a whole, so that no row depends on how many follow it.
+            whole = features[rows] if length == CHUNK else np.empty((CHUNK, self.dim), np.float32)
+            np.matmul(place, self.tensors["axes"], out=whole)
+            if length < CHUNK:
+                features[rows] = whole[:length]
+            cells[rows] = labels[:length]
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(fill, range(-(-n // CHUNK))))
@@ -181,7 +186,7 @@ class FeatureModel:
         return FeatureSet(features, pd.DataFrame({**labels, "split": SPLITS[0]}), {**kept, "drawn_with_seed": seed})
 
     def _chunk(self, seed: np.random.SeedSequence, cumulative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features (CHUNK, D) and cells (CHUNK,). Always a whole chunk, so that no row depends on how many follow."""
+        """Places on the axes, of length 1 (CHUNK, K), and cells (CHUNK,) of a whole chunk."""
         rng = np.random.Generator(np.random.SFC64(seed))
         parts = self.tensors
         cells = _choose(cumulative[None], rng.random(CHUNK))
@@ -194,7 +199,7 @@ class FeatureModel:
             rows = np.flatnonzero(race == number)
             place[rows] += noise[rows] @ factor.T
         place /= np.sqrt(np.einsum("ij,ij->i", place, place))[:, None]
-        return place @ parts["axes"], cells
+        return place, cells
 
     def log_density(self, features: FeatureSet) -> np.ndarray:
         """How likely the model finds each face given its labels: log density on the axes, float64 (N,).
