@@ -28,6 +28,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "rates": "facekit.recording:record_rates",
         "ladder": "facekit.recording:record_ladder",
         "mini": "facekit.model_card:record_mini",
+        "mini_portraits": "facekit.model_card:record_portraits",
         "card": "facekit.model_card:record_card",
         "show": "facekit.recording:show",
     },
