@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import matplotlib.style
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import torch
@@ -320,6 +321,11 @@ def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figu
             look = {"marker": MARKERS[place % len(MARKERS)], "color": COLORS[place % len(COLORS)]}
             axis.plot(row[cost], row[value], linestyle="", markersize=9, label=name, **look)
         axis.set(xlabel=words, xscale="log")
+        low, high = axis.get_xlim()
+        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+        axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+        axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes[0, 0].set_ylabel(value)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right")
     return fig
 

@@ -255,9 +255,10 @@ print("everything recognises worse than before:", bool(kept.recognition["everyth
 
 # %% [markdown]
 # On *frozen* nothing is lost, by construction; *from scratch* shows how much of it the new task alone would teach. Between
-# them, what is lost depends on how much moved and how fast. Note the difference between the two probes: the new
-# embeddings may still hold the other task, and yet the old probe no longer reads them. Whoever has stored embeddings, or
-# classifiers made for them, has to make them again after fine-tuning, or keep a copy of the old network.
+# them, what is lost depends on how much moved and how fast. Read the probes against *before*: a task that the embeddings
+# hardly told before has little to lose. A cosine below 1 alone means that old embeddings and new ones cannot be compared.
+# Whoever has stored embeddings, or classifiers made for them, has to make them again after fine-tuning, or keep a copy
+# of the old network.
 
 # %% [markdown]
 # ## What goes wrong
@@ -351,10 +352,11 @@ plots.show(fig, "Training loss over the epochs at three rates, and a dotted line
 print("highest loss at the end:", max(losses, key=lambda name: losses[name].iloc[-1]).partition(",")[0])
 
 # %% [markdown]
-# A loss that is not finite would have stopped `fit` with the step and the rows. This one is finite, and the network is
-# lost all the same: after a few steps nothing is left of what was learnt before, and what goes on is training from
-# scratch at a bad rate. The dotted line is ln K, the loss of guessing among K classes. **A training loss at or above it
-# after the first epoch is the mark of a rate that is too high.**
+# A loss that is not finite would have stopped `fit` with the step and the rows. This one is finite, and yet the first
+# steps have overwritten what the network knew: what goes on is training from scratch from a bad start. The dotted line
+# is ln K, the loss of guessing among K classes. **A training loss above it after the first epoch is the mark of a rate
+# that is too high.** What it costs on the test photos (in the legend) depends on what there was to lose: where the
+# pretrained start is worth little, overwriting it costs little. Do not take that for a sign of a good rate.
 #
 # ### Negative transfer
 #
@@ -446,7 +448,7 @@ quiz("04").show()
 #   and how fast; compare rungs on the same photos and steps, over several seeds, and let the lowest win when it wins.
 # - Pretrained layers learn slower than a new head: parameter groups by hand, a plan in facekit.
 # - BatchNorm's statistics move in training mode, whatever `requires_grad` says. Freeze the mode, too.
-# - A training loss at or above ln K means that the rate is too high.
+# - A training loss that stays above ln K means that the rate is too high.
 # - Fine-tuning protects nothing. Measure the old task after it, and do not mix old and new embeddings.
 
 # %% [markdown]
