@@ -201,7 +201,7 @@ def mouth(canvas: Canvas, face: Anatomy) -> None:
     colour = natural + np.float32(0.75 * sitting.makeup) * (sitting.lipstick * (0.35 + person.skin) - natural)
     canvas.paint(patch, inside * np.float32(0.9), colour)
     # Relief: two rolls of flesh that meet in a groove, and a dent under the lower lip.
-    roll = inner * np.sqrt(np.clip(-v / (upper - 1e-3) * 0 + (v - upper) * (lower - v), 0, 1))
+    roll = inner * np.sqrt(np.clip((v - upper) * (lower - v), 0, 1))
     canvas.lift(patch, roll, 0.55)
     dent = canvas.patch(x, y + 1.15 * lips + gap + 0.035, half * 0.75, 0.035)
     canvas.lift(dent, dent.bump(), -0.018)
@@ -230,7 +230,7 @@ def beard(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
     head_x, head_y = head.u * np.float32(head.rx), head.v * np.float32(head.ry)
     grain = value_noise(face.sitting.textures.noise(56, 44), h, w)
     off = np.abs(head_x - np.float32(x))
-    lips = canvas_distance(off, head_y - np.float32(y), face.person.mouth_width * 1.02, 0.055)
+    lips = _distance(off, head_y - np.float32(y), face.person.mouth_width * 1.02, 0.055)
     # Upper edge: across the cheek from the ear to the corner of the mouth, and under the nose.
     edge = np.float32(face.nose_y + 0.065) - np.clip(off - 0.16, 0, 1) * np.float32(0.75)
     area = smoothstep((head_y - edge) * np.float32(1 / 0.07))
@@ -246,7 +246,7 @@ def beard(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
     canvas.height[head.at] += mask * (np.float32(0.02) + np.float32(0.008) * grain)
 
 
-def canvas_distance(x: Pixels, y: Pixels, rx: float, ry: float) -> Pixels:
+def _distance(x: Pixels, y: Pixels, rx: float, ry: float) -> Pixels:
     """Signed distance, roughly, to an ellipse with half-sizes rx, ry around the origin."""
     u, v = x * np.float32(1 / rx), y * np.float32(1 / ry)
     return (np.sqrt(u * u + v * v) - 1) * np.float32(min(rx, ry))

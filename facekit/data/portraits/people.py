@@ -158,7 +158,7 @@ GREY = rgb(0.74, 0.74, 0.74)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What all pictures of one identity share. Lengths in face units for an adult; see `geometry`."""
+    """What all pictures of one identity share. Lengths in face units for an adult; see `features.anatomy`."""
 
     gender: str
     skin_tone: str
