@@ -222,8 +222,8 @@ def record_ladder(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = 
     """Records `ladder_fairface`: FaceNet on FairFace, frozen, tuned from the top down, and from scratch.
 
     Every rung learns race, gender and age band together from the same photos in the same number of steps, at the
-    learning rate that did best in `ladder_rates`. Takes about an hour on two cores; several processes with different
-    seeds share the work, the last call with all seeds writes the record.
+    learning rate that did best in `ladder_rates`. The defaults take about an hour of processor time; several processes
+    with different seeds share the work, the last call with all seeds writes the record.
 
     Args:
         labels: Photos to learn from, drawn from all official training photos.
