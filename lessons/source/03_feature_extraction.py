@@ -314,8 +314,8 @@ print(record.caption())
 #
 # ### Try it: task and number of labels
 #
-# Below are two of the matrices that the controls can show. With the fewest labels some races are hardly ever answered:
-# few of their photos, or none, were among those drawn. For age, look how the errors stay near the diagonal.
+# Below are two of the matrices that the controls can show. With the fewest labels some races are seldom answered,
+# however often they occur. For age with many labels, look how the errors stay near the diagonal.
 
 # %%
 from facekit.widgets import explore
