@@ -33,7 +33,7 @@ from facekit.lessons.exercises import define, kind_of, require
         (lambda images: images.transpose(0, 3, 1, 2), "tensor"),
     ],
 )
-def to_channels_first(function):
+def _to_channels_first(function):
     images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     found = function(images.copy())
     require(isinstance(found, torch.Tensor), f"expected a tensor, got {kind_of(found)}.")
@@ -121,7 +121,7 @@ def _whole_graph(model, optimiser, x, y):
         (_whole_graph, "item"),
     ],
 )
-def training_step(function):
+def _training_step(function):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Linear(4, 3)
@@ -194,7 +194,7 @@ def _keras_habit(module):
     ],
     in_place=True,
 )
-def freezing(function):
+def _freezing(function):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         body, head = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU()), nn.Linear(6, 2)

@@ -49,7 +49,7 @@ def _situations(**changes):
         ("person", "dictionary"),
     ],
 )
-def source_and_target(answer):
+def _source_and_target(answer):
     require(isinstance(answer, dict), f"expected a dictionary, not {kind_of(answer)}.")
     absent = [key for key in SITUATIONS if key not in answer]
     require(not absent, f"no answer for {', '.join(absent)}.")
@@ -142,7 +142,7 @@ def _finds_and_forgets(state, model):
     ],
     in_place=True,  # None is a forgotten return
 )
-def transfer(function):
+def _transferred(function):
     source, model = _network(5), _network(3)
     for tensor in source.state_dict().values():
         tensor += 1  # fresh BatchNorms are all alike: without this nobody could see whether they were copied
@@ -215,7 +215,7 @@ def _needed(labels, accuracies, wanted):
         ),
     ],
 )
-def labels_needed(function):
+def _labels_needed(function):
     labels, accuracies = _CURVE
     found = as_number(function(labels, accuracies, 0.65))
     require(found != 0.70, "this is the accuracy that is reached; wanted is the number of labels.")

@@ -39,7 +39,7 @@ _SIZES = {
         (42, "other"),
     ],
 )
-def numbers_that_move(answer):
+def _numbers_that_move(answer):
     value = as_whole_number(answer)
     block, embedding, head = _SIZES["repeat_3"], _SIZES["embedding"], _SIZES["heads"]
     wanted = block + embedding + head
@@ -82,7 +82,7 @@ def _as_rates(answer, stages):
         (lambda stages, lr, factor: [lr / factor**k for k in range(len(stages))], "expected a dict"),
     ],
 )
-def discriminative_rates(function):
+def _discriminative_rates(function):
     stages = ["stem", "block", "embedding", "heads"]
     found = _as_rates(function(list(stages), 0.8, 2.0), stages)
     wanted = [0.1, 0.2, 0.4, 0.8]
@@ -176,7 +176,7 @@ def _statistics_fixed(backbone: nn.Module) -> None:
     ],
     in_place=True,
 )
-def frozen_means_frozen(function):
+def _frozen_means_frozen(function):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone, head = _Tiny().train(), nn.Linear(6, 2)
