@@ -69,7 +69,7 @@ _LAPTOP = Budget(
     labels=(20, 100, 500, 2000, 6000),
     seeds=(0, 1, 2),
     epochs=6,
-    tuning=Tuning(photos=192, test=300, size=64, epochs=4, batch_size=16, seeds=(0, 1)),
+    tuning=Tuning(photos=160, test=300, size=64, epochs=4, batch_size=16, seeds=(0, 1)),
 )
 _FULL = Budget(
     faces=(1000, 300, 1000),
