@@ -149,7 +149,7 @@ def accuracy(network, faces, task):
 # %% [markdown]
 # ### Step 1: feature learning
 #
-# The source network learns the source task; it sees every face at least six times. We do not need its answers. We want
+# The source network learns the source task; it sees each face six times or more, on average. We do not need its answers. We want
 # what its body has to find out about faces on the way.
 
 # %%
@@ -330,8 +330,8 @@ explore(twelve, alt=alt, start=list(methods), labels=sizes, settings=[{}, {"star
 #
 # Now step 1 by others at full strength: FaceNet, trained to tell the 8,631 people of VGGFace2's training part apart, and
 # three tasks of FairFace. `here` is a linear probe on the features of your profile. The other two are recorded: the
-# same probe on real photos, and, for what there is without transfer, a network that learnt 1,000 photos from random
-# weights.
+# same probe on real photos, and, for what there is without transfer, a smaller network (that of profile laptop) which
+# learnt 1,000 photos from random weights.
 
 # %%
 from facekit.records import recorded
@@ -379,9 +379,9 @@ print(f"tensors offered: {len(body.state_dict())}, copied: {len(body.state_dict(
 print("worse than with the prefix:", accuracy(forgotten, test, target) < accuracy(network, test, target))
 
 # %% [markdown]
-# It trains, its loss falls, it answers. It is the line *random, frozen* of the figure. What would have told you? The
-# list of `unexpected_keys`, which was returned and thrown away. Write down how many tensors you expect to move, and
-# compare; `assert not left.unexpected_keys` is enough.
+# It trains, its loss falls, it answers. It is the line *random, frozen* of the figure. What tells you? The
+# list `unexpected_keys`, which the call returns and nobody has to read. Write down how many tensors you expect to move,
+# and compare; `assert not left.unexpected_keys` is enough.
 #
 # ### A head that does not fit
 
@@ -400,8 +400,8 @@ Network(n_classes=2).load_state_dict(source_network.state_dict(), strict=False)
 # - **You have labels enough.** The lead shrinks with every doubling. If training from scratch is cheap and as good, it is
 #   the simpler thing to build and to explain.
 # - **You may not use the source.** A pretrained network brings along the licence, the errors and the selection of its
-#   source. Most public face collections were gathered without asking anyone; a group of people that was rare there is
-#   recognised worse by everything that is built on it.
+#   source. Most public face collections were gathered without asking anyone; groups of people that were rare there
+#   are often served worse by what is built on it.
 #
 # You know only afterwards. The remedy is always the same: run the baseline without transfer, with the same labels and
 # the same effort, and let it win where it wins.
@@ -414,10 +414,12 @@ Network(n_classes=2).load_state_dict(source_network.state_dict(), strict=False)
 # For each situation: the source task, the target task (`"person"`, `"age"`, `"gender"`, or `"none"` where there is
 # none), and what differs between source and target (`"task"`, `"domain"`, `"both"` or `"nothing"`).
 #
-# - **A** FaceNet has learnt to tell persons apart on VGGFace2. Frozen, with a new head, it learns age bands from 300 photos of FairFace.
+# - **A** FaceNet has learnt to tell persons apart on VGGFace2. Frozen, with a new head, it learns age bands from 300
+#   photos of FairFace.
 # - **B** A network for gender, trained on drawn portraits, goes on learning gender on pencil sketches.
 # - **C** A network with random weights learns gender from 20,000 photos.
-# - **D** You have trained a network for gender on your photos. On photos from the same camera its body now learns age bands.
+# - **D** You have trained a network for gender on your photos. On photos from the same camera its body now learns age
+#   bands.
 
 # %% tags=["solution"]
 # TODO: three words for each situation
