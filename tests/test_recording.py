@@ -238,7 +238,8 @@ def test_every_shipped_record_names_its_making_and_no_single_face(path):
     shares = rows[rows["metric"].isin(["accuracy", "balanced_accuracy", "recognition"])]["value"]
     assert shares.between(0, 1).all() and not rows["value"].isna().any()
     if "n" in rows:
-        assert ((rows["n"] >= 20) | (rows["n"] == 0)).all(), "a figure rests on many faces, or (a speed) on none"
+        counts = rows["n"].dropna()  # a speed rests on no faces: 0, or empty
+        assert ((counts >= 20) | (counts == 0)).all(), "a figure rests on many faces"
 
 
 @pytest.mark.skipif("probe_fairface" not in [path.stem for path in SHIPPED], reason="not recorded yet")
