@@ -336,7 +336,7 @@ def bars_by_column(rows: pd.DataFrame) -> Figure:
     low = min(0, rows.min(axis=None))
     for place, (axis, name) in enumerate(zip(axes[0], rows, strict=True)):
         bars = axis.barh(rows.index, rows[name], color=COLORS[place % len(COLORS)], height=0.65)
-        axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+        axis.bar_label(bars, [f"{value + 0.0:.2f}" for value in rows[name].round(2)], padding=3, fontsize=9)
         axis.set(title=name, xlim=(1.1 * low, 1.25))
         axis.set_xticks([0, 0.5, 1])
         axis.grid(False, axis="y")
