@@ -275,6 +275,7 @@ def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
         portraits_data=portraits.about["data"],
         groups=markdown(by_group.rename(columns={"age": "age band", "cosine": "cosine to FaceNet"})),
         record=scores.about,
+        drawn=portraits.about,
     )
 
 
@@ -291,8 +292,11 @@ using a label: for each photo, as it is or mirrored, it learned to give the embe
 arXiv 1503.02531). Weights: float16, BatchNorm's statistics float32. This form of card: Mitchell et al. 2019, arXiv
 1810.03993.
 
-Made by `python -m facekit distill FAIRFACE {options}` in {about[seconds]:.0f} s with {about[processes]} process(es) on
-{about[hardware]}, torch {about[torch]}. The file's metadata hold the same configuration and the checksums of the
+Made in {about[seconds]:.0f} s with {about[processes]} process(es) on {about[hardware]}, torch {about[torch]}, by
+
+    python -m facekit distill FAIRFACE {options}
+
+The file's metadata hold the same configuration and the checksums of the
 photos and of the teacher.
 
 ## Data, attribution, terms
@@ -323,7 +327,8 @@ persons apart has not been measured.
 On {test} test photos of FairFace (from its official validation part; no part in training or choosing).
 Cosine to FaceNet's embedding of the same photo, mean: {cosine} (validation photos: {validation}).
 Speed of `facekit.models.embedding.embed`, fastest of fp32 and bf16: {mini_speed} photos a second, FaceNet
-{facenet_speed} in the same run, {times} times as fast ({record[hardware]}; `python -m facekit bench embedding`).
+{facenet_speed} in the same run, {times} times as fast ({record[hardware]}; `python -m facekit bench embedding` measures
+it again).
 
 Accuracy, mean over seeds {record[seeds]} where several draws of the labelled photos are possible. FaceNet and
 facenet-mini are frozen, with a linear probe; "FaceNet's classifier on facenet-mini" learned from FaceNet's embeddings
@@ -337,10 +342,11 @@ cosine to FaceNet, and accuracy of linear probes on facenet-mini that learned fr
 
 {groups}
 
-Accuracy with few labels on {portraits_data}, drawn by `facekit.data.portraits`, a kind of picture that neither network
-was trained on:
+Accuracy with few labels on drawn faces (`facekit.data.portraits`), a kind of picture that neither network was trained
+on: {portraits_data}.
 
 {portraits}
 
-Recorded {record[date]} by `{record[command]}`, commit {record[git_commit]}.
+Recorded {record[date]} by `{record[command]}` (commit {record[git_commit]}) and
+`{drawn[command]}` (commit {drawn[git_commit]}).
 """
