@@ -29,5 +29,6 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch) -> None:
-    """Every test gets an empty cache folder, so that none depends on what an earlier one left."""
+    """Every test gets an empty cache folder and the default profile: none depends on who runs it or what ran before."""
+    monkeypatch.delenv("FACEKIT_PROFILE", raising=False)
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
