@@ -14,6 +14,7 @@ from backbones import noise
 from safetensors import safe_open
 from tiny import TinyNet, faces
 
+from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, TrainingError, WeightsError
 from facekit.models.embedding import embed, state_hash
@@ -30,12 +31,15 @@ from facekit.transfer.distill import (
     LARGEST_WEIGHTS,
     Distillation,
     agreement,
+    blends,
     cosine_loss,
     distill,
     export,
+    more_pictures,
     same_view,
     teacher_views,
     weights_of_run,
+    without_labels,
 )
 
 
@@ -187,6 +191,52 @@ def test_bad_inputs_are_refused():
         fit(tiny(4), method, photos, photos, plan("scratch", list(TinyNet().stages), 1, 0.1))
 
 
+# --- more pictures than photos
+
+
+def plain_faces(*values: int) -> FaceSet:
+    pixels = np.stack([np.full((3, 8, 8), value, np.uint8) for value in values])
+    return FaceSet(pixels, pd.DataFrame({"split": ["train"] * len(values)}))
+
+
+def test_blends_lie_between_any_two_pictures_of_all_sets():
+    mixed = blends(400, 0, plain_faces(0, 100), plain_faces(250)).images
+    assert (mixed == mixed[:, :1, :1, :1]).all()  # pictures of one colour make pictures of one colour
+    values = mixed[:, 0, 0, 0].astype(int)
+    assert values.min() < 10 and values.max() > 240
+    # Of the three pairs only 100 and 250 never come below 100, only 0 and 100 never above: a third each, and for
+    # 0 and 250 two fifths lie below 100.
+    assert (values < 100).mean() == pytest.approx((1 + 0.4) / 3, abs=0.08)
+
+
+def test_blends_do_not_depend_on_how_the_pictures_lie_in_sets():
+    one, other = faces(5), faces(4, seed=1)
+    apart, together = blends(20, 3, one, other), blends(20, 3, without_labels(one, other))
+    assert np.array_equal(apart.images, together.images) and "colour" not in apart.labels
+    assert not np.array_equal(apart.images, blends(20, 4, one, other).images)
+
+
+def test_one_picture_alone_cannot_be_blended():
+    with pytest.raises(DataError, match="two pictures"):
+        blends(3, 0, plain_faces(7))
+
+
+def test_more_pictures_are_both_styles_and_blends_and_none_unless_asked_for():
+    photos = FaceSet(noise(4, 32).numpy(), pd.DataFrame({"split": ["train"] * 4}))
+    assert more_pictures(photos, 0, 0, 0) == []
+    drawn, sketches, blended = more_pictures(photos, 3, 5, 0)
+    assert [len(part) for part in (drawn, sketches, blended)] == [2, 1, 5]
+    assert not np.array_equal(drawn.images[0], sketches.images[0])
+    assert all(part.images.shape[1:] == (3, 32, 32) for part in (drawn, sketches, blended))
+
+
+def test_portraits_to_learn_from_are_not_those_of_the_lessons():
+    photos = FaceSet(noise(2, 32).numpy(), pd.DataFrame({"split": ["train"] * 2}))
+    (drawn,) = more_pictures(photos, 1, 0, 0)
+    shown = render_portraits((20, 20, 20), seed=0, size=32, per_person=1)
+    assert not (shown.images == drawn.images).all(axis=(1, 2, 3)).any()
+
+
 # --- weights as they are packaged
 
 
@@ -264,7 +314,8 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FaceNetMini", Student)
     parts = [faces(40), faces(8, 1, "validation"), faces(12, 2, "test")]
     labels = pd.concat([part.labels for part in parts])
-    data = FaceSet(np.concatenate([part.images for part in parts]), labels).save(tmp_path / "set")
+    pixels = np.concatenate([part.images for part in parts])
+    data = FaceSet(pixels, labels).resized(32).save(tmp_path / "set")  # the smallest portraits are as large
 
     def run(out="run", **options):
         options = {"lr": 0.02, "batch_size": 8, "precision": "fp32", "device": "cpu"} | options
@@ -297,6 +348,13 @@ def test_command_repeated_ends_in_the_same_weights_and_never_mixes_runs(command,
     assert state_hash(weights_of_run(tmp_path / "one")) == state_hash(one)
     with pytest.raises(TrainingError, match="plan differ"):
         command("one", epochs=3, resume=True)
+
+
+def test_command_learns_from_more_pictures_than_photos(command, tmp_path):
+    command(epochs=1, portraits=4, blended=6)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["trained_on"] == 40 and config["pictures"] == 50
+    assert config["options"]["portraits"] == 4 and config["options"]["blended"] == 6
 
 
 def test_command_refuses_a_set_without_training_photos(tmp_path, command):

@@ -73,6 +73,14 @@ def test_facenet_resized_equals_the_network_called_plainly():
     np.testing.assert_allclose(result.features, plain(facenet.eval(), faces.resized(160)), atol=1e-5)
 
 
+def test_size_is_what_the_network_gets(mini, computed):
+    faces = face_set(5, 96)
+    result = embed(mini, faces, size=48)
+    np.testing.assert_allclose(result.features, plain(mini, faces.resized(48)), atol=1e-5)
+    assert not np.array_equal(result.features, embed(mini, faces).features)
+    assert computed == [5, 5]  # two entries of the cache
+
+
 def test_flip_is_the_mean_of_both_mirror_images(mini):
     faces = face_set()
     mirrored = FaceSet(faces.images[:, :, :, ::-1], faces.labels)

@@ -66,7 +66,7 @@ def test_the_networks_are_left_as_they_were():
     states = copy.deepcopy([before.state_dict(), after.state_dict()])
     forgetting(before, {"after": after}, TRAIN, TEST, tiny.COLOUR)
     for net, state in zip((before, after), states, strict=True):
-        assert not net.training
+        assert net.training
         assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 

@@ -241,10 +241,10 @@ def lesson_environment(profile: Profile, scratch: Path) -> dict[str, str]:
     }
     environment |= {"FACEKIT_PROFILE": profile, "FACEKIT_PROGRESS": "0", "IPYTHONDIR": str(scratch / "ipython")}
     if profile == "laptop":
-        # Sums of floats depend on the number of threads, so the stored outputs are made with a fixed one.
-        environment |= {"FACEKIT_CACHE": str(scratch / "cache"), "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
-        # Threads that spin while they wait for each other take many times as long where a core is busy otherwise.
-        environment |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+        environment["FACEKIT_CACHE"] = str(scratch / "cache")
+        # Sums of floats depend on the number of threads, so the stored outputs are made with a fixed one. One: the
+        # networks are small, two threads gain nothing on idle cores and wait for each other on busy ones.
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return environment
 
 

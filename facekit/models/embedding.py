@@ -36,15 +36,17 @@ def embed(
     cache: bool = True,
     precision: Precision = "auto",
     mirrored: bool = False,
+    size: int | None = None,
 ) -> FeatureSet:
     """Embeddings of all faces: features float32 (N, backbone.embedding_dim) of length 1, with the same labels.
 
-    Photos of another size than `backbone.image_size` are resized (antialiased) batch by batch, so that a
-    memory-mapped set is never read whole. The network runs in evaluation mode on a fused copy; `backbone` is not
+    Photos of another size than `size` are resized (antialiased) batch by batch, so that a memory-mapped set is never
+    read whole. The network runs in evaluation mode on a fused copy; `backbone` is not
     changed, whatever its mode and its frozen stages.
 
     flip: mean of the embeddings of the photo and of its mirror image, brought back to length 1 (twice the time).
     mirrored: of the mirror images of the photos instead of the photos.
+    size: side in pixels that the network gets, by default `backbone.image_size`.
     device: None takes `settings.device()`.
     cache: read from and write to `settings.cache_dir()/embeddings`, keyed by the content of weights and photos,
     image size, mirroring and precision; labels are not part of it. The mean of `flip` is made of two such entries.
@@ -62,7 +64,8 @@ def embed(
     bf16 = uses_bf16(precision, device)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-    prefix = _key(backbone, faces, bf16) if cache else None
+    size = size or backbone.image_size
+    prefix = _key(backbone, faces, size, bf16) if cache else None
     views = []
     for view in (False, True) if flip else (mirrored,):
         folder = settings.cache_dir() / "embeddings" / f"{prefix}{'-mirrored' * view}" if cache else None
@@ -71,7 +74,7 @@ def embed(
             if folder:
                 with _writing(folder):  # before the work, so that a folder that cannot be written costs no time
                     folder.mkdir(parents=True, exist_ok=True)
-            features = _compute(backbone, faces, batch_size, view, device, bf16)
+            features = _compute(backbone, faces, size, batch_size, view, device, bf16)
             if folder:
                 with _writing(folder):
                     FeatureSet(features, faces.labels[["split"]]).save(folder)
@@ -116,9 +119,9 @@ def _mean_direction(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def _key(backbone: Backbone, faces: FaceSet, bf16: bool) -> str:
+def _key(backbone: Backbone, faces: FaceSet, size: int, bf16: bool) -> str:
     """Name of the cache entry, before its view: changes with all that the embeddings depend on, and nothing else."""
-    parts = [CACHE_FORMAT, backbone.name, backbone.image_size, state_hash(backbone), faces.content_hash(), bf16]
+    parts = [CACHE_FORMAT, backbone.name, size, state_hash(backbone), faces.content_hash(), bf16]
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:40]
 
 
@@ -144,7 +147,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _compute(
-    backbone: Backbone, faces: FaceSet, batch_size: int, mirrored: bool, device: torch.device, bf16: bool
+    backbone: Backbone, faces: FaceSet, size: int, batch_size: int, mirrored: bool, device: torch.device, bf16: bool
 ) -> np.ndarray:
     """Embeddings float32 (N, D); raises as `embed`."""
     out = np.empty((len(faces), backbone.embedding_dim), np.float32)
@@ -156,7 +159,7 @@ def _compute(
         with bar, torch.inference_mode(), autocast:
             for start in range(0, len(faces), batch_size):
                 rows = slice(start, min(start + batch_size, len(faces)))
-                images = _photos(faces, rows, backbone.image_size).to(device, non_blocking=True)
+                images = _photos(faces, rows, size).to(device, non_blocking=True)
                 embeddings = model(images.flip(3) if mirrored else images).float()
                 # One batch late, so that a GPU computes while the next photos are read and resized.
                 _store(waiting, out, backbone.name)

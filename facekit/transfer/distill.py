@@ -2,7 +2,9 @@
 
 The student sees each photo as it is or mirrored, at random, and its target is the teacher's embedding of the very same
 view: the consistent teacher of Beyer et al. 2022 ("Knowledge distillation: a good teacher is patient and consistent",
-2106.05237). No label is used. The teacher's embeddings are computed once, before the training.
+2106.05237). No label is used, so anything that the teacher can look at may be learnt from: besides photos, rendered
+portraits, and blends of two pictures, as in the same paper. The teacher's embeddings are computed once, before the
+training.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import nn
 
 from facekit import records, settings
+from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, WeightsError
 from facekit.files import atomic_path, write_json
@@ -38,6 +42,8 @@ from facekit.training.plans import plan
 
 WEIGHTS = "facenet_mini.safetensors"
 LARGEST_WEIGHTS = 5_000_000  # bytes; they travel with the package
+# Portraits are rendered from other seeds than those of lessons and records (all below), so that nobody is met twice.
+_PORTRAIT_SEED = 10_000
 
 
 def cosine_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -100,6 +106,50 @@ def teacher_views(
     return one, other
 
 
+def without_labels(*sets: FaceSet) -> FaceSet:
+    """The pictures of all sets, of one size, as one set in `train` that has no label."""
+    return _unlabelled(np.concatenate([faces.images for faces in sets]))
+
+
+def _unlabelled(pictures: np.ndarray) -> FaceSet:
+    return FaceSet(pictures, pd.DataFrame({"split": ["train"] * len(pictures)}))
+
+
+def blends(number: int, seed: int, *sets: FaceSet) -> FaceSet:
+    """So many pictures w · one + (1 - w) · another, rounded, of any two in `sets`; w is uniform in 0 … 1.
+
+    Mixup (Zhang et al. 2018, 1710.09412) without its labels: the teacher says what a blend is. Raises DataError with
+    fewer than two pictures to blend.
+    """
+    ends = np.cumsum([len(faces) for faces in sets])
+    if ends[-1] < 2:
+        raise DataError(f"a blend needs two pictures, got {ends[-1]}.")
+    rng = np.random.default_rng(seed)
+
+    def drawn(row: int) -> np.ndarray:
+        which = np.searchsorted(ends, row, side="right")
+        return sets[which].images[row - ends[which]].astype(np.float32)
+
+    pictures = np.empty((number, *sets[0].images.shape[1:]), np.uint8)
+    for picture in pictures:
+        one, other = map(drawn, rng.choice(ends[-1], 2, replace=False, shuffle=False))
+        weight = np.float32(rng.random())
+        picture[:] = np.rint(weight * one + (1 - weight) * other)
+    return _unlabelled(pictures)
+
+
+def more_pictures(photos: FaceSet, portraits: int, blended: int, seed: int) -> list[FaceSet]:
+    """What the student learns from besides photos: rendered portraits, half in each style, and blends of any two."""
+    size = photos.images.shape[-1]
+    halves = {"photo": portraits - portraits // 2, "sketch": portraits // 2}
+    rendered = [
+        render_portraits((number, 0, 0), seed=_PORTRAIT_SEED + seed, size=size, style=style, per_person=1)
+        for style, number in halves.items()
+        if number
+    ]
+    return [*rendered, blends(blended, seed, photos, *rendered)] if blended else rendered
+
+
 def agreement(student: FeatureSet, teacher: FeatureSet) -> float:
     """Mean cosine between two networks' embeddings of the same photos, row by row."""
     if student.features.shape != teacher.features.shape:
@@ -140,6 +190,8 @@ def distill(
     weight_decay: float = 0.05,
     shift: float = 0.03,
     photos: int | None = None,
+    portraits: int = 0,
+    blended: int = 0,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     teacher: Path | None = None,
     seed: int = 0,
@@ -162,6 +214,8 @@ def distill(
         weight_decay: AdamW's.
         shift: Largest move of the student's photos along each axis, as a fraction of the side.
         photos: Learn from the first so many photos only.
+        portraits: Learn from so many rendered portraits as well, half of them sketches.
+        blended: Learn from so many blends of two pictures as well.
         precision: bf16 computes teacher and student in bfloat16; auto where the hardware has it.
         teacher: File with FaceNet's weights, where they are not in their usual place.
         seed: Of the first weights, the order, the views and the shifts.
@@ -181,17 +235,23 @@ def distill(
             device=device,
         )
         faces = FaceSet.load(Path(data))
-        facenet = FaceNet.from_pretrained(teacher)
-        if world.first:  # the others then find the embeddings in the cache
-            teacher_views(facenet, faces, precision, device=world.device)
-        world.wait()
-        targets = teacher_views(facenet, faces, precision, device=world.device)
-        settings.seed_everything(seed)
-        student = FaceNetMini()
         rows = np.flatnonzero((faces.labels["split"] == "train").to_numpy())[:photos]
         if len(rows) < 2:
             raise DataError(f"{data} has {len(rows)} photos in the split 'train'; there is nothing to learn from.")
-        method = Distillation(torch.from_numpy(np.stack([view.features[rows] for view in targets])))
+        taught = faces.select(rows)
+        more = more_pictures(taught, portraits, blended, seed)
+        facenet = FaceNet.from_pretrained(teacher)
+        if world.first:  # the others then find the embeddings in the cache
+            for pictures in (faces, *more):
+                teacher_views(facenet, pictures, precision, device=world.device)
+        world.wait()
+        targets, *others = (teacher_views(facenet, part, precision, device=world.device) for part in (faces, *more))
+        parts = [[view.features[rows] for view in targets], *([view.features for view in part] for part in others)]
+        method = Distillation(torch.from_numpy(np.concatenate([np.stack(part) for part in parts], axis=1)))
+        settings.seed_everything(seed)
+        student = FaceNetMini()
+        pictures = without_labels(*(part.resized(student.image_size) for part in (taught, *more)))
+        del taught, more
         about = {
             "command": "distill",
             "options": {
@@ -201,11 +261,14 @@ def distill(
                 "weight_decay": weight_decay,
                 "shift": shift,
                 "photos": photos,
+                "portraits": portraits,
+                "blended": blended,
                 "precision": precision,
                 "seed": seed,
             },
             "processes": world.size,
             "trained_on": len(rows),
+            "pictures": len(pictures),
             "source": faces.manifest.get("name", faces.manifest.get("source")),
             "data_sha256": faces.content_hash(),
             "teacher": facenet.name,
@@ -215,10 +278,10 @@ def distill(
             "git_commit": records.git_commit(),
         }
         if world.first:
-            print(f"{len(rows):,} photos, {sum(p.numel() for p in student.parameters()):,} parameters, {precision}")
+            weights = sum(p.numel() for p in student.parameters())
+            print(f"{len(rows):,} photos of {len(pictures):,} pictures, {weights:,} parameters, {precision}")
             write_json(Path(out) / "config.json", about)
         recipe = plan("scratch", list(student.stages), epochs, lr)
-        pictures = faces.select(rows).resized(student.image_size)
         result = fit(student, method, pictures, None, recipe, config, out, resume)
         if world.first:
             report(student, faces, targets, about | {"seconds": round(result.seconds, 1)}, Path(out))

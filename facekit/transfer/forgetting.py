@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.backbone import Backbone
+from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
 from facekit.tasks import Task
-from facekit.training.batches import Batches
 from facekit.training.loop import predict
 from facekit.transfer.probe import linear_probe
 
@@ -32,8 +31,8 @@ def forgetting(
     - `old probe`: that of the probe fitted to the embeddings that `before` gives, applied to those of the network.
 
     `before` itself among the networks says what there was to lose. Photos go through at the size they have, which
-    should be the one that the networks were tuned at. All networks are left in evaluation mode. Raises DataError with
-    fewer than two test photos.
+    should be the one that the networks were tuned at. No network is changed. Raises DataError with fewer than two
+    test photos.
     """
     if len(test) < 2:
         raise DataError(f"recognition needs at least two test photos, got {len(test)}.")
@@ -57,10 +56,7 @@ def _accuracy(probe: Classifier, test: FeatureSet, task: Task) -> float:
     return table["value"]["accuracy"]
 
 
-@torch.inference_mode()
 def _embedded(backbone: Backbone, faces: FaceSet) -> FeatureSet:
-    """Embeddings at the photos' own size, where the network is, with the labels of `faces`."""
-    backbone.eval()
-    device = next(backbone.parameters()).device
-    parts = [backbone(batch.inputs) for batch in Batches(faces, (), 128, device=device, shuffle=False).epoch()]
-    return FeatureSet(torch.cat(parts).float().cpu().numpy(), faces.labels)
+    """Embeddings at the photos' own size, where the network is; not kept, since a tuned network is one of many."""
+    place = next(backbone.parameters()).device
+    return embed(backbone, faces, device=place, cache=False, size=faces.images.shape[-1])

@@ -323,7 +323,7 @@ def alt(start, labels):
     return f"Twelve test faces, label and answer below each: {start}, {labels} labels."
 
 
-explore(twelve, alt=alt, start=list(methods), labels=sizes, settings=[{}, {"start": "transferred, frozen"}])
+explore(twelve, alt=alt, start=[*methods], labels=sizes, settings=[{"start": s, "labels": 64} for s in [*methods][:2]])
 
 # %% [markdown]
 # ### On real photos
