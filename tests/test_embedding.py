@@ -81,6 +81,26 @@ def test_size_is_what_the_network_gets(mini, computed):
     assert computed == [5, 5]  # two entries of the cache
 
 
+@pytest.mark.parametrize(("stage", "width"), [("stem", 32), ("stage_3", 320), ("embedding", 512)])
+def test_stage_is_its_output_averaged_over_places(mini, computed, stage, width):
+    faces = face_set(5)
+    result = embed(mini, faces, 2, stage=stage)
+    seen = []
+    with mini.stages[stage][-1].register_forward_hook(lambda module, inputs, output: seen.append(output)):
+        plain(mini, faces)
+    expected = seen[0].mean((2, 3)) if seen[0].ndim == 4 else seen[0]
+    assert result.features.shape == (5, width)
+    np.testing.assert_allclose(result.features, F.normalize(expected), atol=1e-5)
+    np.testing.assert_array_equal(embed(mini, faces, 2, stage=stage).features, result.features)
+    embed(mini, faces, 2)
+    assert computed == [5, 5]  # the first from the cache when asked again, the embedding an entry of its own
+
+
+def test_stage_that_there_is_not(mini):
+    with pytest.raises(ConfigError, match="no stage 'stage_9'; its stages are stem, stage_1"):
+        embed(mini, face_set(2), stage="stage_9")
+
+
 def test_flip_is_the_mean_of_both_mirror_images(mini):
     faces = face_set()
     mirrored = FaceSet(faces.images[:, :, :, ::-1], faces.labels)
@@ -198,7 +218,7 @@ def test_interrupted_run_leaves_no_entry(mini, computed, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding, "_store", stop)
+        patch.setattr(embedding, "_finished", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(mini, face_set())
     assert not [path for path in settings.cache_dir().rglob("*") if path.is_file()]

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 from facekit import settings
 from facekit.data.sets import FaceSet, FeatureSet
@@ -37,6 +38,7 @@ def embed(
     precision: Precision = "auto",
     mirrored: bool = False,
     size: int | None = None,
+    stage: str | None = None,
 ) -> FeatureSet:
     """Embeddings of all faces: features float32 (N, backbone.embedding_dim) of length 1, with the same labels.
 
@@ -47,6 +49,8 @@ def embed(
     flip: mean of the embeddings of the photo and of its mirror image, brought back to length 1 (twice the time).
     mirrored: of the mirror images of the photos instead of the photos.
     size: side in pixels that the network gets, by default `backbone.image_size`.
+    stage: with the name of a stage, its output averaged over all places, brought to length 1, instead of the embedding:
+    features (N, C) of an earlier layer.
     device: None takes `settings.device()`.
     cache: read from and write to `settings.cache_dir()/embeddings`, keyed by the content of weights and photos,
     image size, mirroring and precision; labels are not part of it. The mean of `flip` is made of two such entries.
@@ -65,16 +69,18 @@ def embed(
     if batch_size < 1:
         raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
     size = size or backbone.image_size
-    prefix = _key(backbone, faces, size, bf16) if cache else None
+    if stage is not None and stage not in backbone.stages:
+        raise ConfigError(f"{backbone.name} has no stage {stage!r}; its stages are {', '.join(backbone.stages)}.")
+    prefix = _key(backbone, faces, size, stage, bf16) if cache else None
     views = []
     for view in (False, True) if flip else (mirrored,):
         folder = settings.cache_dir() / "embeddings" / f"{prefix}{'-mirrored' * view}" if cache else None
-        features = _cached(folder, (len(faces), backbone.embedding_dim)) if folder else None
+        features = _cached(folder, len(faces)) if folder else None
         if features is None:
             if folder:
                 with _writing(folder):  # before the work, so that a folder that cannot be written costs no time
                     folder.mkdir(parents=True, exist_ok=True)
-            features = _compute(backbone, faces, size, batch_size, view, device, bf16)
+            features = _compute(backbone, faces, size, stage, batch_size, view, device, bf16)
             if folder:
                 with _writing(folder):
                     FeatureSet(features, faces.labels[["split"]]).save(folder)
@@ -119,19 +125,20 @@ def _mean_direction(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def _key(backbone: Backbone, faces: FaceSet, size: int, bf16: bool) -> str:
+def _key(backbone: Backbone, faces: FaceSet, size: int, stage: str | None, bf16: bool) -> str:
     """Name of the cache entry, before its view: changes with all that the embeddings depend on, and nothing else."""
     parts = [CACHE_FORMAT, backbone.name, size, state_hash(backbone), faces.content_hash(), bf16]
+    parts += [stage] if stage else []
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:40]
 
 
-def _cached(folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _cached(folder: Path, rows: int) -> np.ndarray | None:
     """Memory-mapped features of a whole cache entry, checksums compared; None where it is missing or damaged."""
     try:
         features = FeatureSet.load(folder, verify=True).features
     except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return features if features.shape == shape and features.dtype == np.float32 else None
+    return features if len(features) == rows and features.dtype == np.float32 else None
 
 
 @contextmanager
@@ -147,12 +154,20 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _compute(
-    backbone: Backbone, faces: FaceSet, size: int, batch_size: int, mirrored: bool, device: torch.device, bf16: bool
+    backbone: Backbone,
+    faces: FaceSet,
+    size: int,
+    stage: str | None,
+    batch_size: int,
+    mirrored: bool,
+    device: torch.device,
+    bf16: bool,
 ) -> np.ndarray:
-    """Embeddings float32 (N, D); raises as `embed`."""
-    out = np.empty((len(faces), backbone.embedding_dim), np.float32)
+    """Features float32 (N, D); raises as `embed`."""
+    parts: list[np.ndarray] = []
     model = fused_copy(backbone).to(device)
-    waiting: tuple[slice, torch.Tensor] | None = None
+    forward = model if stage is None else _averaged(model, stage)
+    waiting: torch.Tensor | None = None
     bar = settings.progress(total=len(faces), desc=f"embed with {backbone.name}", unit="photo")
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     try:
@@ -160,17 +175,30 @@ def _compute(
             for start in range(0, len(faces), batch_size):
                 rows = slice(start, min(start + batch_size, len(faces)))
                 images = _photos(faces, rows, size).to(device, non_blocking=True)
-                embeddings = model(images.flip(3) if mirrored else images).float()
+                embeddings = forward(images.flip(3) if mirrored else images).float()
                 # One batch late, so that a GPU computes while the next photos are read and resized.
-                _store(waiting, out, backbone.name)
-                waiting = (rows, embeddings)
+                parts += _finished(waiting, backbone.name)
+                waiting = embeddings
                 bar.update(rows.stop - rows.start)
-            _store(waiting, out, backbone.name)
+            parts += _finished(waiting, backbone.name)
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"{device} has too little memory for batches of {batch_size} photos; pass a smaller batch_size."
         ) from None
-    return out
+    return np.concatenate(parts) if parts else np.empty((0, backbone.embedding_dim), np.float32)
+
+
+def _averaged(model: Backbone, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network up to a stage, whose output (n, C, h, w) becomes means over places, of length 1: (n, C)."""
+    found: list[torch.Tensor] = []
+    model.stages[stage][-1].register_forward_hook(lambda module, inputs, output: found.append(output))
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        model(images)
+        output = found.pop().float()
+        return F.normalize(output.flatten(2).mean(2) if output.ndim > 2 else output)
+
+    return forward
 
 
 def _photos(faces: FaceSet, rows: slice, size: int) -> torch.Tensor:
@@ -179,15 +207,14 @@ def _photos(faces: FaceSet, rows: slice, size: int) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(part.images)).contiguous(memory_format=torch.channels_last)
 
 
-def _store(waiting: tuple[slice, torch.Tensor] | None, out: np.ndarray, name: str) -> None:
-    """Copies finished embeddings to their rows; raises WeightsError for NaN or infinity."""
+def _finished(waiting: torch.Tensor | None, name: str) -> list[np.ndarray]:
+    """The features that the device was computing, if any; raises WeightsError for NaN or infinity."""
     if waiting is None:
-        return
-    rows, embeddings = waiting
-    values = embeddings.cpu().numpy()
+        return []
+    values = waiting.cpu().numpy()
     if not np.isfinite(values).all():
         raise WeightsError(f"{name} gives embeddings that are not finite; its weights are damaged or diverged.")
-    out[rows] = values
+    return [values]
 
 
 def bench_embedding(
