@@ -25,6 +25,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     },
     "record": {
         "probe": "facekit.recording:record_probe",
+        "stages": "facekit.recording:record_stages",
         "rates": "facekit.recording:record_rates",
         "ladder": "facekit.recording:record_ladder",
         "mini": "facekit.model_card:record_mini",

@@ -83,7 +83,8 @@ def learning_curve(
     return table[["method", "n", "seed", "task", "metric", "value", "seconds"]]
 
 
-PROBES: dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]] = {
+Probes = dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]]
+PROBES: Probes = {
     "linear": lambda rows, tasks, seed: linear_probe(rows, tasks),
     "one hidden layer": lambda rows, tasks, seed: hidden_probe(rows, tasks, seed=seed),
 }

@@ -23,7 +23,7 @@ from facekit import settings
 from facekit.course import fairface
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError
-from facekit.experiments import LADDER, PROBES, Rung, few_labels, learning_curve, scores, train_rung
+from facekit.experiments import LADDER, PROBES, Probes, Rung, few_labels, learning_curve, scores, train_rung
 from facekit.files import write_json
 from facekit.models.backbone import Backbone
 from facekit.models.embedding import embed
@@ -32,6 +32,7 @@ from facekit.models.heads import Classifier
 from facekit.records import git_commit, record, recorded
 from facekit.tasks import AGE_BAND, GENDER, RACE
 from facekit.training.config import Precision
+from facekit.transfer.probe import PRIOR, STAGE_PRIOR, linear_probe
 
 TASKS = (RACE, GENDER, AGE_BAND)
 SEEDS = (0, 1, 2)
@@ -101,11 +102,21 @@ def kept(before: FeatureSet, after: FeatureSet, copies: FeatureSet) -> pd.DataFr
     return pd.DataFrame({"task": "faces", "metric": ["recognition", "cosine"], "value": [recognition, cosine]})
 
 
-def measure_probes(sheet: Sheet, train: FeatureSet, test: FeatureSet, labels: Sequence[int], seeds: Sequence[int]):
-    """Learning curves of both probes, block by block (one for each n and seed), on the same rows for both."""
+def measure_probes(
+    sheet: Sheet,
+    train: FeatureSet,
+    test: FeatureSet,
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    probes: Probes,
+    title: str = "",
+) -> None:
+    """Learning curves of the probes, block by block (one for each n and seed), on the same rows for all."""
     sizes = sorted({n for n in labels if n < len(train)} | {len(train)})
     for n, seed in settings.progress([(n, seed) for n in sizes for seed in seeds], desc="probes", unit="block"):
-        sheet.block(f"{n}-{seed}", lambda n=n, seed=seed: learning_curve(train, test, TASKS, [n], [seed], PROBES))
+        sheet.block(
+            f"{title}{n}-{seed}", lambda n=n, seed=seed: learning_curve(train, test, TASKS, [n], [seed], probes)
+        )
 
 
 def measure_rung(
@@ -180,7 +191,7 @@ def record_probe(seeds: tuple[int, ...] = SEEDS) -> int:
     features = embed(FaceNet.from_pretrained(), faces, flip=True)
     train, test = features.select(_rows(features, "train", "validation")), features.split("test")
     sheet = Sheet("probe_fairface", {"features": features.content_hash()})
-    measure_probes(sheet, train, test, LABELS, seeds)
+    measure_probes(sheet, train, test, LABELS, seeds, PROBES)
     return _write(
         "probe_fairface",
         sheet,
@@ -188,6 +199,35 @@ def record_probe(seeds: tuple[int, ...] = SEEDS) -> int:
         "with all labels every seed of the linear probe is the same fit",
         data=f"FairFace, {len(train):,} labelled photos to draw from, {len(test):,} test photos",
         command="record probe",
+        seeds=seeds,
+    )
+
+
+def record_stages(stages: tuple[str, ...] = ("repeat_3",), seeds: tuple[int, ...] = SEEDS) -> int:
+    """Records `stages_fairface`: linear probes on what FaceNet knows before its embedding, and on the embedding.
+
+    Of each stage the output, averaged over places, of photo and mirror image. Same photos and draws as `record probe`.
+
+    Args:
+        stages: Names of FaceNet's stages; stem, repeat_1, mixed_6a, repeat_2, mixed_7a and repeat_3 (the last).
+        seeds: Of the draws of labelled rows.
+    """
+    faces, facenet = _faces(), FaceNet.from_pretrained()
+    several = {name: embed(facenet, faces, flip=True, stage=name) for name in stages}
+    several["embedding"] = embed(facenet, faces, flip=True)
+    sheet = Sheet("stages_fairface", {name: features.content_hash() for name, features in several.items()})
+    train, test = _rows(faces, "train", "validation"), _rows(faces, "test")
+    for name, features in several.items():
+        prior = PRIOR if name == "embedding" else STAGE_PRIOR
+        probe = {name: lambda rows, tasks, seed, prior=prior: linear_probe(rows, tasks, prior)}
+        measure_probes(sheet, features.select(train), features.select(test), LABELS, seeds, probe, f"{name}-")
+    return _write(
+        "stages_fairface",
+        sheet,
+        what="accuracy of linear probes on FaceNet's embedding and on the averaged output of earlier stages (mean of "
+        "photo and mirror image) by number of labels",
+        data=f"FairFace, {len(train):,} labelled photos to draw from, {len(test):,} test photos",
+        command="record stages" if tuple(stages) == ("repeat_3",) else f"record stages --stages '{json.dumps(stages)}'",
         seeds=seeds,
     )
 

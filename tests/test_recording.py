@@ -81,6 +81,17 @@ def test_probe_records_every_method_size_and_seed(reference, capsys):
     assert "wrote" in capsys.readouterr().out
 
 
+def test_stages_are_measured_beside_the_embedding(reference):
+    assert main(["record", "stages", "--stages", '["stem"]', "--seeds", "[0,4]"]) == 0
+    record = recorded("stages_fairface", reference)
+    assert complete(record.rows, method=["stem", "embedding"], n=[10, 25, 52], seed=[0, 4])
+    main(["record", "probe", "--seeds", "[0,4]"])
+    as_probe = recorded("probe_fairface", reference).rows.query("method == 'linear'")["value"].tolist()
+    assert record.rows.query("method == 'embedding'")["value"].tolist() == as_probe
+    assert record.rows.query("method == 'stem'")["value"].tolist() != as_probe
+    assert record.about["command"].startswith("""python -m facekit record stages --stages '["stem"]'""")
+
+
 def test_rates_then_ladder(reference, monkeypatch):
     monkeypatch.setattr(recording, "RATES", {name: rates[:2] for name, rates in recording.RATES.items()})
     options = ["--labels", "16", "--epochs", "2", "--seeds", "[0]"]

@@ -24,6 +24,9 @@ from facekit.training.plans import plan
 # Strength of the Gaussian prior on the weights, in units of one label: chosen on 2,000 held-out FairFace training
 # photos, where everything from 30 to 300 is within a point for race, gender and age band at 50 to 20,000 labels.
 PRIOR = 100.0
+# For features of an earlier stage (`embed(…, stage=…)`), which are all much alike: chosen on 3,000 held-out FairFace
+# training photos for FaceNet's last stage before the embedding, where 200 to 600 are within a point or two.
+STAGE_PRIOR = 200.0
 
 
 def pixel_features(faces: FaceSet, size: int = 16) -> FeatureSet:
