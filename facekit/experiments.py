@@ -91,12 +91,14 @@ PROBES: Probes = {
 
 
 def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.DataFrame:
-    """The baseline that looks at nothing: always the most frequent class of `train`. Columns task, metric, value."""
+    """The baseline that looks at nothing: always the most frequent class of `train`. Columns task, metric, value.
+
+    For a number it is what fits best without a look (see `Task.constant`).
+    """
     outputs = {}
     for task in tasks:
-        targets = task.encode(train.labels[task.name])
-        counts = torch.bincount(targets[task.known(targets)], minlength=task.n_outputs)
-        outputs[task.name] = counts.float().expand(len(test), -1)
+        constant = task.constant(task.encode(train.labels[task.name]))
+        outputs[task.name] = constant.expand(len(test), -1)
     return evaluate(tasks, outputs, test.targets(tasks), n_boot=1)[["task", "metric", "value"]]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from facekit.errors import ConfigError, DataError
-from facekit.tasks import Task
+from facekit.tasks import Task, nearest_class
 
 Values = torch.Tensor | np.ndarray | pd.Series | Sequence[float]
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -43,9 +43,9 @@ def balanced_accuracy(predictions: Values, targets: Values) -> float:
 def age_mae(task: Task, predictions: Values, targets: Values, years: Values | None = None) -> float:
     """Mean absolute error in the number's unit (years of age, steps of skin tone); NaN where no label is known.
 
-    task: regression, or classes with midpoints. predictions, targets: as `Task.predict` and `Task.encode` give them,
-    (N,). For classes a prediction counts as its class's midpoint, and so does a target unless `years` (N,), the exact
-    numbers with NaN for unknown, has it. Raises ConfigError for classes without midpoints.
+    task: one that predicts numbers, or classes with midpoints. predictions, targets: as `Task.predict` and
+    `Task.encode` give them, (N,). For classes a prediction counts as its class's midpoint, and so does a target unless
+    `years` (N,), the exact numbers with NaN for unknown, has it. Raises ConfigError for classes without midpoints.
     """
     errors = _absolute_errors(task, predictions, targets, years)
     return float(np.nanmean(errors)) if np.isfinite(errors).any() else float("nan")
@@ -54,11 +54,11 @@ def age_mae(task: Task, predictions: Values, targets: Values, years: Values | No
 def confusion_matrix(task: Task, predictions: Values, targets: Values) -> pd.DataFrame:
     """Counts of known labels (rows, `true`) by prediction (columns, `predicted`), int64 (classes, classes).
 
-    Raises ConfigError for a task without classes.
+    A predicted number counts as the class with the nearest midpoint. Raises ConfigError for a task without classes.
     """
-    if task.kind != "multiclass":
+    if not _has_classes(task):
         raise ConfigError(f"task {task.name!r} predicts a number; a confusion matrix needs classes.")
-    predictions, targets = _known_classes(predictions, targets)
+    predictions, targets = _known_classes(*_as_classes(task, _array(predictions), _array(targets)))
     counts = _counts(predictions, targets, len(task.classes))
     classes = list(task.classes)
     return pd.DataFrame(counts, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
@@ -105,7 +105,8 @@ def evaluate(
     group names, or a table of several columns whose combinations are the groups (joined by ", "); rows without a name
     are in no group, unused categories of a categorical are groups with n = 0. numbers: task name to the exact numbers
     (N,) behind banded labels (ages in years). Returns the columns task, metric, group, value, low, high, n: metrics
-    are `accuracy` and `balanced_accuracy` of classes and `mae` of numbers and of classes with midpoints; the group of
+    are `accuracy` and `balanced_accuracy` of classes (a number counts as the class with the nearest midpoint, if the
+    task has any) and `mae` of numbers and of classes with midpoints; the group of
     all rows is `all`; n counts the labels that the value rests on. Raises DataError where lengths or names do not
     match or where outputs are NaN.
     """
@@ -125,11 +126,24 @@ Score = Callable[[np.ndarray, int, int], tuple[float, float, float, int]]
 
 def _metrics(task: Task, predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> Iterator[tuple]:
     """Metric name and a function from a row mask, n_boot and a seed to (value, low, high, n)."""
-    if task.kind == "multiclass":
-        yield "accuracy", _class_score(_accuracy, predictions, targets, len(task.classes))
-        yield "balanced_accuracy", _class_score(_balanced, predictions, targets, len(task.classes))
+    if _has_classes(task):
+        classes = _as_classes(task, predictions, targets)
+        yield "accuracy", _class_score(_accuracy, *classes, len(task.classes))
+        yield "balanced_accuracy", _class_score(_balanced, *classes, len(task.classes))
     if task.kind == "regression" or task.midpoints:
         yield "mae", _mean_score(_absolute_errors(task, predictions, targets, years))
+
+
+def _has_classes(task: Task) -> bool:
+    """Whether predictions can be counted as right and wrong; a regression needs midpoints for that."""
+    return task.kind != "regression" or bool(task.midpoints)
+
+
+def _as_classes(task: Task, predictions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets (N,) of a task with classes as class indices, -1 where the label is missing."""
+    if task.kind in ("expectation", "regression"):
+        predictions = nearest_class(task.midpoints, predictions)
+    return predictions, nearest_class(task.midpoints, targets) if task.kind == "regression" else targets
 
 
 def _class_score(statistic: Statistic, predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> Score:
@@ -212,11 +226,12 @@ def _absolute_errors(task: Task, predictions: Values, targets: Values, years: Va
     """|predicted - true| (N,), NaN where nothing is known of the truth."""
     predictions, targets = _array(predictions), _array(targets)
     _same_length(predictions, targets)
-    if task.kind == "multiclass":
+    if task.kind != "regression":
         if not task.midpoints:
             raise ConfigError(f"task {task.name!r} has classes without midpoints, so no error in numbers.")
         midpoints = np.asarray(task.midpoints, np.float64)
-        predictions = midpoints[predictions.astype(np.int64)]
+        if task.kind != "expectation":
+            predictions = midpoints[predictions.astype(np.int64)]
         targets = np.where(targets >= 0, midpoints[np.maximum(targets, 0).astype(np.int64)], np.nan)
     if years is not None:
         exact = _array(years).astype(np.float64)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
@@ -41,14 +42,16 @@ def pixel_features(faces: FaceSet, size: int = 16) -> FeatureSet:
     return FeatureSet((flat - 128) / (64 * math.sqrt(flat.shape[1])), faces.labels)
 
 
-def linear_probe(train: FeatureSet, tasks: Sequence[Task], prior: float = PRIOR) -> Classifier:
+def linear_probe(
+    train: FeatureSet, tasks: Sequence[Task], prior: float = PRIOR, weights: np.ndarray | None = None
+) -> Classifier:
     """Fits one linear head per task to all rows of `train` and returns the classifier in evaluation mode.
 
     train: unit-length embeddings (N, D) with labels; rows without a task's label do not count for it. Minimises, for
     each task, the mean loss + prior / (2 n) · ‖W‖² with L-BFGS in float64 (n labels; W acts on embeddings times √D;
     the bias is free). With a multiclass task that is multinomial logistic regression (Bishop 2006, section 4.3.4),
-    scikit-learn's `LogisticRegression(C=1 / prior)`. Needs no validation rows. Raises DataError when a task has no
-    label at all and ConfigError unless the prior is positive.
+    scikit-learn's `LogisticRegression(C=1 / prior)`; with an ordinal one CORAL's. Needs no validation rows. Raises
+    DataError when a task has no label at all and ConfigError unless the prior is positive.
     """
     if not prior > 0:
         raise ConfigError(f"the prior must be positive, got {prior}; 100 is a good one.")
@@ -57,10 +60,11 @@ def linear_probe(train: FeatureSet, tasks: Sequence[Task], prior: float = PRIOR)
     x = torch.from_numpy(np.asarray(train.features, np.float64)) * math.sqrt(dim)
     for task in tasks:
         targets = task.encode(train.labels[task.name])
-        known = task.known(targets)
+        known = task.known(targets) if weights is None else task.known(targets) & (weights > 0)
         if not known.any():
             raise DataError(f"no row has a label for {task.name!r}; a probe needs at least one.")
-        weight, bias = _minimise(x[known], targets[known], task, prior)
+        row_weights = None if weights is None else weights[known]
+        weight, bias = _minimise(x[known], targets[known], task, prior, row_weights)
         last = model.heads.layers[task.name][-1]
         with torch.no_grad():
             last.weight.copy_(weight)
@@ -68,22 +72,31 @@ def linear_probe(train: FeatureSet, tasks: Sequence[Task], prior: float = PRIOR)
     return model.eval()
 
 
-def _minimise(x: torch.Tensor, targets: torch.Tensor, task: Task, prior: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (K, D) and bias (K,) at the minimum of the penalised mean loss.
+def _minimise(
+    x: torch.Tensor, targets: torch.Tensor, task: Task, prior: float, weights: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (K, D) and bias (K,) at the minimum of the penalised mean loss; weight (1, D) of an ordinal task.
 
     L-BFGS walks in coordinates in which the curvature at the start, where all classes are equally probable, is the
     same in all directions. The minimum is the same and the way there shorter.
     """
     n, dim = x.shape
     with_one = torch.cat([x, x.new_ones(n, 1)], dim=1)  # the last weight is the bias, which is not penalised
-    curvature = (1 - 1 / task.n_outputs) / task.n_outputs if task.kind == "multiclass" else 1.0
+    curvature = (1 - 1 / task.n_outputs) / task.n_outputs if task.kind in ("multiclass", "expectation") else 1.0
     hessian = curvature / n * with_one.T @ with_one
     hessian.diagonal().add_(prior / n)
     factor = torch.linalg.cholesky(hessian)
     inputs = torch.linalg.solve_triangular(factor, with_one.T, upper=False).T.contiguous()
-    walked = torch.zeros(task.n_outputs, dim + 1, dtype=x.dtype, requires_grad=True)
+    ordinal = task.kind == "ordinal"
+    walked = torch.zeros(1 if ordinal else task.n_outputs, dim + 1, dtype=x.dtype, requires_grad=True)
+    # One weight vector serves all questions of an ordinal task; each has its bias.
+    biases = torch.zeros(task.n_outputs, dtype=x.dtype, requires_grad=ordinal)
     optimiser = torch.optim.LBFGS(
-        [walked], max_iter=300, line_search_fn="strong_wolfe", tolerance_grad=1e-6, tolerance_change=1e-10
+        [walked, biases] if ordinal else [walked],
+        max_iter=300,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
     )
 
     def unwalked() -> torch.Tensor:
@@ -91,13 +104,15 @@ def _minimise(x: torch.Tensor, targets: torch.Tensor, task: Task, prior: float) 
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        value = task.loss(inputs @ walked.T, targets) + prior / (2 * n) * unwalked()[:, :dim].square().sum()
+        outputs = inputs @ walked.T
+        outputs = outputs + biases if ordinal else outputs
+        value = task.loss(outputs, targets) + prior / (2 * n) * unwalked()[:, :dim].square().sum()
         value.backward()
         return value
 
     optimiser.step(closure)
     found = unwalked().detach()
-    return found[:, :dim], found[:, dim]
+    return found[:, :dim], found[:, dim] + biases.detach()
 
 
 def hidden_probe(train: FeatureSet, tasks: Sequence[Task], hidden: int = 1024, seed: int = 0) -> Classifier:
