@@ -64,6 +64,31 @@ def test_a_huge_prior_leaves_only_the_frequencies():
     assert torch.allclose(outputs, torch.tensor(shares.to_numpy(), dtype=outputs.dtype).expand_as(outputs), atol=1e-3)
 
 
+def test_a_weighted_row_counts_like_so_many_copies_of_it():
+    data = features(60)
+    copies = np.random.default_rng(0).integers(0, 4, 60)
+    repeated = data.select(np.repeat(np.arange(60), copies))
+    # The penalty is prior / 2n: with 60 rows (less those without a copy) instead of all copies, another prior fits.
+    prior = 5 * (copies > 0).sum() / copies.sum()
+    weighted = predict(linear_probe(data, [COLOUR], prior, weights=copies * 0.7), data)["colour"]
+    assert torch.allclose(weighted, predict(linear_probe(repeated, [COLOUR], 5), data)["colour"], atol=1e-4)
+    even, plain = (predict(linear_probe(data, [COLOUR], weights=w), data)["colour"] for w in (np.full(60, 3.0), None))
+    assert torch.allclose(even, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [np.ones(59), np.full(60, -1.0), np.full(60, np.nan)])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ConfigError, match="weights must be 60"):
+        linear_probe(features(60), [COLOUR], weights=weights)
+
+
+def test_weights_need_classes_and_something_above_zero():
+    with pytest.raises(ConfigError, match="multiclass"):
+        linear_probe(features(60), [SIZE], weights=np.ones(60))
+    with pytest.raises(DataError, match="'colour'"):
+        linear_probe(features(60), [COLOUR], weights=np.zeros(60))
+
+
 @pytest.mark.parametrize("prior", [0.0, -1.0, float("nan")])
 def test_a_prior_that_is_not_positive_is_refused(prior):
     with pytest.raises(ConfigError, match="prior must be positive"):

@@ -50,11 +50,20 @@ def linear_probe(
     train: unit-length embeddings (N, D) with labels; rows without a task's label do not count for it. Minimises, for
     each task, the mean loss + prior / (2 n) · ‖W‖² with L-BFGS in float64 (n labels; W acts on embeddings times √D;
     the bias is free). With a multiclass task that is multinomial logistic regression (Bishop 2006, section 4.3.4),
-    scikit-learn's `LogisticRegression(C=1 / prior)`; with an ordinal one CORAL's. Needs no validation rows. Raises
-    DataError when a task has no label at all and ConfigError unless the prior is positive.
+    scikit-learn's `LogisticRegression(C=1 / prior)`; with an ordinal one CORAL's. Needs no validation rows.
+
+    weights: how much each row counts (N,), for multiclass tasks: Σ wᵢ lossᵢ / Σ wᵢ takes the place of the mean loss, so
+    that only their ratios matter. Raises DataError when a task has no label at all (that has a weight), ConfigError
+    unless the prior is positive and the weights are N finite numbers of 0 or more.
     """
     if not prior > 0:
         raise ConfigError(f"the prior must be positive, got {prior}; 100 is a good one.")
+    if weights is not None:
+        weights = torch.from_numpy(np.array(weights, np.float64))
+        if weights.shape != (len(train),) or not (weights.isfinite() & (weights >= 0)).all():
+            raise ConfigError(f"weights must be {len(train)} finite numbers of 0 or more, got {tuple(weights.shape)}.")
+        if any(task.kind != "multiclass" for task in tasks):
+            raise ConfigError("weights are for multiclass tasks; fit the others without.")
     dim = train.features.shape[1]
     model = Classifier(None, Heads(dim, tasks))
     x = torch.from_numpy(np.asarray(train.features, np.float64)) * math.sqrt(dim)
@@ -106,7 +115,11 @@ def _minimise(
         optimiser.zero_grad()
         outputs = inputs @ walked.T
         outputs = outputs + biases if ordinal else outputs
-        value = task.loss(outputs, targets) + prior / (2 * n) * unwalked()[:, :dim].square().sum()
+        if weights is None:
+            value = task.loss(outputs, targets)
+        else:
+            value = (weights * F.cross_entropy(outputs, targets, reduction="none")).sum() / weights.sum()
+        value = value + prior / (2 * n) * unwalked()[:, :dim].square().sum()
         value.backward()
         return value
 

@@ -1,0 +1,102 @@
+"""Domain adaptation by moments: features of source and target that a linear look cannot tell apart.
+
+The source has labels, the target only inputs, and the inputs differ: another camera, another light. CORAL moves the
+source's features to where the target's lie, and a classifier is then trained there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from facekit.data.sets import FeatureSet
+from facekit.errors import ConfigError, DataError
+from facekit.training.loop import predict
+from facekit.transfer.selection import DOMAIN, domain_probe
+
+# Sun et al. add the identity to both covariances of features whose numbers are about 1 in size.
+RIDGE = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """An affine map of features: x ↦ (x − source_mean) @ matrix + target_mean.
+
+    matrix: float64 (D, D), symmetric factors multiplied from the right. source_mean, target_mean: float64 (D,).
+    """
+
+    matrix: np.ndarray
+    source_mean: np.ndarray
+    target_mean: np.ndarray
+
+    def __call__(self, data: FeatureSet) -> FeatureSet:
+        """The same rows with moved features, float32 (N, D). They need not have length 1 any more."""
+        moved = (np.asarray(data.features, np.float64) - self.source_mean) @ self.matrix + self.target_mean
+        return replace(data, inputs=moved.astype(np.float32))
+
+
+def coral(source: FeatureSet, target: FeatureSet, ridge: float = RIDGE) -> Alignment:
+    """Correlation alignment (Sun, Feng & Saenko, AAAI 2016): whiten with the source, colour with the target.
+
+    matrix = (C_s + r I)^(−1/2) (C_t + r I)^(1/2), with C the covariances of the features times √D, r = `ridge`, and
+    the means moved, too (the paper standardises both domains first). With r = 0 and enough rows the moved source has
+    exactly the target's mean and covariance; with a large r only the means move. Looks at no label. Raises DataError
+    for features of different length or fewer than two rows, ConfigError for a negative ridge.
+    """
+    if not ridge >= 0:
+        raise ConfigError(f"the ridge must be 0 or more, got {ridge}; 1 is that of the paper.")
+    xs, xt = (np.asarray(data.features, np.float64) for data in (source, target))
+    if xs.shape[1] != xt.shape[1] or min(len(xs), len(xt)) < 2:
+        raise DataError(f"two sets of at least two rows and one length of features, got {xs.shape} and {xt.shape}.")
+    shift = ridge * np.eye(xs.shape[1])
+    cs, ct = (xs.shape[1] * np.cov(x, rowvar=False) + shift for x in (xs, xt))
+    return Alignment(_power(cs, -0.5) @ _power(ct, 0.5), xs.mean(0), xt.mean(0))
+
+
+def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    """A power of a symmetric matrix without negative eigenvalues; directions of no variance stay 0."""
+    values, vectors = np.linalg.eigh(matrix)
+    present = values > 1e-10 * values.max()
+    powers = np.where(present, np.where(present, values, 1.0) ** exponent, 0.0)
+    return (vectors * powers) @ vectors.T
+
+
+def domain_accuracy(source: FeatureSet, target: FeatureSet, seed: int = 0) -> float:
+    """How well a linear probe tells the domains apart: balanced accuracy on halves that it has not learnt from.
+
+    0.5 means that it cannot. Twice the distance from 0.5, times two, is the proxy A-distance of Ben-David et al.
+    (Machine Learning 2010). Raises DataError for fewer than two rows a domain.
+    """
+    if min(len(source), len(target)) < 2:
+        raise DataError(f"needs at least two rows of each domain, got {len(source)} and {len(target)}.")
+    rng = np.random.default_rng(seed)
+    halves = []
+    for data in (source, target):
+        rows = rng.permutation(len(data))
+        halves.append((data.select(rows[::2]), data.select(rows[1::2])))
+    probe = domain_probe(halves[0][0], halves[1][0])
+    right = [
+        (predict(probe, held)[DOMAIN.name].argmax(1) == place).float().mean().item()
+        for place, (_, held) in enumerate(halves)
+    ]
+    return sum(right) / 2
+
+
+def another_camera(data: FeatureSet, strength: float = 0.5, seed: int = 0) -> FeatureSet:
+    """The features as another camera might give them: gains, cross-talk and an offset, the same for every face.
+
+    x ↦ normalise(x (I + strength · S) + strength · b / √D): S a symmetric random matrix whose eigenvalues lie within
+    about ±1, b standard normal. A made shift, not a measured one: what is wrong with it is known, so that one can see
+    whether a method puts it right. strength 0 changes nothing. Raises ConfigError for a negative strength.
+    """
+    if not strength >= 0:
+        raise ConfigError(f"the strength must be 0 or more, got {strength}.")
+    dim = data.features.shape[1]
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((dim, dim))
+    mixing = np.eye(dim) + strength * (noise + noise.T) / math.sqrt(8 * dim)  # Wigner: eigenvalues within ±2 √(D/ 4D)
+    moved = np.asarray(data.features, np.float64) @ mixing + strength * rng.standard_normal(dim) / math.sqrt(dim)
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    return replace(data, inputs=moved.astype(np.float32))
