@@ -21,6 +21,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "embedding": "facekit.models.embedding:bench_embedding",
         "packing": "facekit.data.pack:bench_packing",
         "training": "facekit.training.bench:bench_training",
+        "sharing": "facekit.transfer.sharing:bench_sharing",
         "portraits": "facekit.data.portraits:bench_portraits",
     },
     "record": {
