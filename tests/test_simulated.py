@@ -119,6 +119,41 @@ def test_drawn_classes_lie_where_real_classes_lie():
             assert np.abs(near - real.features[rows.to_numpy()].mean(0)).max() < 6 * spread.max() + 0.02
 
 
+def test_faces_scatter_as_their_race_and_gender_do():
+    """Every row gets the factor of the cell that it looks like: here every cell looks like itself, and scatters by
+    an amount of its own so small that setting the length to 1 changes nothing."""
+    model = toy_model()
+    sizes = 1e-3 * np.arange(1, 15).reshape(SHAPE[:2])
+    looks = {f"looks_{task.name}": np.eye(size, dtype=np.float32) for task, size in zip(COLUMNS, SHAPE, strict=True)}
+    factor = (sizes[:, :, None, None] * np.eye(AXES)).astype(np.float32)
+    model = FeatureModel(model.shares, {**model.tensors, **looks, "factor": factor})
+    drawn = model.draw(30_000, seed=3)
+    cells = codes(drawn)
+    means = model.cell_means[np.ravel_multi_index(cells.T, SHAPE)].astype(float)
+    length = np.linalg.norm(means, axis=1, keepdims=True)
+    away = (drawn.features @ model.tensors["axes"].T - means / length) * length
+    for race, gender in np.ndindex(SHAPE[:2]):
+        own = away[(cells[:, :2] == [race, gender]).all(axis=1)]
+        # One of the dimensions, that of the length, is taken away.
+        expected = sizes[race, gender] * np.sqrt(AXES - 1)
+        assert np.sqrt((own**2).sum(1).mean()) == pytest.approx(expected, rel=4 / np.sqrt(2 * len(own) * (AXES - 1)))
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_some_faces_look_like_others_as_often_as_the_looks_say(axis):
+    """Where nothing scatters, a drawn row shows which cell it looks like."""
+    model, task = toy_model(), COLUMNS[axis]
+    model = FeatureModel(model.shares, {**model.tensors, "factor": np.zeros_like(model.tensors["factor"])})
+    drawn = model.draw(20_000, seed=4)
+    means = model.cell_means / np.linalg.norm(model.cell_means, axis=1, keepdims=True)
+    seen = np.unravel_index((drawn.features @ model.tensors["axes"].T @ means.T).argmax(1), SHAPE)[axis]
+    label = codes(drawn)[:, axis]
+    for code, shares in enumerate(model.tensors[f"looks_{task.name}"]):
+        counts = np.bincount(seen[label == code], minlength=SHAPE[axis])
+        assert not counts[shares == 0].any()
+        assert np.abs(counts / counts.sum() - shares).max() < 4 * np.sqrt(0.25 / counts.sum())
+
+
 # Mixes
 
 
@@ -275,6 +310,21 @@ def test_a_pair_of_classes_with_few_faces_adds_nothing_of_its_own():
     assert few > 10, "the toy must have rare pairs"
 
 
+def test_a_race_and_gender_with_few_faces_scatters_as_all_do():
+    rows = np.flatnonzero((codes(toy())[:, :2] == [6, 0]).all(axis=1))
+    fewer = np.setdiff1d(np.arange(len(toy())), rows[MIN_FACES - 1 :])
+    data = toy().select(fewer)
+    counts = np.bincount(codes(data)[:, 0] * 2 + codes(data)[:, 1], minlength=14).reshape(7, 2)
+    assert counts[6, 0] == MIN_FACES - 1 and counts[6, 1] >= MIN_FACES
+    model = fit_features(data)
+    covariance = np.einsum("rgij,rgkj->rgik", *[model.tensors["factor"].astype(float)] * 2)
+    weights = np.where(counts >= MIN_FACES, counts, 0)
+    # The common covariance is the mean of all groups', each weighted by its faces; shrinking does not change that much.
+    mean = (covariance * weights[..., None, None]).sum((0, 1)) / weights.sum()
+    away = np.linalg.norm(covariance - mean, axis=(2, 3)) / np.linalg.norm(mean)
+    assert away[6, 0] < 0.03 < away[counts >= 3 * MIN_FACES].max()
+
+
 def test_one_face_of_a_rare_cell_moves_no_statistic_more_than_one_of_twenty_would():
     data, cells = toy(), codes(toy())
     counts = table(data)
@@ -346,15 +396,14 @@ def test_settings_that_make_no_sense_are_a_clear_error(wrong):
 def test_the_density_is_that_of_a_mixture_of_normals():
     model, rows = toy_model(), toy().select(range(5))
     place = rows.features.astype(float) @ model.tensors["axes"].T.astype(float)
-    for x, (_, gender, _), label, value in zip(place, codes(rows), codes(rows), model.log_density(rows), strict=True):
+    looks = [model.tensors[f"looks_{task.name}"].astype(float) for task in COLUMNS]
+    for x, label, value in zip(place, codes(rows), model.log_density(rows), strict=True):
         total = 0.0
-        for race in range(SHAPE[0]):
-            for age in range(SHAPE[2]):
-                share = model.tensors["looks_race"][label[0], race] * model.tensors["looks_age"][label[2], age]
-                if share:
-                    factor = model.tensors["factor"][race].astype(float)
-                    centre = model.cell_means[np.ravel_multi_index((race, gender, age), SHAPE)]
-                    total += share * multivariate_normal(centre, factor @ factor.T).pdf(x)
+        for cell, (race, gender, age) in enumerate(np.ndindex(SHAPE)):
+            share = looks[0][label[0], race] * looks[1][label[1], gender] * looks[2][label[2], age]
+            if share:
+                factor = model.tensors["factor"][race, gender].astype(float)
+                total += share * multivariate_normal(model.cell_means[cell], factor @ factor.T).pdf(x)
         assert value == pytest.approx(np.log(total), rel=1e-4)
 
 

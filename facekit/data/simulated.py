@@ -30,8 +30,9 @@ from facekit.tasks import AGE_BAND, GENDER, MISSING, RACE, Task, encode_all
 COLUMNS: tuple[Task, ...] = (RACE, GENDER, AGE_BAND)
 SHAPE: tuple[int, ...] = tuple(len(task.classes) for task in COLUMNS)
 N_CELLS = int(np.prod(SHAPE))
+LOOKS: tuple[str, ...] = tuple(f"looks_{task.name}" for task in COLUMNS)
 PACKAGED_MODEL = Path(__file__).with_name("fairface_features.safetensors")
-FORMAT = 2
+FORMAT = 3
 # Rows that one random stream fills; part of the meaning of a seed, so never change it.
 CHUNK = 4096
 
@@ -108,9 +109,10 @@ class FeatureModel:
     subspace of the `axes`. A face is drawn in three steps:
 
     1. its labels (a cell: race, gender, age band), by the `shares`;
-    2. which race and age band it looks like: mostly those of its labels, sometimes others (`looks_race`, `looks_age`),
-       for labels are what annotators perceived, and the features of some faces tell otherwise;
-    3. the unit vector along  mean + effects of the cell that it looks like + factor of that race @ ε,  ε ~ N(0, I).
+    2. which race, gender and age band it looks like: mostly those of its labels, sometimes others (`looks_race`,
+       `looks_gender`, `looks_age`), for labels are what annotators perceived, and some faces' features tell otherwise;
+    3. the unit vector along  mean + effects of the cell that it looks like + factor of that cell's race and gender @ ε,
+       ε ~ N(0, I).
 
     shares: float32 (7, 2, 9), how often each cell occurs, sum 1. tensors: the statistics by name, float32, see
     `tensor_shapes`. about: where they come from. `facekit.data.fit_features` makes a model, `FeatureModel.load` reads
@@ -131,7 +133,7 @@ class FeatureModel:
                 raise DataError(f"no feature model: {name} is {np.shape(tensors.get(name))}, it must be {shape}.")
             if not np.isfinite(tensors[name]).all():
                 raise DataError(f"no feature model: {name} has values that are not finite.")
-        for name in ("shares", "looks_race", "looks_age"):
+        for name in ("shares", *LOOKS):
             sums = tensors[name].sum(axis=-1 if name.startswith("looks") else None)
             if tensors[name].min() < 0 or np.abs(sums - 1).max() > 1e-3:
                 raise DataError(f"no feature model: {name} must be shares of 0 or more that sum to 1.")
@@ -149,6 +151,11 @@ class FeatureModel:
         means = parts["mean"] + parts["race"][race] + parts["gender"][gender] + parts["age"][age]
         means += parts["race_gender"][race, gender] + parts["gender_age"][gender, age] + parts["race_age"][race, age]
         return means
+
+    @cached_property
+    def _cumulative_looks(self) -> list[np.ndarray]:
+        """For race, gender and age band: cumulative shares of what the faces of each label look like."""
+        return [np.cumsum(self.tensors[name], axis=1) for name in LOOKS]
 
     def draw(self, n: int, seed: int = 0, mix: Mix | None = None) -> FeatureSet:
         """Draws n labelled feature vectors, float32 (n, D) of length 1, with race, gender, age and split `train`.
@@ -188,17 +195,24 @@ class FeatureModel:
     def _chunk(self, seed: np.random.SeedSequence, cumulative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places on the axes, of length 1 (CHUNK, K), and cells (CHUNK,) of a whole chunk."""
         rng = np.random.Generator(np.random.SFC64(seed))
-        parts = self.tensors
         cells = _choose(cumulative[None], rng.random(CHUNK))
-        race, gender, age = np.unravel_index(cells, SHAPE)
-        race = _choose(np.cumsum(parts["looks_race"], axis=1)[race], rng.random(CHUNK))
-        age = _choose(np.cumsum(parts["looks_age"], axis=1)[age], rng.random(CHUNK))
-        noise = rng.standard_normal((CHUNK, len(parts["mean"])), np.float32)
-        place = self.cell_means[np.ravel_multi_index((race, gender, age), SHAPE)]
-        for number, factor in enumerate(parts["factor"]):
-            rows = np.flatnonzero(race == number)
-            place[rows] += noise[rows] @ factor.T
-        place /= np.sqrt(np.einsum("ij,ij->i", place, place))[:, None]
+        labels = np.unravel_index(cells, SHAPE)
+        looks = [
+            _choose(shares[label], rng.random(CHUNK))
+            for shares, label in zip(self._cumulative_looks, labels, strict=True)
+        ]
+        # Rows of one factor are computed side by side and then brought to their places; their noise needs no moving.
+        group = looks[0] * SHAPE[1] + looks[1]
+        order = np.argsort(group, kind="stable")
+        noise = rng.standard_normal((CHUNK, len(self.tensors["mean"])), np.float32)
+        sorted_rows = self.cell_means[np.ravel_multi_index(looks, SHAPE)[order]]
+        factors = self.tensors["factor"].reshape(-1, *self.tensors["factor"].shape[2:])
+        ends = np.cumsum(np.bincount(group, minlength=len(factors)))
+        for factor, start, stop in zip(factors, [0, *ends[:-1]], ends, strict=True):
+            sorted_rows[start:stop] += noise[start:stop] @ factor.T
+        sorted_rows /= np.sqrt(np.einsum("ij,ij->i", sorted_rows, sorted_rows))[:, None]
+        place = np.empty_like(sorted_rows)
+        place[order] = sorted_rows
         return place, cells
 
     def log_density(self, features: FeatureSet) -> np.ndarray:
@@ -212,19 +226,17 @@ class FeatureModel:
             raise DataError(f"a density needs features of {self.dim} numbers with race, gender and age band.")
         parts = {name: values.astype(np.float64) for name, values in self.tensors.items()}
         place = np.asarray(features.features, np.float64) @ parts["axes"].T
-        looks = np.empty((len(place), *SHAPE))
-        for number, (factor, means) in enumerate(
-            zip(parts["factor"], self.cell_means.reshape(*SHAPE, -1), strict=True)
-        ):
-            inverse = np.linalg.inv(factor)
-            x, centres = place @ inverse.T, means.reshape(-1, place.shape[1]) @ inverse.T
+        density = np.empty((len(place), *SHAPE))
+        for group in np.ndindex(SHAPE[:2]):
+            inverse = np.linalg.inv(parts["factor"][group])
+            x, centres = place @ inverse.T, self.cell_means.reshape(*SHAPE, -1)[group] @ inverse.T
             square = (x**2).sum(1)[:, None] - 2 * x @ centres.T + (centres**2).sum(1)
-            looks[:, number] = (np.linalg.slogdet(inverse)[1] - square / 2).reshape(-1, *SHAPE[1:])
+            density[:, *group] = np.linalg.slogdet(inverse)[1] - square / 2
         with np.errstate(divide="ignore"):
-            race, age = (np.log(parts[f"looks_{task.name}"][codes[axis]]) for axis, task in ((0, RACE), (2, AGE_BAND)))
-        own = looks[np.arange(len(place)), :, codes[1]] + race[:, :, None] + age[:, None, :]
+            race, gender, age = (np.log(parts[name][code]) for name, code in zip(LOOKS, codes, strict=True))
+        density += race[:, :, None, None] + gender[:, None, :, None] + age[:, None, None, :]
         constant = len(parts["mean"]) / 2 * np.log(2 * np.pi)
-        return np.logaddexp.reduce(own.reshape(len(place), -1), axis=1) - constant
+        return np.logaddexp.reduce(density.reshape(len(place), -1), axis=1) - constant
 
     def save(self, path: Path | str) -> Path:
         """Writes the model to a safetensors file, whole or not at all, and returns its path."""
@@ -265,8 +277,8 @@ def tensor_shapes(n_axes: int, dim: int) -> dict[str, tuple[int, ...]]:
     """The arrays of a feature model and their shapes.
 
     axes: orthonormal rows. mean, race … race_age: the overall mean on the axes and what classes and pairs of classes
-    add. looks_race, looks_age: share of the faces of a label (row) that look like each class (column). factor: square
-    roots of the covariances.
+    add. looks_race, looks_gender, looks_age: share of the faces of a label (row) that look like each class (column).
+    factor: square roots of the covariances, by race and gender.
     """
     races, genders, ages = SHAPE
     return {
@@ -280,8 +292,9 @@ def tensor_shapes(n_axes: int, dim: int) -> dict[str, tuple[int, ...]]:
         "gender_age": (genders, ages, n_axes),
         "race_age": (races, ages, n_axes),
         "looks_race": (races, races),
+        "looks_gender": (genders, genders),
         "looks_age": (ages, ages),
-        "factor": (races, n_axes, n_axes),
+        "factor": (races, genders, n_axes, n_axes),
     }
 
 
