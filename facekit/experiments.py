@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.backbone import Backbone
 from facekit.models.heads import Classifier, Heads
-from facekit.tasks import Task
+from facekit.models.sharing import CrossStitch, SharedNet, Stack, mlp
+from facekit.tasks import Joint, Task
 from facekit.training.augment import Augment
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.loop import fit, predict
-from facekit.training.methods import Supervised
+from facekit.training.methods import Method, Supervised
 from facekit.training.plans import plan
 from facekit.transfer.probe import hidden_probe, linear_probe
+from facekit.transfer.sharing import Marginals, SoftSharing, train_shared
+
+# Few labelled rows, tasks and a seed to a network that predicts these tasks.
+Learner = Callable[[LabelledSet, Sequence[Task], int], nn.Module]
 
 
 def few_labels(data: LabelledSet, n: int, seed: int, pool: np.ndarray | None = None) -> LabelledSet:
@@ -54,7 +61,7 @@ def learning_curve(
     tasks: Sequence[Task],
     labels: Sequence[int],
     seeds: Sequence[int],
-    methods: Mapping[str, Callable[[LabelledSet, Sequence[Task], int], Classifier]],
+    methods: Mapping[str, Learner],
 ) -> pd.DataFrame:
     """Scores on `test` after learning from `n` labelled rows of `train`, for every method, n, seed and task.
 
@@ -62,6 +69,18 @@ def learning_curve(
     name to a function (few rows, one task, seed) -> classifier. All methods learn from the same rows. Columns: method,
     n, seed, task, metric, value, seconds (of the training, wall clock).
     """
+    return _curve(train, test, [[task] for task in tasks], labels, seeds, methods)
+
+
+def _curve(
+    train: LabelledSet,
+    test: LabelledSet,
+    together: Sequence[Sequence[Task]],
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    methods: Mapping[str, Learner],
+) -> pd.DataFrame:
+    """As `learning_curve`; together: the tasks that one call of a method learns."""
     possible = [n for n in labels if n <= len(train)]
     if not possible or not seeds or not methods:
         raise ConfigError(
@@ -72,15 +91,73 @@ def learning_curve(
     for n in possible:
         for seed in seeds:
             few = few_labels(train, n, seed)
-            for task in tasks:
+            for tasks in together:
                 for name, method in methods.items():
                     start = time.perf_counter()
-                    model = method(few, [task], seed)
+                    model = method(few, tasks, seed)
                     seconds = time.perf_counter() - start
-                    rows = scores(model, test, [task])
+                    rows = scores(model, test, tasks)
                     tables.append(rows.assign(method=name, n=n, seed=seed, seconds=seconds))
     table = pd.concat(tables, ignore_index=True)
     return table[["method", "n", "seed", "task", "metric", "value", "seconds"]]
+
+
+STRENGTHS = (0.001, 0.01, 0.03, 0.1, 1.0, 10.0)
+
+
+def sharing_methods(
+    hidden: Sequence[int] = (128,),
+    dropout: float = 0.5,
+    strengths: Sequence[float] = STRENGTHS,
+    steps: int = 200,
+    lr: float = 3e-3,
+    joint: bool = False,
+) -> dict[str, Learner]:
+    """Ways to learn several tasks from features with hidden layers of the same size, at the same budget.
+
+    `single`: a network a task, independent; `hard`: all hidden layers shared, a head a task; `soft λ` for every λ of
+    `strengths`: a network a task, drawn together by λ times their squared distance; `cross-stitch`; with `joint` also
+    `joint classes`: one network with a class for every combination (tasks with a softmax only). Networks of one seed
+    start from the same hidden layers, see the same batches and take the same number of steps (see `train_shared`).
+    """
+
+    def with_net(make: Callable[[Stack, Sequence[Task]], SharedNet], method: Callable[..., Method]) -> Learner:
+        def learn(rows: FeatureSet, tasks: Sequence[Task], seed: int) -> SharedNet:
+            torch.manual_seed(seed)
+            net = make(mlp(rows.features.shape[1], hidden, dropout), tasks)
+            return train_shared(net, method(tasks), rows, steps=steps, seed=seed, lr=lr)
+
+        return learn
+
+    def learn_joint(rows: FeatureSet, tasks: Sequence[Task], seed: int) -> Marginals:
+        both = Joint(tuple(tasks))
+        combined = replace(rows, labels=both.add_to(rows.labels))
+        return Marginals(with_net(SharedNet, Supervised)(combined, [both.task], seed), both)
+
+    def separate(stack: Stack, tasks: Sequence[Task]) -> SharedNet:
+        return SharedNet(stack, tasks, shared=0)
+
+    found = {"single": with_net(separate, Supervised), "hard": with_net(SharedNet, Supervised)}
+    for value in strengths:
+        found[f"soft {value:g}"] = with_net(separate, partial(SoftSharing, strength=value))
+    found["cross-stitch"] = with_net(CrossStitch, Supervised)
+    return found | ({"joint classes": learn_joint} if joint else {})
+
+
+def compare_sharing(
+    train: FeatureSet,
+    test: FeatureSet,
+    tasks: Sequence[Task],
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    methods: Mapping[str, Learner] | None = None,
+) -> pd.DataFrame:
+    """Scores on `test` after learning all tasks from the same `n` rows of `train`, for every method, n and seed.
+
+    methods: by default all of `sharing_methods`; labels and columns as in `learning_curve`; seconds are those of all
+    tasks together. What is shared shows best beside `single`, seed by seed: both start from the same hidden layers.
+    """
+    return _curve(train, test, [tasks], labels, seeds, sharing_methods() if methods is None else methods)
 
 
 Probes = dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]]

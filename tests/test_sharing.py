@@ -14,6 +14,7 @@ from tiny import COLOUR, LEVEL, SIDE, TinyNet, faces, features
 from torch import nn
 
 from facekit.errors import ConfigError, TrainingError
+from facekit.experiments import compare_sharing, sharing_methods
 from facekit.models.backbone import Backbone
 from facekit.models.embedding import state_hash
 from facekit.models.facenet import FaceNet
@@ -450,6 +451,23 @@ def test_the_same_budget_whatever_the_number_of_rows():
         before = state_hash(model)
         train_shared(model, Supervised(TASKS), features(n), steps=5, seed=0)
         assert state_hash(model) != before and not model.training
+
+
+def test_sharing_is_compared_on_the_same_rows_at_the_same_budget():
+    tasks = (COLOUR, SIDE)
+    methods = sharing_methods((8,), 0.0, strengths=(0.0, 0.3), steps=20, joint=True)
+    assert list(methods) == ["single", "hard", "soft 0", "soft 0.3", "cross-stitch", "joint classes"]
+    table = compare_sharing(features(60), features(50, seed=1), tasks, [20, 40, 1000], [0, 1], methods)
+    assert list(table) == ["method", "n", "seed", "task", "metric", "value", "seconds"]
+    counts = table[table["metric"] == "accuracy"].groupby(["method", "n", "seed", "task"]).size()
+    assert len(counts) == 6 * 2 * 2 * 2 and (counts == 1).all() and set(table["n"]) == {20, 40}
+    values = table.set_index(["method", "n", "seed", "task", "metric"])["value"]
+    assert values["soft 0"].equals(values["single"]) and not values["soft 0.3"].equals(values["single"])
+    once_more = compare_sharing(features(60), features(50, seed=1), tasks, [20], [1], {"hard": methods["hard"]})
+    again = once_more.set_index(["method", "n", "seed", "task", "metric"])["value"]
+    assert again.equals(values.loc[again.index])
+    with pytest.raises(ConfigError, match="nothing to measure"):
+        compare_sharing(features(10), features(10), tasks, [20], [0])
 
 
 def test_bench_prints_what_it_returns(capsys):
