@@ -66,8 +66,8 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
 def domain_accuracy(source: FeatureSet, target: FeatureSet, seed: int = 0) -> float:
     """How well a linear probe tells the domains apart: balanced accuracy on halves that it has not learnt from.
 
-    0.5 means that it cannot. Twice the distance from 0.5, times two, is the proxy A-distance of Ben-David et al.
-    (Machine Learning 2010). Raises DataError for fewer than two rows a domain.
+    0.5 or less means that it cannot; 4 (accuracy − 0.5) is the proxy A-distance of Ben-David et al. (Machine Learning
+    2010). Raises DataError for fewer than two rows a domain.
     """
     if min(len(source), len(target)) < 2:
         raise DataError(f"needs at least two rows of each domain, got {len(source)} and {len(target)}.")
@@ -84,19 +84,18 @@ def domain_accuracy(source: FeatureSet, target: FeatureSet, seed: int = 0) -> fl
     return sum(right) / 2
 
 
-def another_camera(data: FeatureSet, strength: float = 0.5, seed: int = 0) -> FeatureSet:
+def another_camera(data: FeatureSet, mixing: float = 0.8, offset: float = 0.35, seed: int = 0) -> FeatureSet:
     """The features as another camera might give them: gains, cross-talk and an offset, the same for every face.
 
-    x ↦ normalise(x (I + strength · S) + strength · b / √D): S a symmetric random matrix whose eigenvalues lie within
-    about ±1, b standard normal. A made shift, not a measured one: what is wrong with it is known, so that one can see
-    whether a method puts it right. strength 0 changes nothing. Raises ConfigError for a negative strength.
+    x ↦ x (I + mixing · S) + offset · b: S a symmetric random matrix with eigenvalues from about −1 to 1, b standard
+    normal numbers (D,). A made shift, not a measured one: what is wrong is known, so one can see whether a method puts
+    it right. The same seed is the same camera. Raises ConfigError for a negative mixing or offset.
     """
-    if not strength >= 0:
-        raise ConfigError(f"the strength must be 0 or more, got {strength}.")
+    if not (mixing >= 0 and offset >= 0):
+        raise ConfigError(f"mixing and offset must be 0 or more, got {mixing} and {offset}.")
     dim = data.features.shape[1]
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((dim, dim))
-    mixing = np.eye(dim) + strength * (noise + noise.T) / math.sqrt(8 * dim)  # Wigner: eigenvalues within ±2 √(D/ 4D)
-    moved = np.asarray(data.features, np.float64) @ mixing + strength * rng.standard_normal(dim) / math.sqrt(dim)
-    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    matrix = np.eye(dim) + mixing * (noise + noise.T) / math.sqrt(8 * dim)  # Wigner's law: edges at ±1
+    moved = np.asarray(data.features, np.float64) @ matrix + offset * rng.standard_normal(dim)
     return replace(data, inputs=moved.astype(np.float32))

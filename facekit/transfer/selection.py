@@ -8,8 +8,6 @@ it in its odds (Bickel, Brückner & Scheffer, JMLR 2009).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -64,25 +62,14 @@ def effective_size(weights: np.ndarray) -> float:
 
 
 def choose(data: FeatureSet, weights: np.ndarray, seed: int = 0) -> FeatureSet:
-    """The rows that survive rejection: row i is kept with probability wᵢ / max w (Zadrozny, ICML 2004).
+    """The rows that survive rejection: row i is kept with probability wᵢ / max w (Zadrozny, Langford & Abe, ICDM 2003).
 
     What is left is a sample of the target, for any learner, also one that takes no weights. It is smaller: n · mean w
-    / max w rows are to be expected. Raises ConfigError as `effective_size`.
+    / max w rows are to be expected. Chances to be collected as weights make a biased source of a fair one. Raises
+    ConfigError as `effective_size`.
     """
     weights = _checked(weights, len(data))
     return data.select(np.random.default_rng(seed).random(len(data)) < weights / weights.max())
-
-
-def biased_draw(data: FeatureSet, chance: np.ndarray, n: int, seed: int = 0) -> FeatureSet:
-    """`n` rows drawn without replacement, row i in proportion to chance[i]: selection bias made on purpose.
-
-    The manifest keeps nothing of it. Raises ConfigError as `effective_size`, and where fewer rows have a chance.
-    """
-    chance = _checked(chance, len(data))
-    if not 0 < n <= np.count_nonzero(chance):
-        raise ConfigError(f"cannot draw {n} rows from {np.count_nonzero(chance)} that have a chance.")
-    rows = np.random.default_rng(seed).choice(len(data), n, replace=False, p=chance / chance.sum())
-    return replace(data, inputs=data.inputs[rows], labels=data.labels.iloc[rows])
 
 
 def _checked(weights: np.ndarray, n: int) -> np.ndarray:
