@@ -23,6 +23,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "training": "facekit.training.bench:bench_training",
         "sharing": "facekit.transfer.sharing:bench_sharing",
         "portraits": "facekit.data.portraits:bench_portraits",
+        "features": "facekit.feature_card:bench_command",
     },
     "record": {
         "probe": "facekit.recording:record_probe",
