@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_simulated import packaged, toy, toy_model
 
 from facekit import feature_card
@@ -13,7 +14,17 @@ from facekit.data.fit_features import MIN_FACES
 from facekit.data.sets import FeatureSet
 from facekit.data.simulated import FeatureModel
 from facekit.errors import ConfigError, DataError
-from facekit.feature_card import DATASHEET, RECORD, by_race, compare, datasheet, membership, real_features
+from facekit.feature_card import (
+    DATASHEET,
+    RECORD,
+    by_race,
+    compare,
+    cross_fit,
+    datasheet,
+    learned,
+    membership,
+    real_features,
+)
 from facekit.records import REFERENCE, record, recorded
 
 COLUMNS = ["trained_on", "tested_on", "method", "n", "seed", "task", "metric", "value"]
@@ -46,6 +57,36 @@ def test_a_model_of_its_own_draws_makes_no_difference(small):
     rows = compare(model.draw(3000, seed=11), model.draw(3000, seed=12), model, n=3000, seed=0)
     accuracy = rows[rows["metric"] == "accuracy"].groupby(["task", "trained_on", "tested_on"])["value"].mean().unstack()
     assert (accuracy.max(axis=1) - accuracy.min(axis=1)).max() < 0.08
+
+
+def test_every_photo_is_held_out_once(small):
+    rows = cross_fit(toy(), n=200)
+    assert rows.groupby(["task", "way"]).size().eq(3).all() and rows["way"].nunique() == 4
+    assert rows.drop_duplicates("group")["n"].sum() == len(toy())
+    wide = rows.groupby(["task", "way"])["value"].mean().unstack()
+    # The toy's faces are as its model draws them, so that all four ways agree up to chance and the few labels.
+    assert (wide.max(axis=1) - wide.min(axis=1)).max() < 0.1
+
+
+def test_a_probe_learns_once_from_the_same_rows(small, monkeypatch):
+    rows = toy().select(range(150))
+    first = learned(rows, "linear", 0)
+
+    def never(*_):
+        raise AssertionError("it has learned from these rows before")
+
+    monkeypatch.setitem(feature_card.PROBES, "linear", never)
+    again = learned(rows, "linear", 0)
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    with pytest.raises(AssertionError):
+        learned(toy().select(range(151)), "linear", 0)
+
+
+def test_the_bench_prints_rows_a_second(capsys):
+    assert main(["bench", "features", "--rows", "5000", "--rounds", "1"]) == 0
+    assert "5,000 rows: " in capsys.readouterr().out
+    assert main(["bench", "features", "--rows", "0"]) == 2
 
 
 def test_groups_with_few_photos_are_left_out(small):
@@ -87,6 +128,7 @@ def test_the_datasheet_states_what_was_recorded(small, tmp_path):
     rows = compare(toy(), toy(seed=1), toy_model(), n=150, seed=2)
     record(RECORD, rows, what="a toy", **about)
     parts = [by_race(toy(), toy(seed=1), toy_model()), membership(toy(), toy(seed=1), toy_model(), n_boot=10)]
+    parts.append(cross_fit(toy(), n=150))
     parts.append(pd.DataFrame({"task": ["speed"], "metric": ["rows_per_cpu_second"], "value": [1234567.0]}))
     record("feature_model_groups", pd.concat(parts), what="a toy", **about)
     text = datasheet(recorded(RECORD, tmp_path), recorded("feature_model_groups", tmp_path), toy_model())
