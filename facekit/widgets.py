@@ -97,8 +97,8 @@ class Twin:
         self._say(alt)
 
     def _say(self, text: str) -> None:
-        """Shows a text below the picture; screen readers announce it."""
-        self.caption.value = f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
+        """Shows a text below the picture."""
+        self.caption.value = status_line(text)
 
     def show(self) -> None:
         """Shows the static pictures, then the widget."""
@@ -142,6 +142,11 @@ def explore(
         options = [(f"{value:,}" if numbers else str(value), value) for value in values]
         controls[name] = kind(options=options, value=values[0], description=name.replace("_", " "))
     with_static_twin(function, alt=alt, settings=settings, **controls).show()
+
+
+def status_line(text: str) -> str:
+    """A text as HTML for below a picture; screen readers announce it when it changes."""
+    return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
 
 
 def publish_widget(widget: widgets.DOMWidget, text: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_decode import huge_png, photo, saved
 
-from facekit.data.align import COLUMNS, SEARCH_SIDE, _square, align_faces
+from facekit.data.align import COLUMNS, SEARCH_SIDE, Framing, _square, align_faces, cut, cut_faces
 from facekit.data.pack import pack
 from facekit.errors import ConfigError, DataError
 
@@ -71,6 +71,83 @@ def test_the_crop_is_a_square_inside_the_photo(corner, sides, margin, width, hei
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     assert right - left == bottom - top
     assert right - left == min(max(1, round(max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * margin))), width, height)
+
+
+def smooth(side: int) -> Image.Image:
+    """A photo without fine detail, different in every place and colour."""
+    noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+@given(st.floats(-180, 180), st.floats(0.3, 2), st.floats(-40, 40), st.floats(-40, 40))
+def test_points_are_brought_to_where_the_framing_wants_them(angle, scale, x, y):
+    """A face that is turned, scaled and moved in the photo looks the same in the crop."""
+    size, image = 40, smooth(200)
+    framing = Framing()
+    turn = scale * np.exp(1j * np.radians(angle))
+    wanted = (framing.points @ [1, 1j]) * size
+    centre = complex(100 + x, 100 + y)
+    inside = turn * (wanted - size / 2 * (1 + 1j)) + centre
+    crop = cut(image, np.stack([inside.real, inside.imag], 1), size, framing)
+    grid = np.add.outer(1j * (np.arange(size) + 0.5), np.arange(size) + 0.5)
+    places = turn * (grid - size / 2 * (1 + 1j)) + centre - 0.5 * (1 + 1j)
+    pixels = np.asarray(image)
+    rows, columns = (np.round(part).astype(int).clip(0, 199) for part in (places.imag, places.real))
+    assert difference(crop, pixels[rows, columns].transpose(2, 0, 1)) < 5
+
+
+def test_what_a_framing_changes():
+    size, image = 48, smooth(300)
+    points = 100 + 100 * Framing().points  # as FairFace has them in the square from 100 to 200
+    straight = cut(image, points, size, Framing())
+    square = np.asarray(image.crop((100, 100, 200, 200)).resize((size, size), Image.Resampling.LANCZOS))
+    assert difference(straight, square.transpose(2, 0, 1)) < 2
+    assert difference(cut(image, points, size, Framing(turn=360)), straight) < 0.5
+    assert difference(cut(image, points, size, Framing(turn=90)), np.rot90(straight, -1, (1, 2))) < 2
+    moved = cut(image, points, size, Framing(shift=0.25))
+    assert difference(moved[:, :, 12:], straight[:, :, :36]) < 2
+    wider = cut(image, points, size, Framing(wider=2))
+    square = np.asarray(image.crop((50, 50, 250, 250)).resize((size, size), Image.Resampling.LANCZOS))
+    assert difference(wider, square.transpose(2, 0, 1)) < 2
+    coarse = cut(image, points, size, Framing(pixels=4))
+    assert coarse.shape == straight.shape and 0 < coarse.std() < straight.std()
+
+
+def test_outside_of_the_photo_its_border_goes_on():
+    image = Image.new("RGB", (60, 60), (10, 20, 30))
+    crop = cut(image, 60 * Framing().points, 32, Framing(wider=3, turn=30))
+    assert (crop == np.array([10, 20, 30])[:, None, None]).all()
+    far = cut(image, 60 * Framing().points + 500, 32, Framing())
+    assert (far == np.array([10, 20, 30])[:, None, None]).all()
+
+
+def test_points_that_all_lie_in_one_place_are_no_error():
+    assert cut(smooth(50), np.full((5, 2), 20.0), 16, Framing()).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("wrong", [{"wider": 0}, {"pixels": 0}, {"turn": float("nan")}])
+def test_impossible_framings(wrong):
+    with pytest.raises(ConfigError, match="framing"):
+        Framing(**wrong)
+
+
+def test_faces_in_several_framings():
+    from facekit.data.portraits import render_portraits
+
+    images = render_portraits(2, seed=11, size=128, per_person=1, workers=1).images
+    photos = [images[0], np.zeros((80, 80, 3), np.uint8), images[1]]
+    crops, rows = cut_faces(photos, [Framing(), Framing(turn=20)], 48)
+    assert crops.shape == (2, 2, 3, 48, 48) and crops.dtype == np.uint8 and rows.tolist() == [0, 2]
+    same, _ = align_faces(photos, size=48, framing=Framing())
+    assert np.array_equal(same, crops[0]) and not np.array_equal(crops[0], crops[1])
+    crops, rows = cut_faces([photos[1]], [Framing()], 48)
+    assert crops.shape == (1, 0, 3, 48, 48) and len(rows) == 0
+    with pytest.raises(ConfigError, match="framing"):
+        cut_faces(photos, [], 48)
 
 
 def test_many_faces_largest_first(photos):

@@ -49,8 +49,15 @@ def test_reasons():
     jpeg = saved(photo(), "JPEG")
     assert reason(b"") == "empty"
     assert reason(b"just some text") == "unreadable"
+    with pytest.raises(Unusable, match="not a photo of a known format"):
+        decode(b"just some text")
     assert reason(jpeg[: len(jpeg) // 2]) == "unreadable"
     assert reason(saved(photo(1, 1))) == "too small"
+
+
+def test_a_camera_file_with_two_pictures_gives_its_first():
+    data = saved(photo(), "MPO", save_all=True, append_images=[photo().rotate(180)], quality=95)
+    assert np.asarray(decode(data))[5, 5].argmax() == 0, "the first picture has its red corner at the top left"
 
 
 @pytest.mark.parametrize("side", [8100, 10000, 20000, 60000])

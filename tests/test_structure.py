@@ -19,6 +19,8 @@ ORDER += [
     "experiments",
     "plots",
     "widgets",
+    "alignment",
+    "own_photo",
     "course",
     "recording",
     "model_card",
