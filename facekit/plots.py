@@ -187,6 +187,21 @@ def bars_with_spread(axis: Axes, runs: dict[str, Sequence[float]]) -> None:
     axis.margins(y=0.15)
 
 
+def bar_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """One plot for each table (by its title) with a bar a column: the mean over the rows, every row a dot.
+
+    tables: one row a seed, one column a method, the values accuracies. All plots have the same vertical axis.
+    """
+    widest = max(len(table.columns) for table in tables.values())
+    fig, axes = figure(1, len(tables), size=(1 + 1.15 * widest * len(tables), HEIGHT), squeeze=False, sharey=True)
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        bars_with_spread(axis, {name: table[name].to_numpy() for name in table})
+        axis.set_xticks(range(len(table.columns)), [textwrap.fill(name, 10) for name in table], fontsize=9)
+        axis.set(title=title)
+    axes[0, 0].set_ylabel("accuracy")
+    return fig
+
+
 @style()
 def bars_with_intervals(axis: Axes, rows: pd.DataFrame, chance: float | None = None) -> None:
     """One bar a row of `rows` (columns value, low, high; names in the index), its interval, and its value below it.
@@ -286,6 +301,19 @@ def scatter_classes(axis: Axes, points: np.ndarray, labels: Sequence[str], class
     columns = 2 if len(classes) < 8 else 3
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
     axis.legend(**below, ncols=columns, fontsize=9, markerscale=2.5)
+
+
+def domain_clouds(sources: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:
+    """One plot for each version of the source (by its title) with the target: the first two numbers of each point.
+
+    sources, target: points (N, D), D at least 2; principal components have the two that vary most first.
+    """
+    fig, axes = figure(1, len(sources), size=(4.2 * len(sources), 4.4), squeeze=False, sharex=True, sharey=True)
+    for axis, (title, source) in zip(axes[0], sources.items(), strict=True):
+        names = np.repeat(["source", "target"], [len(source), len(target)])
+        scatter_classes(axis, np.concatenate([source, target])[:, :2], names, ["source", "target"])
+        axis.set(title=title, xlabel="component 1", ylabel="component 2")
+    return fig
 
 
 def plan_rates(table: pd.DataFrame, title: str) -> Figure:

@@ -1,0 +1,36 @@
+"""Methods compared on the same rows, seed by seed: what differs is then the method and not the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import pandas as pd
+
+from facekit.errors import ConfigError
+
+
+def over_seeds(experiment: Callable[..., Mapping[str, float]], *of, seeds: Iterable[int] = range(5)) -> pd.DataFrame:
+    """`experiment(*of, seed)` for every seed: a table with one row a seed and one column a method.
+
+    Raises ConfigError without a seed, and where the runs do not give the same methods.
+    """
+    seeds = list(seeds)
+    rows = [dict(experiment(*of, seed)) for seed in seeds]
+    if not rows or any(set(row) != set(rows[0]) for row in rows):
+        raise ConfigError("every seed must give the same methods, and there must be at least one seed.")
+    return pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
+
+
+def better(table: pd.DataFrame, method: str, baseline: str, at_least: float = 0.005) -> bool:
+    """Whether `method` clearly beats `baseline` in a table of `over_seeds`.
+
+    Clearly: the mean gain within the rows is above `at_least` and above twice its standard error. Twice is a rule of
+    thumb, not a test: with five seeds it is little stricter than always being ahead. Raises ConfigError for an unknown
+    column or fewer than two seeds.
+    """
+    if missing := {method, baseline} - set(table):
+        raise ConfigError(f"the table has no column {sorted(missing)}; it has {list(table)}.")
+    if len(table) < 2:
+        raise ConfigError("one seed has no spread; compare over at least two.")
+    gain = table[method] - table[baseline]
+    return bool(gain.mean() > at_least and gain.mean() > 2 * gain.std() / len(gain) ** 0.5)

@@ -1,0 +1,51 @@
+"""Comparisons seed by seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from facekit import plots
+from facekit.errors import ConfigError
+from facekit.evaluation.paired import better, over_seeds
+
+
+def test_every_seed_is_a_row_and_every_method_a_column():
+    table = over_seeds(lambda factor, seed: {"a": factor * seed, "b": seed}, 10, seeds=[3, 5])
+    assert list(table.index) == [3, 5] and list(table["a"]) == [30, 50] and list(table["b"]) == [3, 5]
+
+
+def test_runs_that_cannot_be_compared_are_refused():
+    with pytest.raises(ConfigError, match="same methods"):
+        over_seeds(lambda seed: {"a": 1} if seed else {"b": 1}, seeds=[0, 1])
+    with pytest.raises(ConfigError, match="at least one seed"):
+        over_seeds(lambda seed: {"a": 1}, seeds=[])
+
+
+def test_a_gain_counts_within_the_row():
+    rows = np.array([0.5, 0.7, 0.6, 0.8])  # the seeds differ far more than the methods
+    table = pd.DataFrame(
+        {"base": rows, "more": rows + [0.02, 0.03, 0.02, 0.03], "noise": rows + [0.2, -0.19, 0.2, -0.1]}
+    )
+    assert better(table, "more", "base") and not better(table, "base", "more")
+    assert not better(table, "noise", "base") and not better(table, "base", "base")
+    assert not better(table, "more", "base", at_least=0.03)
+
+
+def test_better_needs_two_seeds_and_known_columns():
+    with pytest.raises(ConfigError, match="one seed"):
+        better(pd.DataFrame({"a": [1.0], "b": [2.0]}), "b", "a")
+    with pytest.raises(ConfigError, match="no column"):
+        better(pd.DataFrame({"a": [1.0, 2.0]}), "b", "a")
+
+
+def test_pictures_of_such_tables_and_of_domains():
+    table = pd.DataFrame({"none": [0.5, 0.6], "a long method name": [0.7, 0.7]})
+    fig = plots.bar_panels({"race": table, "gender": table})
+    assert [axis.get_title() for axis in fig.axes] == ["race", "gender"]
+    assert [len(axis.patches) for axis in fig.axes] == [2, 2]
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    fig = plots.domain_clouds({"before": points, "after": points + 1}, points)
+    assert [len(axis.collections) for axis in fig.axes] == [2, 2]
+    assert np.allclose(fig.axes[1].collections[0].get_offsets(), points[:, :2] + 1)
