@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from scipy.stats import multivariate_normal
@@ -183,6 +183,7 @@ def test_the_same_seed_with_another_mix_keeps_what_a_cell_looks_like():
     assert gap.max() < 6 * drawn.features.std(0).max() / np.sqrt(same.sum())
 
 
+@example(races=[0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 5e-324], genders=[1.0, 1.0])
 @given(
     st.lists(st.floats(0, 5), min_size=7, max_size=7).filter(lambda shares: sum(shares) > 0.1),
     st.lists(st.floats(0.01, 5), min_size=2, max_size=2),

@@ -98,7 +98,9 @@ def _wish(columns: str | tuple[str, ...], wanted: Mapping) -> tuple[tuple[int, .
         target[tuple(place)] = share
     if not target.sum() > 0:
         raise ConfigError(f"mix: the shares of {columns!r} sum to 0; at least one class needs some.")
-    return tuple(axis for axis in range(len(SHAPE)) if axis not in axes), target / target.sum()
+    target /= target.sum()
+    target[target < 1e-12] = 0  # no draw is so long that it would show, and smaller numbers vanish in products
+    return tuple(axis for axis in range(len(SHAPE)) if axis not in axes), target
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +188,7 @@ class FeatureModel:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(fill, range(-(-n // CHUNK))))
         labels = {
-            task.name: pd.Categorical.from_codes(code, list(task.classes)).astype(object)
+            task.name: np.array(task.classes, object)[code]
             for task, code in zip(COLUMNS, np.unravel_index(cells, SHAPE), strict=True)
         }
         kept = {key: self.about[key] for key in ("source", "licence", "backbone") if key in self.about}
