@@ -34,10 +34,10 @@ class Task:
 
     - `multiclass`: softmax over `classes`, which have no order; two classes are the binary case.
     - `ordinal`: is the label above the first class, above the second, …? CORAL (Cao, Mirjalili & Raschka 2020,
-      sections 3.2 and 3.3): K - 1 yes-no questions with one common weight vector and a bias each, so that at the
+      1901.07884): K - 1 yes-no questions with one common weight vector and a bias each, so that at the
       minimum no answer contradicts another; the prediction is the class whose rank is the number of yeses.
     - `expectation`: softmax over `classes` as above, but the prediction is the mean of `midpoints` under it, a number.
-      DEX (Rothe, Timofte & Van Gool 2018, section 3.2).
+      DEX (Rothe, Timofte & Van Gool 2018).
     - `regression`: one number, Huber loss on the label divided by `scale`; with classes and midpoints a label that is
       a band counts as its midpoint.
 

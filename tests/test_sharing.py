@@ -378,7 +378,7 @@ def test_cross_stitch_at_identity_is_independent_networks(make):
         assert all(torch.equal(found[task.name], expected[task.name]) for task in TASKS)
 
 
-def test_cross_stitch_mixes_as_equation_1_says():
+def test_cross_stitch_mixes_the_activations_of_a_stage():
     model = net(CrossStitch, tasks=(COLOUR, SIDE), mix=0.2)
     with torch.no_grad():
         model.alphas["layer_1"].copy_(torch.tensor([0.7, 0.3, -0.2, 1.1]))

@@ -81,7 +81,7 @@ def test_predictions_have_one_number_a_row_and_low_precision_is_no_trouble(task)
     assert task.loss(outputs.bfloat16(), task.encode(LABELS)).dtype == torch.float32
 
 
-def test_ordinal_loss_is_equation_4_of_coral_written_out():
+def test_ordinal_loss_is_corals_written_out():
     outputs, targets = draw(4, 8).double(), torch.tensor([0, 3, -1, 8])
     total = 0.0
     for row, rank in enumerate(targets.tolist()):

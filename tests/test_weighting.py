@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny import COLOUR, LEVEL, SIDE, TinyNet, faces, features
 
-from facekit.errors import ConfigError, DataError
+from facekit.errors import ConfigError, DataError, TrainingError
 from facekit.models.embedding import state_hash
 from facekit.models.heads import Classifier, Heads
 from facekit.models.sharing import SharedNet, mlp, shared_parameters
@@ -364,8 +364,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(name, tmp_path):
 def test_another_setting_is_another_run(tmp_path):
     model, data, config = toy(), features(24), TrainConfig(batch_size=8)
     fit(model, GradNorm(TASKS, alpha=1.5), data, None, recipe(model, 1), config, tmp_path)
-    with pytest.raises(Exception, match="method differ"):
+    with pytest.raises(TrainingError, match="method differ"):
         fit(toy(), GradNorm(TASKS, alpha=0.5), data, None, recipe(model, 1), config, tmp_path, resume=True)
+    hashes = [state_hash(SoftSharing(TASKS, strength)) for strength in (0.1, 0.2, {"layer_1": 0.1}, {"layer_2": 0.1})]
+    assert len(set(hashes)) == 4
 
 
 def test_a_network_with_batchnorm_on_photos_can_be_trained_with_pcgrad():

@@ -5,9 +5,9 @@ All of them are made from one `Stack`, a network as a list of stages, on frozen 
 
 - all stages shared is hard parameter sharing (Caruana 1997, Machine Learning 28);
 - none shared is a network a task. With a penalty on the distance between their layers (`distance`) that is soft
-  sharing (Duong et al. 2015, ACL, for two parsers; Yang & Hospedales 2017, 1606.04038, use the trace norm of the
-  stacked layers in its place), without it they are independent;
-- `CrossStitch` lets the networks exchange activations (Misra et al. 2016, CVPR, section 4).
+  sharing (Duong et al. 2015, ACL, draw a parser to that of another language; Yang & Hospedales 2017, 1606.04038, use
+  the trace norm of the stacked layers in its place), without it they are independent;
+- `CrossStitch` lets the networks exchange activations (Misra et al. 2016, CVPR).
 
 Like a `Classifier` they have `tasks`, `stages` and `freeze`, so that plans and `fit` treat them as any other network.
 """
@@ -176,15 +176,14 @@ class SharedNet(nn.Module):
 
 
 class CrossStitch(SharedNet):
-    """A network a task whose activations are mixed after every stage: x_i ← Σ_j α_ij x_j (Misra et al. 2016, eq. 1).
+    """A network a task whose activations are mixed after every stage: x_i ← Σ_j α_ij x_j (Misra et al. 2016).
 
     shared: as in SharedNet, by default no stage. stitched: stages after which activations are mixed, by default all
     that are not shared. mix: what a task takes from the others at the start, in equal parts, so that α is 1 - mix on
-    the diagonal (the paper's best start is 0.9 and 0.1); with 0 the networks start as independent ones. One α for all
-    channels of a stage; the paper has one for each.
+    the diagonal; with 0 the networks start as independent ones. One α for all channels of a stage.
 
-    The α are a stage of their own, `stitches`, before the heads. They are few and their gradients small: the paper
-    lets them learn much faster than the layers, which a Phase with its own rate for `stitches` does.
+    The α are a stage of their own, `stitches`, before the heads, so that a Phase can let them learn faster than the
+    layers: to get from one end of their range to the other they have much farther to go than a weight.
     """
 
     def __init__(
@@ -276,10 +275,8 @@ def shared_parameters(model: Classifier | SharedNet, stages: Sequence[str] | Non
     stages: only those of these stages. Raises ConfigError where nothing is shared or a stage is not.
     """
     parts = dict(model.stages)
-    if isinstance(model, SharedNet):
-        parts = {name: parts[name] for name in model.shared}
-    else:
-        parts.pop(HEADS)
+    shared = getattr(model, "shared", [name for name in parts if name != HEADS])
+    parts = {name: parts[name] for name in shared}
     if unknown := set(stages or ()) - set(parts):
         raise ConfigError(f"the tasks do not share a stage {sorted(unknown)}; shared are {list(parts)}.")
     chosen = [parts[name] for name in (parts if stages is None else stages)]

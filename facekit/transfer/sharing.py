@@ -30,9 +30,9 @@ STITCH_RATE = 10.0  # the α of a cross-stitch network learn this much faster th
 class SoftSharing(Supervised):
     """The tasks' losses and a penalty that draws the tasks' networks together: Σ w_t L_t + λ Σ_{i<j} ‖w_i - w_j‖².
 
-    Soft parameter sharing by the L2 distance, as Duong et al. 2015 (ACL, section 3.2) do for the parsers of two
-    languages. strength: λ, one number for all stages or a number by stage (see `sharing.distance`, which also says why
-    all pairs). With 0 the networks are independent; the larger it is, the closer they are to one.
+    Soft parameter sharing by the L2 distance, as Duong et al. 2015 (ACL) draw a parser to that of another language.
+    strength: λ, one number for all stages or a number by stage (see `sharing.distance`, which also says why all
+    pairs). With 0 the networks are independent; the larger it is, the closer they are to one.
 
     AdamW divides a gradient by its recent size. A λ far larger than it takes to keep the networks together makes that
     size the penalty's, and the tasks are learnt more slowly than one network would learn them: the far end of the dial
@@ -49,10 +49,11 @@ class SoftSharing(Supervised):
     ) -> None:
         super().__init__(tasks, weights)
         self.strength = strength
-        values = list(strength.values()) if isinstance(strength, Mapping) else [strength]
-        if not all(0 <= value < math.inf for value in values):
+        values = dict(strength) if isinstance(strength, Mapping) else {"all": strength}
+        if not all(0 <= value < math.inf for value in values.values()):
             raise ConfigError(f"the strength of sharing must be 0 or more, and finite; got {strength}.")
-        self.register_buffer("strengths", torch.tensor(values, dtype=torch.float64))  # a part of a run's fingerprint
+        for stage, value in values.items():  # buffers are a part of a run's fingerprint
+            self.register_buffer(f"strength_{stage}", torch.tensor(float(value)))
 
     def loss(self, model: SharedNet, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See Method."""

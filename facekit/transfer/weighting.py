@@ -64,7 +64,7 @@ def scale_weights(tasks: Sequence[Task], train: LabelledSet) -> dict[str, float]
 class UncertaintyWeighting(Method):
     """Learnt weights: Σ_t w_t L_t / (2 exp s_t) + s_t / 2, where s_t = log σ_t² is learnt along.
 
-    Kendall, Gal & Cipolla 2018, 1705.07115, section 3.2 (there 1/σ² for classes, 1/2σ² for numbers; one form for all
+    Kendall, Gal & Cipolla 2018, 1705.07115 (there 1/σ² for classes, 1/2σ² for numbers; one form for all
     here, as is usual). Without anything else to do s_t would become log L_t: a task counts as much as it is
     predictable. s_t starts at 0. Logs each loss and its weight.
     """
@@ -85,7 +85,7 @@ class DynamicWeightAverage(Method):
     """Tasks whose loss has fallen least get more weight: w_t = T · softmax(r_t / temperature), T tasks.
 
     r_t is the mean loss of the last period divided by that of the period before; in the first two periods all weights
-    are 1. Liu, Johns & Davison 2019, 1803.10704, section 3.3. period: steps; the paper averages over an epoch, which is
+    are 1. Liu, Johns & Davison 2019, 1803.10704. period: steps; the paper averages over an epoch, which is
     len(train) / batch_size steps. Logs each loss and its weight.
     """
 
@@ -122,10 +122,10 @@ class GradNorm(Method):
 
     With the weights w = T · softmax(v), G_t = w_t ‖∇L_t‖ and the training rates r_t = (L_t / L_t(0)) / their mean, v
     minimises Σ_t |G_t - mean(G) · r_t^alpha|, the target taken as a constant; the network minimises Σ_t w_t L_t with
-    w as constants. Chen et al. 2018, 1711.02257, section 3.2; the softmax keeps the sum of the weights, where the paper
+    w as constants. Chen et al. 2018, 1711.02257; the softmax keeps the sum of the weights, where the paper
     divides by it after each step. v starts at 0 and learns at the rate of the heads.
 
-    alpha: how much slow learners are favoured (the paper's 0.12 to 1.5). stages: shared stages whose parameters count,
+    alpha: how much slow learners are favoured. stages: shared stages whose parameters count,
     by default all of them; the paper takes the last one, which is faster. L_t(0) is the loss of the first batch with
     labels for t. Logs each loss and its weight.
     """
