@@ -108,11 +108,12 @@ def read_photo(photo: Photo | bytes | memoryview, backbone: Backbone, classifier
     embeddings the classifier knows; facenet-mini's lie in FaceNet's space, so that a classifier which learnt from
     FaceNet's features takes them, too. classifier: multiclass heads on embeddings.
 
-    The probability is the softmax of the classifier's outputs, of the mean embedding of crop and mirror image, as it
-    is: it is not calibrated for this photo or for another network's features (`record alignment` measures how far
-    what it says is from how often it is right on FairFace). A photo without a face, or one that cannot be read, is no
-    error: the reading then has a text and no crops. Nothing is written, cached or sent. Raises ConfigError for a
-    classifier that cannot be used.
+    The probability is the softmax of the classifier's outputs for the mean embedding of crop and mirror image, as it
+    is. It is calibrated at best for embeddings like those that the classifier has learnt from, not for this photo, nor
+    for those of a network that imitates theirs (Guo et al., ICML 2017; Ovadia et al., NeurIPS 2019, under shift).
+
+    A photo without a face, or one that cannot be read, is no error: the reading then has a text and no crops. Nothing
+    is written, cached or sent. Raises ConfigError for a classifier that cannot be used.
     """
     _check(backbone, classifier)
     size = backbone.image_size
@@ -163,7 +164,7 @@ class OwnPhoto:
         wide = {"style": {"description_width": "initial"}, "layout": widgets.Layout(width="30em", max_width="100%")}
         self.choice = widgets.Dropdown(options=list(self.examples), description="picture", **wide)
         self.upload = widgets.FileUpload(accept="image/*", description="your own photo", layout=wide["layout"])
-        self.path = widgets.Text(description="or its path", placeholder="for larger ones", **wide)
+        self.path = widgets.Text(description="or its path", placeholder="for files over 10 MB", **wide)
         self.path.continuous_update = False  # read when Enter is pressed, not at every letter
         self.clear = widgets.Button(description="remove the picture")
         self.image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start", max_width="100%"))

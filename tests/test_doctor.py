@@ -150,6 +150,9 @@ def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
     assert folders[1:] == [os.environ["JUPYTER_CONFIG_PATH"]], "the user's own folders come after"
     defaults = json.loads(Path(folders[0], "labconfig/default_setting_overrides.json").read_text())
     assert defaults["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+    server = json.loads(Path(folders[0], "jupyter_server_config.json").read_text())["ServerApp"]
+    # An upload is one message, and the server drops the connection of one that is larger (by default 10 MiB).
+    assert server["tornado_settings"]["websocket_max_message_size"] >= 50e6, "photos of phones can be uploaded"
 
 
 def test_lab_says_what_is_missing(monkeypatch, tmp_path):
