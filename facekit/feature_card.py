@@ -406,8 +406,8 @@ accuracy, mean over seeds {record[seeds]}. Data: {record[data]}.
 - The same probe, trained on drawn rows, is within 2 points on drawn and on real rows in {equal} of {comparisons}; the
   farthest: {worst_hardness}. Trained on real rows, in {equal_real}; the farthest: {worst_hardness_real}.
 
-The standard error of an accuracy of 0.65 over 1,000 photos is 1.5 points: differences to drawn rows of that size say
-nothing about the model. The table after the next rests on more photos.
+The standard error of an accuracy of 0.65 over 1,000 photos is 1.5 points, whatever the probe: where all probes do
+better or worse on these photos than on drawn rows by as much, that may be the photos. The second table rests on more.
 
 {fidelity}
 

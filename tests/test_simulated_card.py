@@ -60,12 +60,12 @@ def test_a_model_of_its_own_draws_makes_no_difference(small):
 
 
 def test_every_photo_is_held_out_once(small):
-    rows = cross_fit(toy(), n=200)
+    rows = cross_fit(toy(), n=1000)
     assert rows.groupby(["task", "way"]).size().eq(3).all() and rows["way"].nunique() == 4
     assert rows.drop_duplicates("group")["n"].sum() == len(toy())
     wide = rows.groupby(["task", "way"])["value"].mean().unstack()
-    # The toy's faces are as its model draws them, so that all four ways agree up to chance and the few labels.
-    assert (wide.max(axis=1) - wide.min(axis=1)).max() < 0.1
+    # The toy's faces are as its model draws them but for the noise of looks, so that all four ways about agree.
+    assert (wide.max(axis=1) - wide.min(axis=1)).max() < 0.15
 
 
 def test_a_probe_learns_once_from_the_same_rows(small, monkeypatch):
