@@ -251,7 +251,10 @@ def _nothing(classifier: Classifier, size: int, problem: Problem) -> Reading:
 
 def _in_words(shares: pd.Series) -> str:
     """The likely classes with their probabilities, such as `Female (about 90 %)`."""
-    names = [f"{name.replace('_', ' ')} (about {10 * round(10 * shares[name])} %)" for name in likely(shares)]
+    tenths = (10 * shares).round().astype(int)
+    # Classes that are about equally probable stay in their own order: on another machine their ranks may differ.
+    ordered = sorted(likely(shares), key=lambda name: (-tenths[name], list(shares.index).index(name)))
+    names = [f"{name.replace('_', ' ')} (about {10 * tenths[name]} %)" for name in ordered]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -141,6 +142,16 @@ def test_the_text_names_classes_until_most_of_the_probability_is_told(reading):
     told = own_photo.likely(shares)
     assert shares[told].sum() >= own_photo.TOLD and shares[told[:-1]].sum() < own_photo.TOLD
     assert told == list(shares.index[: len(told)])
+
+
+def test_in_words_near_ties_keep_the_order_of_the_classes():
+    text = "d (about 40 %), a b (about 30 %) or c (about 30 %)"
+    one = pd.Series({"a_b": 0.301, "c": 0.302, "d": 0.397})
+    other = pd.Series({"a_b": 0.302, "c": 0.301, "d": 0.397})
+    assert (
+        own_photo._in_words(one) == own_photo._in_words(other) == text
+    )
+    assert own_photo._in_words(pd.Series({"a": 0.96, "b": 0.04})) == "a (about 100 %)"
 
 
 def test_what_cannot_be_used_as_classifier_is_said(portrait, backbone):
