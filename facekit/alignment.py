@@ -103,8 +103,8 @@ def disturb(
     default; the first amount must change nothing (wider 1, turn 0, shift 0, as many pixels as the network takes or
     more). Nothing is cached. Raises ConfigError for other changes and DataError when no face is found.
     """
-    changes = dict(CHANGES if changes is None else changes)
     size = backbone.image_size
+    changes = dict(CHANGES | {"pixels": (size, *CHANGES["pixels"][1:])} if changes is None else changes)
     straight = {"wider": 1, "turn": 0, "shift": 0}
     for change, amounts in changes.items():
         wanted = change in _WORDS and len(amounts) and amounts[0] == straight.get(change, amounts[0])

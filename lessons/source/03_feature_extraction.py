@@ -312,8 +312,8 @@ print(record.caption())
 # flat, they are not: the features or the labels themselves are the limit, and something else must change. On this
 # logarithmic axis a step to the right does not add labels, it *multiplies* them: each step costs more than the last.
 #
-# In profile `laptop` the line "here" comes from drawn features and shows how good the drawing is: for gender it lies on
-# the recorded linear probe, for race and age within a few points of it.
+# In profile `laptop` the line "here" comes from drawn features and shows how good the drawing is: it lies within a few
+# points of the recorded linear probe in all three tasks.
 #
 # The two recorded curves say when a hidden layer pays. With up to two hundred labels it brings nothing. For gender it
 # pulls ahead from about a thousand labels on and ends four points higher, where the linear probe has long been flat. For
