@@ -304,15 +304,21 @@ def scatter_classes(axis: Axes, points: np.ndarray, labels: Sequence[str], class
 
 
 def domain_clouds(sources: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:
-    """One plot for each version of the source (by its title) with the target: the first two numbers of each point.
+    """One plot for each version of the source (by its title) with the target, all seen from the same side.
 
-    sources, target: points (N, D), D at least 2; principal components have the two that vary most first.
+    sources, target: points (N, D). To the right goes the line from the mean of the first version to the target's, up
+    the direction beside it in which the target varies most.
     """
+    right = target.mean(0) - next(iter(sources.values())).mean(0)
+    right = right / max(float(np.linalg.norm(right)), 1e-12)
+    rest = target - target.mean(0)
+    up = np.linalg.svd(rest - np.outer(rest @ right, right), full_matrices=False)[2][0]
     fig, axes = figure(1, len(sources), size=(4.2 * len(sources), 4.4), squeeze=False, sharex=True, sharey=True)
     for axis, (title, source) in zip(axes[0], sources.items(), strict=True):
         names = np.repeat(["source", "target"], [len(source), len(target)])
-        scatter_classes(axis, np.concatenate([source, target])[:, :2], names, ["source", "target"])
-        axis.set(title=title, xlabel="component 1", ylabel="component 2")
+        points = np.concatenate([source, target]) @ np.stack([right, up * np.sign(up.sum() or 1)], axis=1)
+        scatter_classes(axis, points, names, ["source", "target"])
+        axis.set(title=title, xlabel="from mean to mean", ylabel="most variance beside it")
     return fig
 
 

@@ -46,6 +46,7 @@ def test_pictures_of_such_tables_and_of_domains():
     assert [axis.get_title() for axis in fig.axes] == ["race", "gender"]
     assert [len(axis.patches) for axis in fig.axes] == [2, 2]
     points = np.random.default_rng(0).normal(size=(5, 3))
-    fig = plots.domain_clouds({"before": points, "after": points + 1}, points)
-    assert [len(axis.collections) for axis in fig.axes] == [2, 2]
-    assert np.allclose(fig.axes[1].collections[0].get_offsets(), points[:, :2] + 1)
+    fig = plots.domain_clouds({"before": points, "after": points + [3, 0, 0]}, points + [3, 0, 0])
+    before, after = ([np.asarray(cloud.get_offsets()) for cloud in axis.collections] for axis in fig.axes)
+    assert np.allclose(after[0], after[1]) and np.allclose(before[1], after[1])
+    assert np.allclose(before[0][:, 0] + 3, before[1][:, 0]) and np.allclose(before[0][:, 1], before[1][:, 1])
