@@ -244,7 +244,7 @@ def distance(net: SharedNet, strength: float | Mapping[str, float] = 1.0) -> tor
     if min(strengths.values(), default=0) < 0:
         raise ConfigError(f"the strength of sharing must be 0 or more, got {strength}.")
     terms = [
-        value * (one - other).square().sum()
+        value * F.mse_loss(one, other, reduction="sum")
         for name, value in strengths.items()
         if value
         for same in _corresponding(net, name)
