@@ -160,7 +160,7 @@ print("by hand and facekit predict the same class:", agreement > 0.98)
 # of its scores on the test part.
 
 # %%
-from facekit.evaluation.metrics import evaluate
+from facekit.evaluation.metrics import confusion_matrix, evaluate
 from facekit.experiments import chance
 from facekit.transfer.probe import pixel_features
 
@@ -222,7 +222,6 @@ print(stages.caption())
 features = course.features()
 tasks = course.feature_tasks
 train, test = features.split("train"), features.split("test")
-print(f"{len(train):,} training and {len(test):,} test embeddings of {train.features.shape[1]} numbers")
 
 # %% tags=["nbval-ignore-output"] reason="the second decimal can differ by one on another processor"
 classifier, result = probe_scores(features, tasks)
@@ -246,10 +245,8 @@ print("the whole interval lies above chance:", (accuracy["low"] > accuracy["chan
 #
 # ### Which classes are confused?
 
+
 # %%
-from facekit.evaluation.metrics import confusion_matrix
-
-
 def confusion_of(task, outputs):
     return confusion_matrix(task, task.predict(outputs[task.name]), test.targets([task])[task.name])
 
@@ -365,8 +362,7 @@ OwnPhoto(backbone, classifier).show()
 
 # %%
 stated = {task.name: outputs[task.name].softmax(1).max(1).values.mean().item() for task in tasks}
-gap = pd.Series(stated) - accuracy["value"]
-print("what it says on average is within 0.05 of how often it is right:", (gap.abs() < 0.05).to_dict())
+print("as often right as it says, within 0.05:", (abs(pd.Series(stated) - accuracy["value"]) < 0.05).to_dict())
 
 # %% [markdown]
 # On embeddings like those that it has learnt from, the classifier knows how much it does not know; this is called
@@ -374,7 +370,8 @@ print("what it says on average is within 0.05 of how often it is right:", (gap.a
 # profile `laptop` its embedding also comes from facenet-mini, which imitates FaceNet with errors that the classifier has
 # never seen. Nothing says that the property holds there, and classifiers tend to be too sure on data that are new to
 # them.
-#
+
+# %% [markdown]
 # ## What goes wrong
 #
 # ### A face cut otherwise
@@ -391,8 +388,7 @@ plots.show(disturbed.examples(), alt="One face, cut in sixteen ways, each with i
 
 # %%
 plots.show(disturbed.figure(), alt="Cosines and shares of unchanged answers, falling as the crop is changed further.")
-falls = (disturbed.means().diff(axis=1).iloc[:, 1:] < 0).all(axis=1)
-print("the larger the change, the further away the embedding:", falls.to_dict())
+print("larger changes move it further:", (disturbed.means().diff(axis=1).iloc[:, 1:] < 0).all(axis=1).to_dict())
 
 # %% [markdown]
 # No error message, and another answer for the same face. A network knows faces in the framing in which it learnt them;
