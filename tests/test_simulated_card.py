@@ -156,5 +156,9 @@ def test_drawn_features_stand_in_for_real_ones():
     accuracy = rows[(rows["metric"] == "accuracy") & (rows["n"] >= 1000)]
     mean = accuracy.groupby(["task", "method", "n", "trained_on", "tested_on"])["value"].mean()
     mean = mean.unstack(["trained_on", "tested_on"])
-    assert (mean["drawn", "real"] - mean["real", "real"]).min() > -0.03
-    assert (mean["drawn", "drawn"] - mean["real", "real"]).abs().max() < 0.04
+    assert (mean["drawn", "real"] - mean["real", "real"]).min() > -0.04
+    # How hard drawn rows are is measured on held-out training photos, which are many more than the test photos.
+    groups = recorded("feature_model_groups").rows
+    thirds = groups[groups["metric"] == "held-out accuracy"].groupby(["task", "way"])["value"].mean().unstack()
+    for way in ("drawn → real", "drawn → drawn", "real → drawn"):
+        assert (thirds[way] - thirds["real → real"]).abs().max() < 0.02
