@@ -404,7 +404,8 @@ for name, table in selected.items():
 
 # %% [markdown]
 # For gender the weights win back a part of what the bias has cost, the estimated ones about as much as the exact ones.
-# For race they bring nothing; nor do the exact ones, so that a better estimate would not help.
+# For race the bars of the weighted probes are the lower ones, that of the exact weights, too: a better estimate would
+# not help.
 #
 # Weights correct a bias and pay for it with rows. The likely reason for the difference: what tells women from men is
 # not the same in children and in adults, one line cannot serve both, and the weights decide whom it serves. Where one
