@@ -264,6 +264,9 @@ def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
         about=about,
         parameters=f"{sum(p.numel() for p in FaceNetMini().parameters()):,}",
         photos=f"{about['trained_on']:,}",
+        pictures=f"{about['pictures']:,}",
+        rendered=f"{about['options']['portraits']:,}",
+        blended=f"{about['options']['blended']:,}",
         test=f"{int(groups.rows['n'].max()):,}",
         cosine=f"{single[STUDENT, 'cosine']:.3f}",
         validation=f"{single[STUDENT, 'validation_cosine']:.3f}",
@@ -286,9 +289,9 @@ Written by `python -m facekit record card` from recorded measurements; do not ed
 ## The model
 
 A residual network of {parameters} parameters (`facekit.models.mini.FaceNetMini`) that turns a photo of a face, 96 × 96
-pixels, into 512 numbers of length 1 in the space of FaceNet's embeddings. It was taught by FaceNet on photos without
-using a label: for each photo, as it is or mirrored, it learned to give the embedding that FaceNet gives the same view
-(cosine loss; a consistent teacher as in Beyer et al. 2022, arXiv 2106.05237; distillation: Hinton et al. 2015,
+pixels, into 512 numbers of length 1 in the space of FaceNet's embeddings. It was taught by FaceNet without using a
+label: for each of {pictures} pictures, as it is or mirrored, it learned to give the embedding that FaceNet gives the
+same view (cosine loss; a consistent teacher as in Beyer et al. 2022, arXiv 2106.05237; distillation: Hinton et al. 2015,
 arXiv 1503.02531). Weights: float16, BatchNorm's statistics float32. This form of card: Mitchell et al. 2019, arXiv
 1810.03993.
 
@@ -304,6 +307,8 @@ photos and of the teacher.
 - Photos: {photos} of FairFace (Kimmo Kärkkäinen and Jungseock Joo, FairFace: Face Attribute Dataset for Balanced Race,
   Gender, and Age for Bias Measurement and Mitigation, WACV 2021; github.com/joojs/fairface), CC BY 4.0. A twentieth of
   the official training photos is left out for validation. The weights hold no photo, and no embedding of a person.
+- Further pictures: {rendered} portraits that facekit renders, half of them sketches, of other people than lessons and
+  records show, and {blended} blends of any two of these pictures (Zhang et al. 2018, arXiv 1710.09412).
 - Teacher: FaceNet (Schroff et al., CVPR 2015; Inception-ResNet-v1 with the VGGFace2 weights of David Sandberg, in Tim
   Esler's facenet-pytorch; code under the MIT licence). VGGFace2 (Cao et al. 2018) was released for non-commercial
   research. What is learned from its network should be used under the same restriction.
