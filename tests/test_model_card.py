@@ -91,7 +91,8 @@ def test_card_says_what_the_records_say():
     probes = [probe_scores(train, test, TASKS, 200, seed) for seed in (0, 1)]
     rows = pd.concat([*probes, pd.DataFrame(extra)], ignore_index=True)
     groups = group_scores(train[STUDENT], test[STUDENT], test[TEACHER], TASKS)
-    about = {"options": {"epochs": 3, "photos": None}, "trained_on": 400, "seconds": 9.0, "processes": 2}
+    options = {"epochs": 3, "photos": None, "portraits": 60, "blended": 7000}
+    about = {"options": options, "trained_on": 400, "pictures": 7460, "seconds": 9.0, "processes": 2}
     about |= {"hardware": "another machine", "torch": "2"}
     drawn = rows[rows["metric"] == "accuracy"].replace({"task": {"race": "skin_tone"}})
     text = card(record_of(rows), record_of(groups), record_of(drawn), about)
@@ -103,6 +104,9 @@ def test_card_says_what_the_records_say():
         "CC BY 4.0",
         "Not for",
         "400 of FairFace",
+        "7,460 pictures",
+        "60 portraits",
+        "7,000 blends",
         "skin tone",
     ):
         assert said in text
