@@ -151,7 +151,9 @@ def cut(image: Image.Image, points: np.ndarray, size: int, framing: Framing) -> 
     source, target = np.asarray(points, float) @ [1, 1j], size * framing.points @ [1, 1j]  # x + iy: a turn is a factor
     centred = source - source.mean()
     factor = np.vdot(centred, target - target.mean()) / max(np.vdot(centred, centred).real, 1e-9)
-    factor = factor or 1e-9
+    least = size / (4 * max(image.size))
+    if abs(factor) < least:  # points all but in one place: no face; a crop four times the photo is wide enough
+        factor = least
     # From the crop back to the image, through a larger crop where the image has more pixels.
     larger = max(1, math.ceil(1 / abs(factor)))
     while larger > 1 and larger * size > 4096:
