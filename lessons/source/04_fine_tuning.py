@@ -61,15 +61,13 @@ from facekit.lessons.quiz import quiz
 from facekit.models.heads import Classifier, Heads, parameter_counts
 
 course = start("04")
-task, tuning = course.tasks[0], course.budget.tuning
-faces = course.faces()
+task, tuning, faces = course.tasks[0], course.budget.tuning, course.faces()
 pool, test = faces.split("train"), faces.split("test").select(range(tuning.test)).resized(tuning.size)
 print(f"{task.name}, {len(task.classes)} classes: {tuning.photos} photos to learn from, {len(test)} to test on")
 
 # %%
 shown = few_labels(pool, 12, seed=0)
-grid = plots.image_grid(shown.images, list(shown.labels[task.name]))
-plots.show(grid, alt=f"Twelve faces of the training part, each with its {task.name} label below it.")
+plots.show(plots.image_grid(shown.images, [*shown.labels[task.name]]), f"Twelve training faces with their {task.name}.")
 
 # %% [markdown]
 # ### Stages
@@ -185,14 +183,13 @@ pd.DataFrame(LADDER)
 # does it at once, at one rate.
 
 # %%
-trained, tables = {}, []
+trained, tables = {}, {}
 for seed in tuning.seeds:
     rows = few_labels(pool, tuning.photos, seed).resized(tuning.size)
     for rung in LADDER:
         backbone = course.backbone() if rung.pretrained else course.scratch(seed)
-        trained[rung.name], table = climb(rung, backbone, rows, test, [task], seed=seed, **course.how)
-        tables.append(table)
-ladder = pd.concat(tables).query("metric == 'accuracy'")
+        trained[rung.name], tables[rung.name, seed] = climb(rung, backbone, rows, test, [task], seed=seed, **course.how)
+ladder = pd.concat(tables.values()).query("metric == 'accuracy'")
 guess = chance(rows, test, [task]).set_index("metric")["value"]["accuracy"]
 print(f"{ladder['steps'].unique()} steps a rung; always the most frequent class scores {guess:.1f}")
 
@@ -286,6 +283,34 @@ print("everything recognises worse than before:", bool(kept.recognition["everyth
 # hardly told before has little to lose. A cosine below 1 alone means that old embeddings and new ones cannot be compared.
 # Whoever has stored embeddings, or classifiers made for them, has to make them again after fine-tuning, or keep a copy
 # of the old network.
+
+# %% [markdown]
+# ### When the network is too big: distillation
+#
+# Fine-tuning keeps the network and its size. What if it must become smaller, for a phone, or for a laptop without a GPU?
+# Its *knowledge* can still move into a network of another shape, which no `state_dict` can. The small network, the
+# **student**, looks at photos and learns to answer what the large one, the **teacher**, answers. This is **distillation**
+# (Hinton et al. 2015), and with embeddings for answers it is one line:
+#
+# ```python
+# loss = 1 - F.cosine_similarity(student(view), teacher(view)).mean()
+# ```
+#
+# No label occurs in it, so any picture will do: photos, drawings, even blends of two pictures. What makes it work is
+# patience, and that both look at the same view of the photo (Beyer et al. 2022). facenet-mini was made in this way by
+# `python -m facekit distill`: FaceNet taught it, on FairFace's photos. Was it worth it? The same small network without
+# a teacher is what there would be otherwise. All three, recorded on photos that none has learnt from:
+
+# %%
+record = recorded("mini_fairface")
+fig = plots.learning_curve_panels(dict(list(record.rows.groupby("network", sort=False))))
+plots.show(fig, "Accuracy over labels by task: teacher, student, the teacher's probe on the student, and from scratch.")
+
+# %% [markdown]
+# The student comes close to its teacher, and far above the same network that learnt from labels alone, although each of
+# its steps costs a small part of the teacher's. One line deserves a second look: *FaceNet's classifier on facenet-mini*
+# was fitted to embeddings of the teacher and is handed those of the student. It works because the student has learnt to
+# speak the teacher's language, number for number; after fine-tuning, as you saw above, it would not.
 
 # %% [markdown]
 # ## What goes wrong
@@ -390,9 +415,10 @@ print("highest loss at the end:", max(losses, key=lambda name: losses[name].iloc
 # When a pretrained network does worse than the same network from scratch, at equal budget and beyond the spread, that is
 # **negative transfer**. Is there a rung below *from scratch* in your ladder, or in the recorded one? First suspect a
 # mistake: the scale of the inputs, or the learning rate. In the last figure *everything* also ran at the rate of *from
-# scratch*: how much of the gap does that close? On drawn portraits it closes a good part: a rate that protects what was
-# learnt is too low where little of it is of use. What remains true there is that pretraining bought nothing. A network
-# that knows people again in any light has learnt to look past the colour of a face, and skin tone is just that.
+# scratch*: how much of the gap does that close? On drawn portraits it closes it, for the one seed that was tried: a rate
+# that protects what was learnt is too low where little of it is of use. What remains is that pretraining buys little
+# there. A network that knows people again in any light has learnt to look past the colour of a face, and skin tone is
+# just that.
 
 # %% [markdown]
 # ## Exercises
