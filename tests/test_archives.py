@@ -78,8 +78,8 @@ def test_names_that_leave_the_archive_are_problems_and_touch_no_disk(tmp_path, w
 def test_a_safe_name_stays_below_its_root(name):
     name = clean_name(name)
     if is_safe(name):
-        joined = os.path.normpath(os.path.join("/root/set", name))
-        assert joined == "/root/set" or joined.startswith("/root/set/")
+        joined = os.path.normpath(os.path.join("/data/set", name))
+        assert joined == "/data/set" or joined.startswith("/data/set/")
 
 
 def test_decomposed_and_windows_names_are_brought_to_one_form():

@@ -148,9 +148,7 @@ def test_in_words_near_ties_keep_the_order_of_the_classes():
     text = "d (about 40 %), a b (about 30 %) or c (about 30 %)"
     one = pd.Series({"a_b": 0.301, "c": 0.302, "d": 0.397})
     other = pd.Series({"a_b": 0.302, "c": 0.301, "d": 0.397})
-    assert (
-        own_photo._in_words(one) == own_photo._in_words(other) == text
-    )
+    assert own_photo._in_words(one) == own_photo._in_words(other) == text
     assert own_photo._in_words(pd.Series({"a": 0.96, "b": 0.04})) == "a (about 100 %)"
 
 

@@ -15,7 +15,6 @@ from torch import nn
 
 from facekit.errors import ConfigError, TrainingError
 from facekit.experiments import compare_sharing, sharing_methods
-from facekit.models.backbone import Backbone
 from facekit.models.embedding import state_hash
 from facekit.models.facenet import FaceNet
 from facekit.models.heads import Classifier, Heads, parameter_counts
@@ -42,26 +41,17 @@ TASKS = (COLOUR, SIDE, LEVEL)
 CONFIG = TrainConfig(batch_size=8, weight_decay=0.1)
 
 
-class ChainNet(Backbone):
-    """Two convolutions with BatchNorm and a linear layer, one after another."""
+class ChainNet(TinyNet):
+    """The tiny network with its layers one after another, the mean over places among them, and without dropout."""
 
     name = "chain"
-    image_size = 16
-    smallest_size = 4
-    embedding_dim = 6
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-        self.block = nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.last = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 6, bias=False), nn.BatchNorm1d(6))
-
-    @property
-    def stages(self):
-        return {"stem": [self.stem], "block": [self.block], "embedding": [self.last]}
+        self.linear = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *self.linear[1:])
 
     def forward(self, images):
-        return nn.functional.normalize(self.last(self.block(self.stem(self.prepare(images)))))
+        return nn.functional.normalize(self.linear(self.block(self.stem(self.prepare(images)))))
 
 
 def stack(seed: int = 0, hidden=(5, 4), **more):
