@@ -14,8 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "facekit"
 # A module imports only from its own part and from those above it.
-ORDER = ["errors", "settings", "files", "tasks", "records", "data", "models", "evaluation", "training", "transfer"]
+ORDER = ["errors", "settings", "files", "tasks", "records", "data", "leaks", "models", "evaluation", "training"]
 ORDER += [
+    "transfer",
     "experiments",
     "plots",
     "widgets",
