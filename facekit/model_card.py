@@ -7,19 +7,16 @@ themselves.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 from facekit import settings
 from facekit.course import fairface
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet
-from facekit.errors import ConfigError, WeightsError
+from facekit.errors import ConfigError
 from facekit.evaluation.metrics import bootstrap_interval, evaluate
 from facekit.experiments import LADDER, few_labels, scores, train_rung
 from facekit.files import atomic_path
@@ -30,7 +27,7 @@ from facekit.recording import SEEDS, TASKS, Sheet
 from facekit.records import Record, record, recorded
 from facekit.tasks import AGE_BAND, GENDER, SKIN_TONE, Task
 from facekit.training.scoring import predict
-from facekit.transfer.distill import agreement
+from facekit.transfer.distill import about_weights, agreement
 from facekit.transfer.probe import linear_probe
 
 TEACHER, STUDENT = "FaceNet", "facenet-mini"
@@ -220,15 +217,6 @@ def record_card() -> int:
         path.write_text(text, encoding="utf-8")
     print(f"wrote {CARD}")
     return 0
-
-
-def about_weights(path: Path) -> dict:
-    """What `distill` wrote into the metadata of a file of weights; raises WeightsError where there is nothing."""
-    try:
-        with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["about"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        raise WeightsError(f"{path} does not say how it was made; write it with `python -m facekit distill`.") from None
 
 
 def markdown(table: pd.DataFrame) -> str:

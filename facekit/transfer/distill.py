@@ -2,9 +2,13 @@
 
 The student sees each photo as it is or mirrored, at random, and its target is the teacher's embedding of the very same
 view: the consistent teacher of Beyer et al. 2022 ("Knowledge distillation: a good teacher is patient and consistent",
-2106.05237). No label is used, so anything that the teacher can look at may be learnt from: besides photos, rendered
-portraits, and blends of two pictures, as in the same paper. The teacher's embeddings are computed once, before the
-training.
+2106.05237). The pictures need no label, so anything that the teacher can look at may be learnt from: besides photos,
+rendered portraits, and blends of two pictures, as in the same paper. The teacher's embeddings are computed once, before
+the training.
+
+Most of an embedding's length says who somebody is; race, gender and age are a few directions of it. So that the student
+does not lose these, it may also be asked to give classifiers of the teacher's embeddings the same answers (reused
+classifiers: Chen et al. 2022, "Knowledge distillation with the reused teacher classifier", 2203.14001).
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
@@ -30,7 +35,9 @@ from facekit.files import atomic_path, write_json
 from facekit.models.backbone import Backbone
 from facekit.models.embedding import embed, has_fast_bf16, state_hash
 from facekit.models.facenet import FaceNet
+from facekit.models.heads import Heads
 from facekit.models.mini import FaceNetMini
+from facekit.tasks import AGE_BAND, GENDER, RACE
 from facekit.training import checkpoint
 from facekit.training.augment import Augment
 from facekit.training.batches import Batch
@@ -39,11 +46,13 @@ from facekit.training.distributed import process_group
 from facekit.training.loop import fit
 from facekit.training.methods import Method
 from facekit.training.plans import plan
+from facekit.transfer.probe import linear_probe
 
 WEIGHTS = "facenet_mini.safetensors"
 LARGEST_WEIGHTS = 5_000_000  # bytes; they travel with the package
 # Portraits are rendered from other seeds than those of lessons and records (all below), so that nobody is met twice.
 _PORTRAIT_SEED = 10_000
+ANSWERED = (RACE, GENDER, AGE_BAND)  # tasks of the classifiers that are reused
 
 
 def cosine_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -60,18 +69,38 @@ def same_view(images: torch.Tensor, targets: torch.Tensor, mirror: torch.Tensor)
     return views, torch.where(mirror[:, None], targets[1], targets[0])
 
 
+def different_answers(heads: Heads, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence in nats from the answers of `heads` for one (N, D) to those for the other, a scalar.
+
+    The mean over rows and tasks of Σ p log(p / q), p the classes' probabilities given the teacher's embeddings, q given
+    the student's: 0 where both get the same answers.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        answers = zip(heads(student.float()).values(), heads(teacher.float()).values(), strict=True)
+    each = [F.kl_div(q.log_softmax(1), p.log_softmax(1), reduction="batchmean", log_target=True) for q, p in answers]
+    return torch.stack(each).mean()
+
+
 class Distillation(Method):
     """Cosine distance between the student's embedding of a view and the teacher's embedding of the same view.
 
     The model that it trains is a backbone. targets: the teacher's embeddings float32 (2, N, D) of the training photos
     (row i is photo i) and of their mirror images. Which photos are mirrored is drawn anew in every step; a batch must
     therefore not be mirrored already (`Augment(flip=0)`). The targets are no part of the checkpoints, their hash is.
+
+    heads: classifiers of the teacher's embeddings, with multiclass tasks; they stay as they are, and `weight` times
+    `different_answers` is added to the loss. Raises ConfigError for other tasks and for a negative weight.
     """
 
     needs_labels = False
 
-    def __init__(self, targets: torch.Tensor) -> None:
+    def __init__(self, targets: torch.Tensor, heads: Heads | None = None, weight: float = 0.5) -> None:
         super().__init__(())
+        if heads is not None and (weight < 0 or any(task.kind != "multiclass" for task in heads.tasks)):
+            raise ConfigError(
+                f"reused classifiers have multiclass tasks and a weight of 0 or more, got {weight} and "
+                f"{[task.kind for task in heads.tasks]}."
+            )
         if targets.ndim != 3 or len(targets) != 2 or targets.dtype != torch.float32:
             raise ConfigError(
                 f"distillation takes float32 targets (2, N, D), of photos and mirror images, got {targets.dtype} "
@@ -82,15 +111,22 @@ class Distillation(Method):
         self.register_buffer("targets", targets, persistent=False)
         digest = hashlib.sha256(np.ascontiguousarray(targets.cpu().numpy()).data).digest()
         self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
+        self.heads = None if heads is None else heads.eval().requires_grad_(False)
+        self.weight = weight
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """See Method; logs the mean cosine."""
+        """See Method; logs the mean cosine, and how different the answers are where there are reused classifiers."""
         device = batch.inputs.device
         rows = torch.from_numpy(batch.rows).to(device, non_blocking=True)
         mirror = torch.rand(len(rows), device=device) < 0.5
         views, targets = same_view(batch.inputs, self.targets[:, rows], mirror)
-        loss = cosine_loss(model(views), targets)
-        return loss, {"cosine": 1 - loss}
+        embeddings = model(views)
+        loss = cosine_loss(embeddings, targets)
+        logs = {"cosine": 1 - loss.detach()}
+        if self.heads is not None:
+            logs["difference"] = different_answers(self.heads, embeddings, targets)
+            loss = loss + self.weight * logs["difference"]
+        return loss, logs
 
 
 def teacher_views(
@@ -181,6 +217,15 @@ def export(model: nn.Module, path: Path | str, about: Mapping[str, object] | Non
     return path
 
 
+def about_weights(path: Path | str) -> dict:
+    """What `export` wrote into the metadata of a file of weights; raises WeightsError where there is nothing."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["about"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        raise WeightsError(f"{path} does not say how it was made; write it with `python -m facekit distill`.") from None
+
+
 def distill(
     data: Path,
     out: Path = Path("distill"),
@@ -192,13 +237,18 @@ def distill(
     photos: int | None = None,
     portraits: int = 0,
     blended: int = 0,
+    answers: float = 0.0,
+    start: Path | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     teacher: Path | None = None,
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
 ) -> int:
-    """Teaches facenet-mini FaceNet's embeddings of the photos in the split `train`, without any label.
+    """Teaches facenet-mini FaceNet's embeddings of the photos in the split `train`.
+
+    No label is used, unless `answers` is positive: the classifiers whose answers the student then has to keep are
+    linear probes of race, gender and age band, fitted to the teacher's embeddings of the same photos.
 
     On several GPUs, or with a process for each core: `torchrun --nproc-per-node N -m facekit distill …` with the same
     options. The folder `out` gets facenet_mini.safetensors (as packaged), log.csv, config.json, metrics.json and what
@@ -216,6 +266,8 @@ def distill(
         photos: Learn from the first so many photos only.
         portraits: Learn from so many rendered portraits as well, half of them sketches.
         blended: Learn from so many blends of two pictures as well.
+        answers: Weight of the difference between what classifiers say about the student's and the teacher's embeddings.
+        start: File with facenet-mini's weights to go on from, instead of new ones.
         precision: bf16 computes teacher and student in bfloat16; auto where the hardware has it.
         teacher: File with FaceNet's weights, where they are not in their usual place.
         seed: Of the first weights, the order, the views and the shifts.
@@ -247,9 +299,11 @@ def distill(
         world.wait()
         targets, *others = (teacher_views(facenet, part, precision, device=world.device) for part in (faces, *more))
         parts = [[view.features[rows] for view in targets], *([view.features for view in part] for part in others)]
-        method = Distillation(torch.from_numpy(np.concatenate([np.stack(part) for part in parts], axis=1)))
+        heads = linear_probe(targets[0].select(rows), ANSWERED).heads if answers else None
+        everything = torch.from_numpy(np.concatenate([np.stack(part) for part in parts], axis=1))
+        method = Distillation(everything, heads, answers)
         settings.seed_everything(seed)
-        student = FaceNetMini()
+        student = FaceNetMini() if start is None else FaceNetMini.from_pretrained(start)
         pictures = without_labels(*(part.resized(student.image_size) for part in (taught, *more)))
         del taught, more
         about = {
@@ -263,9 +317,11 @@ def distill(
                 "photos": photos,
                 "portraits": portraits,
                 "blended": blended,
+                "answers": answers,
                 "precision": precision,
                 "seed": seed,
             },
+            "started_from": None if start is None else about_weights(start),
             "processes": world.size,
             "trained_on": len(rows),
             "pictures": len(pictures),
