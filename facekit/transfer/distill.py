@@ -238,7 +238,7 @@ def distill(
     portraits: int = 0,
     blended: int = 0,
     answers: float = 0.0,
-    start: Path | None = None,
+    weights: Path | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     teacher: Path | None = None,
     seed: int = 0,
@@ -267,7 +267,7 @@ def distill(
         portraits: Learn from so many rendered portraits as well, half of them sketches.
         blended: Learn from so many blends of two pictures as well.
         answers: Weight of the difference between what classifiers say about the student's and the teacher's embeddings.
-        start: File with facenet-mini's weights to go on from, instead of new ones.
+        weights: File with facenet-mini's weights to go on from, instead of new ones.
         precision: bf16 computes teacher and student in bfloat16; auto where the hardware has it.
         teacher: File with FaceNet's weights, where they are not in their usual place.
         seed: Of the first weights, the order, the views and the shifts.
@@ -303,7 +303,7 @@ def distill(
         everything = torch.from_numpy(np.concatenate([np.stack(part) for part in parts], axis=1))
         method = Distillation(everything, heads, answers)
         settings.seed_everything(seed)
-        student = FaceNetMini() if start is None else FaceNetMini.from_pretrained(start)
+        student = FaceNetMini() if weights is None else FaceNetMini.from_pretrained(weights)
         pictures = without_labels(*(part.resized(student.image_size) for part in (taught, *more)))
         del taught, more
         about = {
@@ -321,7 +321,7 @@ def distill(
                 "precision": precision,
                 "seed": seed,
             },
-            "started_from": None if start is None else about_weights(start),
+            "started_from": None if weights is None else about_weights(weights),
             "processes": world.size,
             "trained_on": len(rows),
             "pictures": len(pictures),
@@ -334,8 +334,8 @@ def distill(
             "git_commit": records.git_commit(),
         }
         if world.first:
-            weights = sum(p.numel() for p in student.parameters())
-            print(f"{len(rows):,} photos of {len(pictures):,} pictures, {weights:,} parameters, {precision}")
+            size = sum(p.numel() for p in student.parameters())
+            print(f"{len(rows):,} photos of {len(pictures):,} pictures, {size:,} parameters, {precision}")
             write_json(Path(out) / "config.json", about)
         recipe = plan("scratch", list(student.stages), epochs, lr)
         result = fit(student, method, pictures, None, recipe, config, out, resume)
