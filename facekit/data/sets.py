@@ -1,4 +1,4 @@
-"""Labelled inputs: FaceSet (photos) and FeatureSet (embeddings), in memory and on disk.
+"""Labelled inputs: FaceSet (photos, mostly of faces) and FeatureSet (embeddings), in memory and on disk.
 
 On disk a set is a folder with `inputs.npy` (memory-mapped when read), `labels.csv` (one row per input, in order)
 and `manifest.json` (size, sha256 of both files, licence, source, every rejected file with its reason). The
@@ -107,7 +107,9 @@ class LabelledSet:
                 raise DataError(f"{path} does not have the sha256 its manifest says; make the set again.")
         inputs = np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
         texts = dict.fromkeys(("file", "identity", SKIN_TONE.name), str)  # columns of texts that may look like numbers
-        labels = pd.read_csv(folder / "labels.csv", dtype=texts)
+        # A string read from a picture may be "nan" or "007"; only an empty one is missing.
+        strings = {"text": lambda value: value or np.nan}
+        labels = pd.read_csv(folder / "labels.csv", dtype=texts, converters=strings)
         return cls(inputs, labels, manifest)
 
 
@@ -149,7 +151,7 @@ def finish_set(folder: Path, kind: str, labels: pd.DataFrame, about: dict, input
 
 @dataclass(frozen=True, eq=False)
 class FaceSet(LabelledSet):
-    """Photos of faces: `images` uint8 (N, 3, H, W), RGB, with their labels."""
+    """Photos, of faces or of whatever a reader takes: `images` uint8 (N, 3, H, W), RGB, with their labels."""
 
     kind: ClassVar[str] = "face set"
 
@@ -163,17 +165,21 @@ class FaceSet(LabelledSet):
         """uint8 (N, 3, H, W)."""
         return self.inputs
 
-    def resized(self, size: int) -> FaceSet:
-        """The same photos at `size` × `size` pixels (antialiased bilinear); itself when they already are."""
-        if self.images.shape[2:] == (size, size):
+    def resized(self, size: int | tuple[int, int]) -> FaceSet:
+        """The same photos at `size` × `size` pixels, or at `size` = (height, width); antialiased bilinear.
+
+        A side ratio is not kept. The set itself is returned where nothing changes.
+        """
+        height, width = (size, size) if isinstance(size, int | np.integer) else size
+        if self.images.shape[2:] == (height, width):
             return self
         import torch
         import torch.nn.functional as F
 
-        pixels = np.empty((len(self), 3, size, size), np.uint8)
+        pixels = np.empty((len(self), 3, height, width), np.uint8)
         for start in range(0, len(self), 256):
             part = torch.from_numpy(np.array(self.images[start : start + 256]))  # a copy: the set may be read-only
-            part = F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
+            part = F.interpolate(part.float(), size=(height, width), mode="bilinear", antialias=True)
             pixels[start : start + 256] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
         return replace(self, inputs=pixels)
 
