@@ -174,7 +174,7 @@ def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.D
     """
     outputs = {}
     for task in tasks:
-        constant = task.constant(task.encode(train.labels[task.name]))
+        constant = task.constant(train.targets([task])[task.name])
         outputs[task.name] = constant.expand(len(test), -1)
     return evaluate(tasks, outputs, test.targets(tasks), n_boot=1)[["task", "metric", "value"]]
 

@@ -14,8 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "facekit"
 # A module imports only from its own part and from those above it.
-ORDER = ["errors", "settings", "files", "tasks", "records", "data", "leaks", "models", "evaluation", "training"]
+ORDER = ["errors", "settings", "files", "boxes", "ctc", "tasks", "records", "data", "leaks", "models", "evaluation"]
 ORDER += [
+    "training",
     "transfer",
     "experiments",
     "plots",
@@ -24,6 +25,8 @@ ORDER += [
     "own_photo",
     "course",
     "recording",
+    "reference",
+    "recording_sharing",
     "model_card",
     "feature_card",
     "lessons",

@@ -1,7 +1,8 @@
 """Scores of predictions, overall and by group, each with its bootstrap interval and the number of labels behind it.
 
-Predictions and targets are tensors or arrays (N,). A missing label (-1, or NaN for numbers) is left out; where no
-label is left, a score is NaN. Intervals are percentile intervals (Efron & Tibshirani 1993, section 13.3).
+Predictions and targets are tensors or arrays (N,), of boxes (N, 4), of texts (N, positions). A missing label (-1, or
+NaN for numbers) is left out; where no label is left, a score is NaN. Intervals are percentile intervals (Efron &
+Tibshirani 1993, section 13.3).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from facekit import boxes, ctc
 from facekit.errors import ConfigError, DataError
 from facekit.tasks import Task, nearest_class
 
@@ -49,6 +51,27 @@ def age_mae(task: Task, predictions: Values, targets: Values, years: Values | No
     """
     errors = _absolute_errors(task, predictions, targets, years)
     return float(np.nanmean(errors)) if np.isfinite(errors).any() else float("nan")
+
+
+def mean_iou(predictions: Values, targets: Values) -> float:
+    """Mean intersection over union of boxes (N, 4) with the known ones in `targets` (N, 4); NaN where none is known."""
+    return _nanmean(_ious(_array(predictions), _array(targets)))
+
+
+def character_error_rate(predictions: Values, targets: Values) -> float:
+    """Edits that turn the predicted texts into the known ones, divided by the known characters; NaN where none is.
+
+    predictions, targets: characters' indices (N, positions), padded with -1 (`Task.predict`, `Task.encode`). Can
+    exceed 1.
+    """
+    edits, lengths = _edits(_array(predictions), _array(targets)).T
+    return float(edits.sum() / lengths.sum()) if lengths.sum() else float("nan")
+
+
+def exact_match(predictions: Values, targets: Values) -> float:
+    """Share of the known texts that are predicted without any error; arguments as for `character_error_rate`."""
+    edits, lengths = _edits(_array(predictions), _array(targets)).T
+    return _nanmean(np.where(lengths > 0, edits == 0, np.nan))
 
 
 def confusion_matrix(task: Task, predictions: Values, targets: Values) -> pd.DataFrame:
@@ -106,9 +129,9 @@ def evaluate(
     are in no group, unused categories of a categorical are groups with n = 0. numbers: task name to the exact numbers
     (N,) behind banded labels (ages in years). Returns the columns task, metric, group, value, low, high, n: metrics
     are `accuracy` and `balanced_accuracy` of classes (a number counts as the class with the nearest midpoint, if the
-    task has any) and `mae` of numbers and of classes with midpoints; the group of
-    all rows is `all`; n counts the labels that the value rests on. Raises DataError where lengths or names do not
-    match or where outputs are NaN.
+    task has any), `mae` of numbers and of classes with midpoints, `iou` of boxes, `character_error_rate` and
+    `exact_match` of texts; the group of all rows is `all`; n counts the labels that the value rests on. Raises
+    DataError where lengths or names do not match or where outputs are NaN.
     """
     rows = []
     for task in tasks:
@@ -126,6 +149,12 @@ Score = Callable[[np.ndarray, int, int], tuple[float, float, float, int]]
 
 def _metrics(task: Task, predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> Iterator[tuple]:
     """Metric name and a function from a row mask, n_boot and a seed to (value, low, high, n)."""
+    if task.kind == "box":
+        yield "iou", _mean_score(_ious(predictions, targets))
+    if task.kind == "string":
+        edits = _edits(predictions, targets)
+        yield "character_error_rate", _ratio_score(edits)
+        yield "exact_match", _mean_score(np.where(edits[:, 1] > 0, edits[:, 0] == 0, np.nan))
     if _has_classes(task):
         classes = _as_classes(task, predictions, targets)
         yield "accuracy", _class_score(_accuracy, *classes, len(task.classes))
@@ -136,7 +165,7 @@ def _metrics(task: Task, predictions: np.ndarray, targets: np.ndarray, years: Va
 
 def _has_classes(task: Task) -> bool:
     """Whether predictions can be counted as right and wrong; a regression needs midpoints for that."""
-    return task.kind != "regression" or bool(task.midpoints)
+    return task.kind not in ("regression", "box", "string") or bool(task.midpoints and task.kind == "regression")
 
 
 def _as_classes(task: Task, predictions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,6 +205,46 @@ def _mean_score(errors: np.ndarray) -> Score:
         return value, *bootstrap_interval(known, n_boot=n_boot, seed=seed), len(known)
 
     return score
+
+
+def _ratio_score(parts: np.ndarray) -> Score:
+    """Sum of the first column of (N, 2) over the sum of the second, which is 0 where the label is missing."""
+
+    def score(member: np.ndarray, n_boot: int, seed: int) -> tuple[float, float, float, int]:
+        known = parts[member & (parts[:, 1] > 0)]
+        value = float(_ratio(known[None])[0]) if len(known) else float("nan")
+        return value, *bootstrap_interval(known, _ratio, n_boot, seed=seed), len(known)
+
+    return score
+
+
+def _ratio(resamples: np.ndarray) -> np.ndarray:
+    totals = resamples.sum(axis=1, dtype=np.float64)
+    return totals[:, 0] / totals[:, 1]
+
+
+def _nanmean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _ious(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Intersection over union (N,) of boxes (N, 4), NaN where the true one is missing."""
+    if predictions.shape != targets.shape or predictions.shape[1:] != (4,):
+        raise DataError(f"predicted boxes {predictions.shape} and true ones {targets.shape} must both be (N, 4).")
+    overlap = boxes.iou(torch.from_numpy(predictions).double(), torch.from_numpy(targets).double()).numpy()
+    return np.where(np.isnan(targets).any(axis=1), np.nan, overlap)
+
+
+def _edits(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Edits and true length of every text, float64 (N, 2); both 0 where the label is missing."""
+    if len(predictions) != len(targets) or predictions.ndim != 2 or targets.ndim != 2:
+        raise DataError(f"predicted texts {predictions.shape} and true ones {targets.shape} must be (N, positions).")
+    found = np.zeros((len(targets), 2))
+    for row, predicted, true in zip(found, predictions, targets, strict=True):
+        text = true[true != ctc.END].tolist()
+        if text:
+            row[:] = ctc.edit_distance(predicted[predicted != ctc.END].tolist(), text), len(text)
+    return found
 
 
 def _mean(resamples: np.ndarray) -> np.ndarray:
@@ -253,7 +322,8 @@ def _predictions(task: Task, outputs: Mapping, targets: Mapping) -> tuple[np.nda
     if outputs[task.name].isnan().any():
         raise DataError(f"the outputs of task {task.name!r} contain NaN; the model that made them is broken.")
     predictions, truth = _array(task.predict(outputs[task.name])), _array(targets[task.name])
-    _same_length(predictions, truth)
+    if task.kind not in ("box", "string"):
+        _same_length(predictions, truth)
     return predictions, truth
 
 

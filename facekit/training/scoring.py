@@ -60,7 +60,8 @@ def validate(
         for i, task in enumerate(method.tasks):
             targets = batch.targets[task.name]
             known = task.known(targets).sum()
-            correct = (task.predict(outputs[task.name]) == targets).sum()
+            classes = task.kind == "multiclass"
+            correct = (task.predict(outputs[task.name]) == targets).sum() if classes else torch.zeros_like(known)
             totals[i] += torch.stack([task.loss(outputs[task.name], targets) * known, correct, known])
     scores = {"validation_loss": 0.0}
     for task, (loss, correct, known) in zip(method.tasks, world.sum(totals).tolist(), strict=True):

@@ -52,7 +52,7 @@ def scale_weights(tasks: Sequence[Task], train: LabelledSet) -> dict[str, float]
     """
     weights = {}
     for task in tasks:
-        targets = task.encode(train.labels[task.name])
+        targets = train.targets([task])[task.name]
         constant = task.constant(targets)
         loss = task.loss(constant.expand(len(targets), -1), targets).item()
         if loss < 1e-3:
