@@ -234,6 +234,19 @@ def accuracy_table(rows: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
     return mean.rename(columns={"n": "labels", "age": "age band", "skin_tone": "skin tone"})
 
 
+def made_by(about: Mapping) -> str:
+    """The command that made weights, where and how long it ran, after that of the weights that it started from."""
+    before = about.get("started_from")
+    chosen = {name: value for name, value in about["options"].items() if value is not None}
+    options = " ".join(f"--{name} {value}" for name, value in chosen.items())
+    options += " --weights THESE" if before else ""
+    text = (
+        f"Made in {about['seconds']:.0f} s with {about['processes']} process(es) on {about['hardware']}, torch "
+        f"{about['torch']}, by\n\n    python -m facekit distill FAIRFACE {options}"
+    )
+    return f"{made_by(before)}\n\nand from these weights:\n\n{text}" if before else text
+
+
 def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
     """The model card (Mitchell et al. 2019, 1810.03993), Markdown.
 
@@ -246,10 +259,12 @@ def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
     by_group["value"] = [f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in by_group.itertuples()]
     by_group["score"] = by_group["metric"].where(by_group["task"] == "faces", by_group["task"])
     by_group = by_group.pivot_table("value", ["group", "n"], "score", "first", sort=False).reset_index()
-    options = " ".join(f"--{name} {value}" for name, value in about["options"].items() if value is not None)
+    weight = about["options"].get("answers")
     return CARD_TEXT.format(
-        options=options,
-        about=about,
+        runs=made_by(about),
+        answers=ANSWERS_TEXT.format(weight=about["options"]["answers"])
+        if about["options"].get("answers")
+        else NO_LABEL,
         parameters=f"{sum(p.numel() for p in FaceNetMini().parameters()):,}",
         photos=f"{about['trained_on']:,}",
         pictures=f"{about['pictures']:,}",
@@ -270,6 +285,11 @@ def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
     )
 
 
+NO_LABEL = "It never saw a label."
+ANSWERS_TEXT = """In its last run a second loss, with weight {weight}, was the difference between what linear
+classifiers of race, gender and age band say about its embedding and about FaceNet's (reused classifiers: Chen et al.
+2022, arXiv 2203.14001); these were fitted to FaceNet's embeddings and the labels of the same training photos."""
+
 CARD_TEXT = """# Model card: facenet-mini
 
 Written by `python -m facekit record card` from recorded measurements; do not edit it by hand.
@@ -277,18 +297,16 @@ Written by `python -m facekit record card` from recorded measurements; do not ed
 ## The model
 
 A residual network of {parameters} parameters (`facekit.models.mini.FaceNetMini`) that turns a photo of a face, 96 × 96
-pixels, into 512 numbers of length 1 in the space of FaceNet's embeddings. It was taught by FaceNet without using a
-label: for each of {pictures} pictures, as it is or mirrored, it learned to give the embedding that FaceNet gives the
-same view (cosine loss; a consistent teacher as in Beyer et al. 2022, arXiv 2106.05237; distillation: Hinton et al. 2015,
-arXiv 1503.02531). Weights: float16, BatchNorm's statistics float32. This form of card: Mitchell et al. 2019, arXiv
+pixels, into 512 numbers of length 1 in the space of FaceNet's embeddings. It was taught by FaceNet: for each of
+{pictures} pictures, as it is or mirrored, it learned to give the embedding that FaceNet gives the same view (cosine
+loss; a consistent teacher as in Beyer et al. 2022, arXiv 2106.05237; distillation: Hinton et al. 2015, arXiv
+1503.02531). {answers}
+Weights: float16, BatchNorm's statistics float32. This form of card: Mitchell et al. 2019, arXiv
 1810.03993.
 
-Made in {about[seconds]:.0f} s with {about[processes]} process(es) on {about[hardware]}, torch {about[torch]}, by
+{runs}
 
-    python -m facekit distill FAIRFACE {options}
-
-The file's metadata hold the same configuration and the checksums of the
-photos and of the teacher.
+The file's metadata hold the same configuration and the checksums of the photos and of the teacher.
 
 ## Data, attribution, terms
 

@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from backbones import noise
 from safetensors import safe_open
-from tiny import TinyNet, faces
+from tiny import COLOUR, TinyNet, faces
 
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, TrainingError, WeightsError
 from facekit.models.embedding import embed, state_hash
 from facekit.models.facenet import FaceNet
+from facekit.models.heads import Heads
 from facekit.models.mini import PACKAGED_WEIGHTS, FaceNetMini
 from facekit.models.weights import read_weights
+from facekit.tasks import GENDER, RACE, age_in_years
 from facekit.training.augment import Augment
 from facekit.training.batches import Batch
 from facekit.training.config import TrainConfig
@@ -33,6 +35,7 @@ from facekit.transfer.distill import (
     agreement,
     blends,
     cosine_loss,
+    different_answers,
     distill,
     export,
     more_pictures,
@@ -114,6 +117,44 @@ def test_method_shows_both_views_and_asks_for_the_answer_to_the_view_shown():
     again = Lookup(images, targets)
     method.loss(again, Batch(images, {}, np.arange(20)))
     assert student.seen[:20] != again.seen  # other rows, other photos
+
+
+def reused(in_features: int = 6) -> Heads:
+    torch.manual_seed(5)
+    return Heads(in_features, [GENDER, RACE]).requires_grad_(True)
+
+
+def test_answers_differ_by_their_divergence_and_not_at_all_where_embeddings_agree():
+    heads, rng = reused(), np.random.default_rng(0)
+    student, teacher = (F.normalize(torch.from_numpy(rng.normal(size=(9, 6))).float(), dim=1) for _ in range(2))
+    assert different_answers(heads, teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+    expected = []
+    for layer in heads.layers.values():
+        p, q = (layer(x * 6**0.5).softmax(1).detach().double().numpy() for x in (teacher, student))
+        expected.append((p * np.log(p / q)).sum(1).mean())
+    assert different_answers(heads, student, teacher).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_reused_classifiers_add_their_part_to_the_loss_and_stay_as_they_are():
+    images = noise(20, 4)
+    targets = F.normalize(torch.randn(2, 20, 6, generator=torch.Generator().manual_seed(0)), dim=2)
+    batch, student = Batch(images, {}, np.arange(20)), Lookup(images, targets.flip(1))
+    losses = {}
+    for weight in (None, 0.5, 2.0):
+        method = Distillation(targets) if weight is None else Distillation(targets, reused(), weight)
+        torch.manual_seed(0)
+        losses[weight], logs = method.loss(student, batch)
+        assert not any(p.requires_grad for p in method.parameters())
+    assert losses[0.5] - losses[None] == pytest.approx(0.5 * logs["difference"].item(), rel=1e-5)
+    assert losses[2.0] - losses[None] == pytest.approx(2.0 * logs["difference"].item(), rel=1e-5)
+
+
+def test_reused_classifiers_need_classes_and_a_weight_that_is_not_negative():
+    targets = torch.zeros(2, 4, 6)
+    with pytest.raises(ConfigError, match="multiclass"):
+        Distillation(targets, Heads(6, [age_in_years()]), 0.5)
+    with pytest.raises(ConfigError, match="0 or more"):
+        Distillation(targets, reused(), -0.1)
 
 
 def test_embeddings_of_mirror_images_are_those_of_mirrored_photos():
@@ -355,6 +396,21 @@ def test_command_learns_from_more_pictures_than_photos(command, tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["trained_on"] == 40 and config["pictures"] == 50
     assert config["options"]["portraits"] == 4 and config["options"]["blended"] == 6
+
+
+def test_command_goes_on_from_weights_and_keeps_answers(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ANSWERED", (COLOUR,))
+    command("one", epochs=2)
+    start = tmp_path / "one" / module.WEIGHTS
+    command("two", epochs=1, lr=1e-6, weights=start)
+    moved = (
+        read_weights(tmp_path / "two" / module.WEIGHTS)["stem.0.weight"] - read_weights(start)["stem.0.weight"]
+    ).abs()
+    assert moved.max() < 1e-3
+    command("three", epochs=2, answers=0.5, weights=start)
+    about = json.loads((tmp_path / "three" / "config.json").read_text())
+    assert about["options"]["answers"] == 0.5 and about["started_from"]["options"]["epochs"] == 2
+    assert "train_difference" in (tmp_path / "three" / "log.csv").read_text().splitlines()[0]
 
 
 def test_command_refuses_a_set_without_training_photos(tmp_path, command):

@@ -96,6 +96,11 @@ def test_card_says_what_the_records_say():
     about |= {"hardware": "another machine", "torch": "2"}
     drawn = rows[rows["metric"] == "accuracy"].replace({"task": {"race": "skin_tone"}})
     text = card(record_of(rows), record_of(groups), record_of(drawn), about)
+    assert "never saw a label" in text and "--weights" not in text
+    later = about | {"options": {"epochs": 5, "portraits": 0, "blended": 0, "answers": 0.25}, "started_from": about}
+    of_two = card(record_of(rows), record_of(groups), record_of(drawn), later)
+    assert "never saw a label" not in of_two and "with weight 0.25" in of_two
+    assert of_two.index("--epochs 3") < of_two.index("--epochs 5") < of_two.index("--weights THESE")
     for said in (
         "0.123",
         "0.235",
