@@ -59,7 +59,7 @@ def _numbers_by_split(sizes: Sequence[int], key: Callable[[int], str]) -> list[i
     for number in count():
         if not any(left.values()):
             return numbers
-        if number > 100 * (sum(sizes) + 100):  # as many as that have no other key: a small alphabet's strings
+        if number > 20 * (sum(sizes) + 50):  # as many as that have no other key: a small alphabet's strings
             raise ConfigError(f"too few different pictures to fill {sizes}; ask for more variety or fewer of them.")
         split = split_by_content([key(number)], FRACTIONS)[0]
         if left[split]:

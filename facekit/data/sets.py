@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FORMAT = 1
+STRING = "text"  # the label column with the string that a picture of text shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +108,12 @@ class LabelledSet:
                 raise DataError(f"{path} does not have the sha256 its manifest says; make the set again.")
         inputs = np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
         texts = dict.fromkeys(("file", "identity", SKIN_TONE.name), str)  # columns of texts that may look like numbers
-        # A string read from a picture may be "nan" or "007"; only an empty one is missing.
-        strings = {"text": lambda value: value or np.nan}
-        labels = pd.read_csv(folder / "labels.csv", dtype=texts, converters=strings)
+        labels = pd.read_csv(folder / "labels.csv", dtype=texts)
+        if (
+            STRING in labels
+        ):  # a string that is written in a picture may be "nan" or "007"; only an empty one is missing
+            strings = pd.read_csv(folder / "labels.csv", usecols=[STRING], dtype=str, keep_default_na=False)
+            labels[STRING] = strings[STRING].replace("", np.nan)
         return cls(inputs, labels, manifest)
 
 
