@@ -262,9 +262,7 @@ def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
     weight = about["options"].get("answers")
     return CARD_TEXT.format(
         runs=made_by(about),
-        answers=ANSWERS_TEXT.format(weight=about["options"]["answers"])
-        if about["options"].get("answers")
-        else NO_LABEL,
+        answers=ANSWERS_TEXT.format(weight=weight) if weight else NO_LABEL,
         parameters=f"{sum(p.numel() for p in FaceNetMini().parameters()):,}",
         photos=f"{about['trained_on']:,}",
         pictures=f"{about['pictures']:,}",
