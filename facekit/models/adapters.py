@@ -1,0 +1,365 @@
+"""One convolutional trunk for several domains, and what a domain may have of its own.
+
+In multi-task learning one picture has several labels; in multi-domain learning every domain has its own pictures and
+its own tasks, and only the network is common. A `DomainNet` is a pretrained `Backbone` (the trunk) and for each domain
+
+- its own BatchNorms, which start as copies of the trunk's (Bilen & Vedaldi 2017, 1701.07275);
+- residual adapters, 1 × 1 convolutions beside the trunk's filters: in series, y + A(BN(y)) after a convolution's
+  output y (Rebuffi, Bilen & Vedaldi 2017, 1705.08045), or in parallel, f(x) + A(x) (the same 2018, 1803.10082).
+  A starts at zero, so that a new domain starts as the frozen trunk exactly;
+- its heads, one a task, each on the map of one stage.
+
+Nothing of a domain is used by another one. With the trunk frozen, a domain can be added without any change of what the
+others answer; that is what adapters are for.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from facekit.errors import ConfigError
+from facekit.models.backbone import Backbone
+from facekit.models.heads import output_layer
+from facekit.tasks import Task
+
+Adapters = Literal["none", "series", "parallel"]
+ADAPTERS: tuple[Adapters, ...] = ("none", "series", "parallel")
+PARTS = ("norms", "adapters", "heads")
+_MOST_COARSE = 10  # a pixel of the map that boxes and texts are read from stands for at most so many of the picture
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A kind of pictures with its tasks, and what the network has for it alone.
+
+    name: also the name of the net's stage that holds what it owns. adapters: of every convolution that sees more than
+    one pixel. own_norm: whether it has BatchNorms of its own. reads: task name to the stage whose output its head
+    takes; by default classes and numbers take the mean of the last map, boxes and texts the map of the deepest stage
+    that is at most ten times smaller than the picture. Only classes and numbers can read the embedding.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    adapters: Adapters = "parallel"
+    own_norm: bool = True
+    reads: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"domain {self.name!r} needs at least one task and each only once, got {names}.")
+        if self.adapters not in ADAPTERS:
+            raise ConfigError(f"domain {self.name!r}: adapters are one of {', '.join(ADAPTERS)}, not {self.adapters!r}")
+        if unknown := set(self.reads) - set(names):
+            raise ConfigError(f"domain {self.name!r} has no task {sorted(unknown)}; its tasks are {names}.")
+
+
+class SeriesAdapter(nn.Module):
+    """y + A(BN(y)) on a convolution's output (N, C, H, W), A a 1 × 1 convolution that is zero at the start."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(conv.out_channels)
+        self.conv = nn.Conv2d(conv.out_channels, conv.out_channels, 1, bias=False)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """x: the convolution's input, not used. y: its output."""
+        return y + self.conv(self.norm(y))
+
+
+class ParallelAdapter(nn.Module):
+    """f(x) + A(x), A a 1 × 1 convolution with f's stride at the middle of f's window, zero at the start."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, 1, conv.stride, bias=False)
+        odd = all(size % 2 for size in conv.kernel_size) and conv.dilation == (1, 1)
+        # Without padding the middle of the first window is not the first pixel.
+        padded = zip(conv.kernel_size, conv.padding, strict=False)
+        self.trim = [size // 2 - padding for size, padding in padded] if odd and conv.padding != "same" else [-1]
+        if min(self.trim) < 0:
+            raise ConfigError(f"no 1 × 1 convolution goes in parallel with {conv}; use series adapters.")
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """x: the convolution's input. y: its output."""
+        down, right = self.trim
+        return y + self.conv(x[:, :, down : x.shape[2] - down, right : x.shape[3] - right])
+
+
+class _Adapted(nn.Module):
+    """The trunk's convolution with a domain's adapter."""
+
+    def __init__(self, conv: nn.Conv2d, adapter: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.adapter = conv, adapter
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.adapter(x, self.conv(x))
+
+
+class PooledHead(nn.Module):
+    """Classes and numbers: the mean of a map (N, C, H, W), or an embedding (N, C), through the task's last layer."""
+
+    def __init__(self, channels: int, task: Task) -> None:
+        super().__init__()
+        self.last = output_layer(channels, task)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(x.mean((2, 3)) if x.ndim == 4 else x)
+
+
+class BoxHead(nn.Module):
+    """A box from a map (N, C, H, W): where `points` learnt patterns are, then a linear layer to its four sides.
+
+    The place of a pattern is the mean of the pixels' coordinates under the softmax of its scores over the map (spatial
+    softmax; Levine et al. 2016, 1504.00702). At the start the box is about the middle half of the picture.
+    """
+
+    def __init__(self, channels: int, points: int = 16) -> None:
+        super().__init__()
+        self.scores = nn.Conv2d(channels, points, 1, bias=False)  # the softmax knows no bias
+        self.last = nn.Linear(2 * points, 4)
+        with torch.no_grad():
+            self.last.bias.copy_(torch.tensor([0.25, 0.25, 0.75, 0.75]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = self.scores(x).float().flatten(2).softmax(2).view(len(x), -1, *x.shape[2:])
+        across, down = ((torch.arange(n, device=x.device) + 0.5) / n - 0.5 for n in (x.shape[3], x.shape[2]))
+        places = torch.cat([weights.sum(2) @ across, weights.sum(3) @ down], 1)
+        return self.last(places)
+
+
+class SequenceHead(nn.Module):
+    """A text from a map (N, C, H, W): scores (N, W, K + 1) at every column, for CTC.
+
+    The map's height is averaged to `rows` bands, so that pictures of any height fit; two convolutions along the width
+    then see a column with its neighbours.
+    """
+
+    def __init__(self, channels: int, task: Task, hidden: int = 64, rows: int = 4) -> None:
+        super().__init__()
+        self.rows = rows
+        self.layers = nn.Sequential(
+            nn.Conv1d(channels * rows, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(hidden, task.n_outputs, 3, padding=1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bands = F.adaptive_avg_pool2d(x, (self.rows, x.shape[3])).flatten(1, 2)
+        return self.layers(bands).transpose(1, 2)
+
+
+class DomainNet(nn.Module):
+    """A trunk that all domains use, and what each has of its own; see the module's text.
+
+    backbone: copied; facenet-mini, FaceNet or any other that is its stages one after another. Its embedding is as
+    `Heads` take it, times √D.
+
+    `stages` are the trunk's and one for each domain, under its name. Plans and optimisers treat them as those of any
+    other network; `freeze(net.trunk.stages)` freezes what is shared.
+    """
+
+    def __init__(self, backbone: Backbone, domains: Sequence[Domain] = ()) -> None:
+        super().__init__()
+        self.trunk = copy.deepcopy(backbone)
+        self.own = nn.ModuleDict()
+        self._domains: dict[str, Domain] = {}
+        self._views: dict[str, Backbone] = {}  # not registered: all they hold is the trunk's or a domain's
+        self._frozen: frozenset[str] = frozenset()
+        self._shapes = _shapes(self.trunk)
+        for domain in domains:
+            self.add(domain)
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains in the order in which they came."""
+        return tuple(self._domains.values())
+
+    @property
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Stage name to its modules; every parameter is in exactly one."""
+        return {**self.trunk.stages, **{name: [parts] for name, parts in self.own.items()}}
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the stages that do not change in training."""
+        return self._frozen
+
+    def add(self, domain: Domain) -> None:
+        """Gives a further domain its norms, adapters and heads; nothing that was there is touched.
+
+        Raises ConfigError for a name that is taken and for a head on a stage that it cannot read.
+        """
+        if domain.name in self.stages:
+            raise ConfigError(f"{domain.name!r} is a stage or domain of this network already; choose another name.")
+        view, norms, adapters = _view(self.trunk, domain)
+        try:
+            heads = nn.ModuleDict({task.name: self._head(domain, task) for task in domain.tasks})
+            self.own[domain.name] = nn.ModuleDict({"norms": norms, "adapters": adapters, "heads": heads})
+        except KeyError as error:  # torch's own rule: no dots, no names of ModuleDict's attributes
+            raise ConfigError(f"a domain or task cannot have this name ({error}); choose another.") from None
+        self.own[domain.name].to(next(self.trunk.parameters()).device).train(self.training)
+        self._domains[domain.name], self._views[domain.name] = domain, view
+
+    def reads(self, domain: Domain, task: Task) -> str:
+        """Name of the stage whose output the task's head takes."""
+        if task.name in domain.reads:
+            return domain.reads[task.name]
+        maps = {name: shape for name, shape in self._shapes.items() if len(shape) == 3}
+        fine = [name for name, shape in maps.items() if self.trunk.image_size <= _MOST_COARSE * shape[1]]
+        return (fine if task.kind in ("box", "string") and fine else list(maps))[-1]
+
+    def freeze(self, names: Sequence[str] | None = None) -> None:
+        """Freezes exactly these stages (None: all) and unfreezes the others; see `Backbone.freeze`."""
+        stages = self.stages
+        chosen = frozenset(stages if names is None else names)
+        if unknown := chosen - set(stages):
+            raise ConfigError(f"this network has no stage {sorted(unknown)}; its stages are {list(stages)}.")
+        self._frozen = chosen
+        self.trunk.freeze([name for name in self.trunk.stages if name in chosen])
+        for name, parts in self.own.items():
+            parts.requires_grad_(name not in chosen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DomainNet:
+        """As `nn.Module.train`, but frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for name, parts in self.own.items():
+            parts.train(mode and name not in self._frozen)
+        return self
+
+    def maps(self, images: torch.Tensor, domain: str, last: str | None = None) -> dict[str, torch.Tensor]:
+        """Output of every stage up to `last` (default: all) for pictures of a domain, by stage name.
+
+        images: uint8 (N, 3, H, W). Maps (N, C, H, W), the embedding (N, D) of length √D.
+        """
+        view = self._views[self._known(domain)]
+        x, found = self.trunk.prepare(images), {}
+        *_, embedding = view.stages
+        for name, modules in view.stages.items():
+            # The embedding is always computed in float32, as the backbones do.
+            with torch.autocast(x.device.type, enabled=False) if name == embedding else nullcontext():
+                x = x.float() if name == embedding else x
+                for module in modules:
+                    x = module(x)
+                found[name] = F.normalize(x) * math.sqrt(x.shape[1]) if name == embedding else x
+            if name == last:
+                break
+        return found
+
+    def forward(self, images: torch.Tensor, domain: str) -> dict[str, torch.Tensor]:
+        """Pictures uint8 (N, 3, H, W) of a domain to outputs of its tasks by name (see `Task`)."""
+        known = self._domains[self._known(domain)]
+        stage = {task.name: self.reads(known, task) for task in known.tasks}
+        deepest = max(stage.values(), key=list(self._shapes).index)
+        maps = self.maps(images, domain, deepest)
+        return {task: head(maps[stage[task]]) for task, head in self.own[domain]["heads"].items()}
+
+    def only(self, domain: str) -> OneDomain:
+        """The network as that of one domain alone, for `predict` and everything else that passes pictures only."""
+        return OneDomain(self, self._known(domain))
+
+    def costs(self) -> pd.DataFrame:
+        """Parameters: index `trunk` and the domains, int columns norms, adapters, heads, all (0 where not its own)."""
+        rows = {"trunk": {"all": sum(p.numel() for p in self.trunk.parameters())}}
+        for name, parts in self.own.items():
+            counts = {part: sum(p.numel() for p in parts[part].parameters()) for part in PARTS}
+            rows[name] = counts | {"all": sum(counts.values())}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=[*PARTS, "all"]).fillna(0).astype(int)
+
+    def _known(self, domain: str) -> str:
+        if domain not in self._domains:
+            raise ConfigError(f"this network has no domain {domain!r}; it has {', '.join(self._domains) or 'none'}.")
+        return domain
+
+    def _head(self, domain: Domain, task: Task) -> nn.Module:
+        stage = self.reads(domain, task)
+        if stage not in self._shapes:
+            raise ConfigError(f"task {task.name!r} reads {stage!r}; the stages are {list(self._shapes)}.")
+        channels, *sides = self._shapes[stage]
+        if task.kind in ("box", "string") and not sides:
+            raise ConfigError(
+                f"task {task.name!r} asks where things are, which {stage!r} forgets; read a stage before."
+            )
+        if task.kind == "box":
+            return BoxHead(channels)
+        return SequenceHead(channels, task) if task.kind == "string" else PooledHead(channels, task)
+
+
+class OneDomain(nn.Module):
+    """A DomainNet whose pictures are all of one domain; shares every weight with it."""
+
+    def __init__(self, net: DomainNet, domain: str) -> None:
+        super().__init__()
+        self.net, self.domain = net, domain
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The domain's tasks."""
+        return self.net._domains[self.domain].tasks
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """uint8 (N, 3, H, W) to outputs by task name."""
+        return self.net(images, self.domain)
+
+
+def _view(trunk: Backbone, domain: Domain) -> tuple[Backbone, nn.ModuleDict, nn.ModuleDict]:
+    """The trunk as one domain uses it, and the norms and adapters in it that are new, by their place in the trunk.
+
+    The view is a copy of the trunk's containers around the trunk's own layers, so that both compute with the same
+    weights, whatever happens to them.
+    """
+    norms, adapters, in_place = nn.ModuleDict(), nn.ModuleDict(), {}
+    for path, module in trunk.named_modules():
+        key, used = path.replace(".", "/"), module
+        if next(module.children(), None) is not None:
+            if next(module.parameters(recurse=False), None) is not None:
+                raise ConfigError(f"{trunk.name}: {path} has layers and weights beside them, so it cannot be shared.")
+            continue
+        if isinstance(module, _BatchNorm) and domain.own_norm:
+            used = norms[key] = copy.deepcopy(module).requires_grad_(True)
+        elif domain.adapters != "none" and isinstance(module, nn.Conv2d) and _sees_more_than_a_pixel(module):
+            kind = SeriesAdapter if domain.adapters == "series" else ParallelAdapter
+            adapters[key] = kind(module)
+            used = _Adapted(module, adapters[key])
+        in_place[id(module)] = used
+    return copy.deepcopy(trunk, in_place), norms, adapters
+
+
+def _sees_more_than_a_pixel(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size != (1, 1) and conv.groups == 1
+
+
+@torch.no_grad()
+def _shapes(trunk: Backbone) -> dict[str, tuple[int, ...]]:
+    """Shape of every stage's output for one picture of noise, without the batch; checks that the stages are all."""
+    mode = trunk.training
+    trunk.eval()
+    device = next(trunk.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (1, 3, *[trunk.image_size] * 2), dtype=torch.uint8, generator=generator).to(device)
+    shapes, x = {}, trunk.prepare(noise)
+    for name, modules in trunk.stages.items():
+        for module in modules:
+            x = module(x)
+        shapes[name] = tuple(x.shape[1:])
+    same = x.shape == (1, trunk.embedding_dim) and torch.allclose(F.normalize(x), trunk(noise), atol=1e-5)
+    trunk.train(mode)
+    if not same:
+        raise ConfigError(f"{trunk.name} is not the sequence of its stages, so domains cannot share it.")
+    return shapes
