@@ -30,9 +30,12 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "stages": "facekit.recording:record_stages",
         "rates": "facekit.recording:record_rates",
         "ladder": "facekit.recording:record_ladder",
+        "sharing": "facekit.recording_sharing:record_sharing",
         "mini": "facekit.model_card:record_mini",
         "mini_portraits": "facekit.model_card:record_portraits",
         "card": "facekit.model_card:record_card",
+        "reference": "facekit.reference:record_reference",
+        "utkface": "facekit.reference:record_utkface",
         "show": "facekit.recording:show",
     },
     "lessons": {
@@ -45,6 +48,10 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "portraits": {
         "render": "facekit.data.portraits.commands:render_command",
         "sheet": "facekit.data.portraits.commands:sheet_command",
+    },
+    "drawn": {
+        "render": "facekit.data.domains:render_command",
+        "sheet": "facekit.data.domains:sheet_command",
     },
     "features": {
         "fit": "facekit.feature_card:fit_command",

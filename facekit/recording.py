@@ -187,12 +187,12 @@ def record_probe(seeds: tuple[int, ...] = SEEDS) -> int:
     Args:
         seeds: Of the draws of labelled rows and of the probe with a hidden layer.
     """
-    faces = _faces()
+    faces = fairface_photos()
     features = embed(FaceNet.from_pretrained(), faces, flip=True)
-    train, test = features.select(_rows(features, "train", "validation")), features.split("test")
+    train, test = features.select(rows_of(features, "train", "validation")), features.split("test")
     sheet = Sheet("probe_fairface", {"features": features.content_hash()})
     measure_probes(sheet, train, test, LABELS, seeds, PROBES)
-    return _write(
+    return write_record(
         "probe_fairface",
         sheet,
         what="accuracy of probes on FaceNet's frozen embeddings (mean of photo and mirror image) by number of labels; "
@@ -212,16 +212,16 @@ def record_stages(stages: tuple[str, ...] = ("repeat_3",), seeds: tuple[int, ...
         stages: Names of FaceNet's stages; stem, repeat_1, mixed_6a, repeat_2, mixed_7a and repeat_3 (the last).
         seeds: Of the draws of labelled rows.
     """
-    faces, facenet = _faces(), FaceNet.from_pretrained()
+    faces, facenet = fairface_photos(), FaceNet.from_pretrained()
     several = {name: embed(facenet, faces, flip=True, stage=name) for name in stages}
     several["embedding"] = embed(facenet, faces, flip=True)
     sheet = Sheet("stages_fairface", {name: features.content_hash() for name, features in several.items()})
-    train, test = _rows(faces, "train", "validation"), _rows(faces, "test")
+    train, test = rows_of(faces, "train", "validation"), rows_of(faces, "test")
     for name, features in several.items():
         prior = PRIOR if name == "embedding" else STAGE_PRIOR
         probe = {name: lambda rows, tasks, seed, prior=prior: linear_probe(rows, tasks, prior)}
         measure_probes(sheet, features.select(train), features.select(test), LABELS, seeds, probe, f"{name}-")
-    return _write(
+    return write_record(
         "stages_fairface",
         sheet,
         what="accuracy of linear probes on FaceNet's embedding and on the averaged output of earlier stages (mean of "
@@ -243,12 +243,12 @@ def record_rates(labels: int = 192, epochs: int = 4, photos: int = 500, seeds: t
         photos: Validation photos to score on, at most.
         seeds: Of the draw of photos, of the heads, of order and dropout.
     """
-    faces = _faces()
-    pool, held_out = (_rows(faces, name) for name in ("train", "validation"))
+    faces = fairface_photos()
+    pool, held_out = (rows_of(faces, name) for name in ("train", "validation"))
     validation = few_labels(faces, min(photos, len(held_out)), seed=0, pool=held_out)
     trials = [(seed, rung, lr) for seed in seeds for rung in LADDER for lr in RATES.get(rung.name, ())]
     sheet = _measure_rungs("ladder_rates", trials, faces, pool, validation, labels, epochs)
-    return _write(
+    return write_record(
         "ladder_rates",
         sheet,
         what=f"rungs of the transfer ladder for FaceNet at several rates, {epochs} epochs, scored on validation photos",
@@ -270,12 +270,12 @@ def record_ladder(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = 
         epochs: Passes over them.
         seeds: Of the draw of photos, of the heads, of order and dropout.
     """
-    faces = _faces()
-    pool, test = _rows(faces, "train", "validation"), faces.split("test")
+    faces = fairface_photos()
+    pool, test = rows_of(faces, "train", "validation"), faces.split("test")
     rungs = rungs_at_best_rates(recorded("ladder_rates").rows)
     trials = [(seed, rung, rung.lr) for seed in seeds for rung in rungs]
     sheet = _measure_rungs("ladder_fairface", trials, faces, pool, test, labels, epochs, COPIES)
-    return _write(
+    return write_record(
         "ladder_fairface",
         sheet,
         what=f"FaceNet fine-tuned on FairFace for race, gender and age band together, {epochs} epochs, bf16, each rung "
@@ -303,8 +303,8 @@ def show(name: str) -> int:
     return 0
 
 
-def _faces() -> FaceSet:
-    """FairFace's photos; raises ConfigError in profile laptop."""
+def fairface_photos() -> FaceSet:
+    """FairFace's photos, all splits; raises ConfigError in profile laptop."""
     if settings.profile() != "full":
         raise ConfigError(
             "results are recorded on real photos: set FACEKIT_PROFILE=full, and FACEKIT_DATA to the folder with "
@@ -313,7 +313,7 @@ def _faces() -> FaceSet:
     return fairface()
 
 
-def _rows(data: LabelledSet, *splits: str) -> np.ndarray:
+def rows_of(data: LabelledSet, *splits: str) -> np.ndarray:
     """Indices of the rows of these splits."""
     return np.flatnonzero(data.labels["split"].isin(splits))
 
@@ -348,7 +348,8 @@ def _measure_rungs(
     return sheet
 
 
-def _write(name: str, sheet: Sheet, *, what: str, data: str, command: str, seeds: Sequence[int]) -> int:
+def write_record(name: str, sheet: Sheet, *, what: str, data: str, command: str, seeds: Sequence[int]) -> int:
+    """Writes the record of a complete sheet and says so; returns 0. command: without the seeds, which are added."""
     command = f"python -m facekit {command} --seeds {json.dumps(list(seeds), separators=(',', ':'))}"
     path: Path = record(name, sheet.rows, what=what, data=data, command=command, seconds=sheet.seconds)
     print(f"wrote {path}: {len(sheet.rows):,} rows, {sheet.seconds:.0f} s")

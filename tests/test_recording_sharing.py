@@ -1,0 +1,118 @@
+"""Recording of sharing: every method, size and seed on the same rows and steps; the shipped record is whole."""
+
+import itertools
+
+import pandas as pd
+import pytest
+import test_recording
+from test_recording import TASKS, TinyFace, reference, toy_faces
+
+from facekit import recording_sharing
+from facekit.cli import main
+from facekit.data.sets import FeatureSet
+from facekit.experiments import STRENGTHS, compare_sharing, few_labels, sharing_methods
+from facekit.models.embedding import embed
+from facekit.recording_sharing import LINEAR, WIDE
+from facekit.records import REFERENCE, recorded
+from facekit.transfer.probe import linear_probe
+
+assert reference  # the fixture of toy photos
+METHODS = ["single", "hard", *(f"soft {value:g}" for value in STRENGTHS), "cross-stitch", "joint classes"]
+METHODS += [WIDE, LINEAR]
+MEASURES = {(task, metric) for task in TASKS for metric in ("accuracy", "balanced_accuracy")} | {("age", "mae")}
+SHIPPED = {path.stem for path in REFERENCE.glob("*.json")}
+
+
+def whole(rows: pd.DataFrame, **values) -> bool:
+    """Whether every combination of the values has each task's metrics, and once only."""
+    found = list(zip(*(rows[key] for key in values), rows["task"], rows["metric"], strict=True))
+    wanted = {(*key, *measure) for key in itertools.product(*values.values()) for measure in MEASURES}
+    return len(found) == len(wanted) and set(found) == wanted
+
+
+@pytest.fixture
+def toys(reference, monkeypatch):
+    """Toy photos and networks that are trained for a few steps."""
+    recipe = recording_sharing.Recipe(few_steps=2, steps=4, lr=1e-2, dropout=0.1, hidden=3, few=20)
+    monkeypatch.setattr(recording_sharing, "FaceNet", TinyFace)
+    monkeypatch.setattr(recording_sharing, "RECIPES", {"embedding": recipe, "repeat_3": recipe})
+    return reference
+
+
+def test_every_method_size_and_seed_is_recorded(toys):
+    options = ["--features", '["embedding","stem"]', "--labels", "[15,30]", "--seeds", "[0,4]"]
+    assert main(["record", "sharing", *options]) == 0
+    record = recorded("sharing_fairface", toys)
+    rows = record.rows
+    assert list(rows.columns) == ["features", "method", "n", "seed", "task", "metric", "value", "seconds", "steps"]
+    assert whole(rows, features=["embedding", "stem"], method=METHODS, n=[15, 30, 52], seed=[0, 4])
+    fewer = ["--features", '["embedding"]', "--labels", "[15]", "--seeds", "[0,4]", "--few_seeds", "1"]
+    assert main(["record", "sharing", *fewer]) == 0
+    less = recorded("sharing_fairface", toys).rows
+    assert less.groupby("n")["seed"].agg(lambda seeds: sorted(set(seeds))).to_dict() == {15: [0], 52: [0, 4]}
+    trained = rows[rows["method"] != "linear"]
+    assert trained.groupby("n")["steps"].agg(["min", "max"]).values.tolist() == [[2, 2], [4, 4], [4, 4]]
+    assert set(rows[rows["method"] == "linear"]["steps"]) == {0}
+    assert record.about["command"] == "python -m facekit record sharing --labels [15,30] --seeds [0,4]"
+
+
+def test_figures_are_those_of_the_method_alone_on_the_features_of_its_name(toys):
+    assert main(["record", "sharing", "--features", '["stem"]', "--labels", "[15]", "--seeds", "[3]"]) == 0
+    rows = recorded("sharing_fairface", toys).rows.query("n == 15")
+    features = embed(TinyFace.from_pretrained(), toy_faces(), flip=True, stage="stem")
+    train = features.select(features.labels["split"].isin(["train", "validation"]).to_numpy())
+    alone = sharing_methods((3,), 0.1, (), steps=2, lr=1e-2)["single"]
+    wide = sharing_methods((9,), 0.1, (), steps=2, lr=1e-2)["hard"]
+    methods = {"single": alone, "hard wide": wide, "linear": lambda few, tasks, seed: linear_probe(few, tasks, 200.0)}
+    tasks = recording_sharing.TASKS
+    expected = compare_sharing(train, features.split("test"), tasks, [15], [3], methods)
+    for name in methods:
+        found = rows[rows["method"] == name]["value"].tolist()
+        assert found == pytest.approx(expected[expected["method"] == name]["value"].tolist(), abs=1e-6), name
+
+
+def test_a_first_part_is_kept_and_the_rest_added(toys, monkeypatch):
+    drawn = []
+
+    def spy(train: FeatureSet, *rest):
+        drawn.append((rest[2][0], list(rest[4])[-1]))
+        return compare_sharing(train, *rest)
+
+    monkeypatch.setattr(recording_sharing, "compare_sharing", spy)
+    some = ["--features", '["embedding"]', "--seeds", "[0,1]"]
+    assert main(["record", "sharing", *some, "--labels", "[]"]) == 0
+    first = recorded("sharing_fairface", toys).rows
+    assert set(first["n"]) == {52}
+    assert drawn == [(52, WIDE), (52, LINEAR), (52, WIDE)], "with all rows every seed of the probe is the same fit"
+    assert main(["record", "sharing", *some, "--labels", "[15]"]) == 0
+    assert drawn[3:] == 2 * [(15, WIDE), (15, LINEAR)], "what was measured is not measured again"
+    both = recorded("sharing_fairface", toys).rows
+    pd.testing.assert_frame_equal(both[both["n"] == 52].reset_index(drop=True), first)
+
+
+def test_hard_wide_has_as_many_weights_as_the_single_networks_together():
+    recipe = recording_sharing.Recipe(few_steps=1, steps=1, lr=1e-3, dropout=0.0, hidden=5)
+    methods = recording_sharing.methods_of(recipe, 10, strengths=())
+    features = embed(TinyFace.from_pretrained(), toy_faces(), cache=False)
+    rows, tasks = few_labels(features, 10, 0), recording_sharing.TASKS
+    counts = {}
+    for name in ("single", "hard", WIDE):
+        net = methods[name](rows, tasks, 0)
+        hidden = [p for part in (net.trunk, net.towers) for p in part.parameters()]
+        counts[name] = sum(p.numel() for p in hidden)
+    assert counts["single"] == counts[WIDE] == 3 * counts["hard"]
+
+
+@pytest.mark.parametrize("name", ["sharing"])
+def test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys):
+    test_recording.test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys)
+
+
+@pytest.mark.skipif("sharing_fairface" not in SHIPPED, reason="not recorded yet")
+def test_the_recorded_comparison_is_whole():
+    rows = recorded("sharing_fairface").rows
+    for (_, n), part in rows.groupby(["features", "n"]):
+        assert whole(part, method=METHODS, seed=sorted(set(part["seed"])))
+        assert len(set(part["seed"])) >= 3 and part[part["method"] != "linear"]["steps"].nunique() == 1, n
+    everything = rows[rows["n"] == rows["n"].max()]
+    assert set(everything["features"]) == {"embedding", "repeat_3"} and everything["seed"].nunique() == 5
