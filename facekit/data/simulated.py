@@ -174,10 +174,10 @@ class FeatureModel:
         features = np.empty((n, self.dim), np.float32)
         cells = np.empty(n, np.int64)
 
-        def fill(chunk: int) -> None:
+        def fill(chunk: int, scratch: np.ndarray) -> None:
             rows = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, n))
             length = rows.stop - rows.start
-            place, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), cumulative)
+            place, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), cumulative, scratch)
             # The last chunk, too, is multiplied as a whole, so that no row depends on how many follow it.
             whole = features[rows] if length == CHUNK else np.empty((CHUNK, self.dim), np.float32)
             np.matmul(place, self.tensors["axes"], out=whole)
@@ -185,8 +185,17 @@ class FeatureModel:
                 features[rows] = whole[:length]
             cells[rows] = labels[:length]
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(fill, range(-(-n // CHUNK))))
+        chunks = range(-(-n // CHUNK))
+        workers = min(os.cpu_count() or 1, len(chunks))
+
+        def work(first: int) -> None:
+            # New memory has to be cleared by the system, which took as long as the drawing: so every worker has its own.
+            scratch = np.empty((3, CHUNK, len(self.tensors["mean"])), np.float32)
+            for chunk in chunks[first::workers]:
+                fill(chunk, scratch)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, range(workers)))
         labels = {
             task.name: np.array(task.classes, object)[code]
             for task, code in zip(COLUMNS, np.unravel_index(cells, SHAPE), strict=True)
@@ -194,8 +203,14 @@ class FeatureModel:
         kept = {key: self.about[key] for key in ("source", "licence", "backbone") if key in self.about}
         return FeatureSet(features, pd.DataFrame({**labels, "split": SPLITS[0]}), {**kept, "drawn_with_seed": seed})
 
-    def _chunk(self, seed: np.random.SeedSequence, cumulative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places on the axes, of length 1 (CHUNK, K), and cells (CHUNK,) of a whole chunk."""
+    def _chunk(
+        self, seed: np.random.SeedSequence, cumulative: np.ndarray, scratch: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places on the axes, of length 1 (CHUNK, K), and cells (CHUNK,) of a whole chunk.
+
+        scratch: float32 (3, CHUNK, K) to write to; the places are in it.
+        """
+        noise, sorted_rows, moved = scratch
         rng = np.random.Generator(np.random.SFC64(seed))
         cells = _choose(cumulative[None], rng.random(CHUNK))
         labels = np.unravel_index(cells, SHAPE)
@@ -206,16 +221,15 @@ class FeatureModel:
         # Rows of one factor are computed side by side and then brought to their places; their noise needs no moving.
         group = looks[0] * SHAPE[1] + looks[1]
         order = np.argsort(group, kind="stable")
-        noise = rng.standard_normal((CHUNK, len(self.tensors["mean"])), np.float32)
-        sorted_rows = self.cell_means[np.ravel_multi_index(looks, SHAPE)[order]]
+        rng.standard_normal(dtype=np.float32, out=noise)
+        np.take(self.cell_means, np.ravel_multi_index(looks, SHAPE)[order], axis=0, out=sorted_rows, mode="clip")
         factors = self.tensors["factor"].reshape(-1, *self.tensors["factor"].shape[2:])
         ends = np.cumsum(np.bincount(group, minlength=len(factors)))
         for factor, start, stop in zip(factors, [0, *ends[:-1]], ends, strict=True):
-            sorted_rows[start:stop] += noise[start:stop] @ factor.T
+            sorted_rows[start:stop] += np.matmul(noise[start:stop], factor.T, out=moved[start:stop])
         sorted_rows /= np.sqrt(np.einsum("ij,ij->i", sorted_rows, sorted_rows))[:, None]
-        place = np.empty_like(sorted_rows)
-        place[order] = sorted_rows
-        return place, cells
+        moved[order] = sorted_rows
+        return moved, cells
 
     def log_density(self, features: FeatureSet) -> np.ndarray:
         """How likely the model finds each face given its labels: log density on the axes, float64 (N,).
