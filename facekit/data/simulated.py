@@ -189,7 +189,7 @@ class FeatureModel:
         workers = min(os.cpu_count() or 1, len(chunks))
 
         def work(first: int) -> None:
-            # New memory has to be cleared by the system, which took as long as the drawing: so every worker has its own.
+            # Clearing new memory takes the system as long as the drawing, so a worker uses its own again and again.
             scratch = np.empty((3, CHUNK, len(self.tensors["mean"])), np.float32)
             for chunk in chunks[first::workers]:
                 fill(chunk, scratch)
