@@ -1,4 +1,4 @@
-"""Profile, folders, device and seeds: the only module that reads facekit's environment variables.
+"""Profile, folders, device, cores and seeds: the only module that reads facekit's environment variables.
 
 | variable | meaning | default |
 |---|---|---|
@@ -72,6 +72,11 @@ def device() -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"FACEKIT_DEVICE is {name!r}, but torch finds no GPU; set it to cpu or unset it.")
     return chosen
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seed_everything(seed: int) -> None:

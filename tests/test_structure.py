@@ -19,6 +19,7 @@ ORDER += [
     "training",
     "transfer",
     "experiments",
+    "codings",
     "plots",
     "widgets",
     "alignment",
@@ -27,6 +28,7 @@ ORDER += [
     "recording",
     "reference",
     "recording_sharing",
+    "recording_codings",
     "model_card",
     "feature_card",
     "lessons",
@@ -35,7 +37,7 @@ ORDER += [
     "__main__",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
-PHOTO_FOLDERS = ("datasets/portraits/", "lessons/figures/")
+PHOTO_FOLDERS = ("datasets/portraits/", "datasets/drawn/", "lessons/figures/")
 PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 LARGEST_CHECKOUT = 40e6  # bytes
 
@@ -116,7 +118,7 @@ def test_no_photo_and_no_weight_of_others_is_tracked(tracked):
         with open(path, "rb") as file:
             start = file.read(8)
         if start.startswith(PHOTO_STARTS):
-            assert name.startswith(PHOTO_FOLDERS), f"{name} is a picture outside {' and '.join(PHOTO_FOLDERS)}"
+            assert name.startswith(PHOTO_FOLDERS), f"{name} is a picture outside {', '.join(PHOTO_FOLDERS)}"
         assert path.suffix not in (".pt", ".pth", ".zip", ".tar", ".gz"), (
             f"{name} does not belong under version control"
         )

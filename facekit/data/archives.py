@@ -76,6 +76,10 @@ class Source(ABC):
         """How many photo files there are, or None where that is only known at the end."""
         return None
 
+    def empty_folders(self) -> list[str]:
+        """The innermost folders that hold no photo, as far as the source names folders (tars are not asked)."""
+        return []
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A text that changes when the source does (names, sizes and times; the content is not read)."""
@@ -113,7 +117,7 @@ def _checked(name: str, skipped: bool, size: int, read: Callable[[], bytes]) -> 
         return Entry(name, problem=Problem("unreadable", f"cannot be read: {error}"))
 
 
-def _archive_fingerprint(path: Path) -> str:
+def archive_fingerprint(path: Path) -> str:
     """Size and hash of both ends: the end of a zip lists every member with its CRC, that of a tar.gz holds a CRC.
 
     Unlike a time stamp it stays the same when the archive is copied.
@@ -132,8 +136,11 @@ class FolderSource(Source):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         found = []
+        self._innermost = []
         for folder, folders, files in os.walk(path):
             folders.sort()
+            if not folders and folder != os.fspath(path):
+                self._innermost.append(clean_name(Path(folder).relative_to(path).as_posix()))
             for file in files:
                 full = Path(folder, file)
                 name = clean_name(full.relative_to(path).as_posix())
@@ -144,6 +151,10 @@ class FolderSource(Source):
     @property
     def total(self) -> int:
         return len(self._files)
+
+    def empty_folders(self) -> list[str]:
+        full = {name.rpartition("/")[0] for name, _ in self._files}
+        return [name for name in self._innermost if name not in full and is_photo(f"{name}/x.jpg")]
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -195,8 +206,14 @@ class ZipSource(Source):
     def total(self) -> int:
         return len(self._members)
 
+    def empty_folders(self) -> list[str]:
+        folders = [_zip_name(member) for member in self._archive.infolist() if member.is_dir()]
+        held = [name for name, _ in self._members] + folders
+        bare = [name for name in folders if not any(other.startswith(name) and other != name for other in held)]
+        return [name.rstrip("/") for name in bare if is_photo(f"{name}x.jpg")]
+
     def fingerprint(self) -> str:
-        return _archive_fingerprint(self.path)
+        return archive_fingerprint(self.path)
 
     def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
         members = sorted(self._members, key=lambda item: not first(item[0])) if first else self._members
@@ -208,7 +225,7 @@ class TarSource(Source):
     """All photos of a tar, compressed or not, in one sequential pass."""
 
     def fingerprint(self) -> str:
-        return _archive_fingerprint(self.path)
+        return archive_fingerprint(self.path)
 
     def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
         position = 0

@@ -117,13 +117,42 @@ def _upright(opened: Image.Image, image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def resize(image: Image.Image, size: int) -> np.ndarray:
-    """The whole RGB image at `size` × `size` (Lanczos), uint8 (3, size, size); a side ratio is not kept."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
+def resize(image: Image.Image, height: int, width: int | None = None) -> np.ndarray:
+    """The whole RGB image at height × width (Lanczos), uint8 (3, height, width); a side ratio is not kept.
+
+    width: by default as the height.
+    """
+    width = height if width is None else width
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     # Band by band out of the image library's own packer: half the time of an array that is then transposed.
     planes = b"".join([image.tobytes("raw", band) for band in "RGB"])
-    return np.frombuffer(planes, np.uint8).reshape(3, size, size)
+    return np.frombuffer(planes, np.uint8).reshape(3, height, width)
+
+
+def other_size(data: bytes, expected: tuple[int, int]) -> Problem | None:
+    """The problem of an image that is not of the `expected` (width, height); only its header is read.
+
+    What cannot be read at all is left to `decode`, which says why.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except Exception:  # as in `decode`
+        return None
+    if (width, height) == expected:
+        return None
+    return Problem("other size", f"{width} × {height}, this set has {expected[0]} × {expected[1]}")
+
+
+def as_file(pixels: np.ndarray) -> bytes:
+    """An image (H, W, 3) uint8 as the bytes of a file that `decode` turns back into these pixels.
+
+    BMP: nothing but a header and the pixels, so the same image has the same bytes with any version of the library.
+    """
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "BMP")
+    return file.getvalue()
 
 
 @contextmanager

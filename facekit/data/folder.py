@@ -185,6 +185,15 @@ class FolderReader:
             yield record
 
 
+def has_table(path: Path) -> bool:
+    """Whether a label table stands where `FolderReader` looks for it."""
+    try:
+        _only_csv(Path(path))
+    except DataError:
+        return False
+    return True
+
+
 def _only_csv(path: Path) -> Path:
     """The label table that needs no telling; raises DataError when there is none or more than one."""
     if path.is_dir():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -30,21 +29,32 @@ from PIL import Image
 
 from facekit import settings
 from facekit.data.archives import Problem, open_source
+from facekit.data.classes import ClassFolderReader, looks_like
 from facekit.data.decode import Unusable, decode, quiet, resize
 from facekit.data.fairface import LABEL_FILES, FairFaceReader, label_files
-from facekit.data.folder import FolderReader, Reader, Record
+from facekit.data.folder import FolderReader, Reader, Record, has_table
 from facekit.data.journal import GrowingSet, Outcome
+from facekit.data.lesions import ISIC_CLASSES, DermaMNISTReader, ISICReader
+from facekit.data.objects import CIFAR10_CLASSES, cifar10_reader, holds_batches
 from facekit.data.sets import FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
 from facekit.data.utkface import UTKFaceReader, looks_like_utkface
+from facekit.data.words import CaptchaReader, looks_like_captcha
 from facekit.errors import ConfigError, DataError
+from facekit.settings import cores
 
-Kind = Literal["auto", "fairface", "utkface", "folder"]
+Kind = Literal["auto", "fairface", "utkface", "folder", "classes", "isic", "dermamnist", "cifar10", "captcha"]
 READERS: dict[str, Callable[[Path, Path | None], Reader]] = {
     "fairface": FairFaceReader,
     "utkface": UTKFaceReader,
     "folder": FolderReader,
+    "classes": ClassFolderReader,
+    "isic": ISICReader,
+    "dermamnist": DermaMNISTReader,
+    "cifar10": cifar10_reader,
+    "captcha": CaptchaReader,
 }
+FACE_SIZE = 160  # side of packed faces; readers of other things say their own size
 FOUND = "photo files in the source, plus label rows that stand for no photo of their own; packed + rejected"
 # A task for a thread: enough photos that handing it over costs nothing, few enough bytes that several fit in memory.
 _TASK_PHOTOS = 32
@@ -57,7 +67,7 @@ Decoded = tuple[str, np.ndarray | Problem]
 def pack(
     source: Path,
     dest: Path,
-    size: int = 160,
+    size: int | Sequence[int] | None = None,
     kind: Kind = "auto",
     labels: Path | None = None,
     align: bool = False,
@@ -65,9 +75,10 @@ def pack(
 ) -> FaceSet:
     """Packs photos with their labels into a FaceSet at `dest` and returns it, memory-mapped.
 
-    source: FairFace's zip, UTKFace's tar, any zip or tar, or a folder. size: side in pixels; the whole photo is
-    resized to size × size with Lanczos. kind: the reader; `auto` goes by label files and file names. labels: the label
-    table or its folder, where it does not stand beside the photos. align: crop the largest face that MTCNN finds
+    source: FairFace's zip, UTKFace's tar, any zip or tar, or a folder. size: side in pixels, or (height, width); the
+    whole photo is resized to it with Lanczos. By default 160 for faces, and for other things the size that their set
+    has. kind: the reader; `auto` goes by label files and file names. labels: the label table or its folder, where it
+    does not stand beside the photos. align: crop the largest face that MTCNN finds
     (photos without one are rejected) instead of taking the whole photo. workers: decoding threads, by default one for
     each core.
 
@@ -78,10 +89,13 @@ def pack(
     could be packed, the disk is full, or `dest` holds another set.
     """
     source, dest = Path(source), Path(dest)
-    if size < 1 or (workers is not None and workers < 1):
-        raise ConfigError(f"size is {size} and workers {workers}; both must be at least 1.")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; it must be at least 1.")
     try:
         reader = make_reader(source, kind, labels)
+        size, (height, width) = _shape(getattr(reader, "size", FACE_SIZE) if size is None else size)
+        if align and height != width:
+            raise ConfigError(f"faces are aligned in squares; {size} is none.")
         request = {
             "source": reader.fingerprint(),
             "kind": reader.kind,
@@ -91,8 +105,8 @@ def pack(
         }
         if (dest / "manifest.json").exists():
             return _already_packed(dest, request)
-        with GrowingSet(dest, (3, size, size), request, reader.total) as growing, quiet():
-            return _fill(growing, reader, request, dest, size, align, workers or cores())
+        with GrowingSet(dest, (3, height, width), request, reader.total) as growing, quiet():
+            return _fill(growing, reader, request, dest, (height, width), align, workers or cores())
     except OSError as error:
         where = error.filename or dest
         raise DataError(
@@ -101,9 +115,13 @@ def pack(
         ) from None
 
 
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _shape(size: int | Sequence[int]) -> tuple[int | list[int], tuple[int, int]]:
+    """A size as the request names it (one number for a square), and its height and width."""
+    sides = (size, size) if isinstance(size, int | np.integer) else tuple(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ConfigError(f"size is {size}; use a number of pixels, at least 1, or a height and a width.")
+    height, width = map(int, sides)
+    return (height if height == width else [height, width]), (height, width)
 
 
 def make_reader(source: Path, kind: Kind = "auto", labels: Path | None = None) -> Reader:
@@ -116,13 +134,29 @@ def make_reader(source: Path, kind: Kind = "auto", labels: Path | None = None) -
         official = labels is None or labels.is_dir() or labels.name in LABEL_FILES
         if official and label_files(source, labels):
             kind = "fairface"
-        elif labels is None and looks_like_utkface(open_source(source).names(50)):
-            kind = "utkface"
         else:
-            kind = "folder"
+            kind = "folder" if labels is not None else _kind_by_names(source)
     if kind not in READERS:
         raise ConfigError(f"unknown kind {kind!r}; use auto, {', '.join(READERS)}.")
     return READERS[kind](source, labels)
+
+
+def _kind_by_names(source: Path) -> Kind:
+    """The kind that the names of a source's files tell; `folder`, which needs a label table, where they tell none."""
+    if source.suffix.lower() == ".npz":
+        return "dermamnist"
+    if holds_batches(source):
+        return "cifar10"
+    names = open_source(source).names(50)
+    if looks_like_utkface(names):
+        return "utkface"
+    if has_table(source):
+        return "folder"
+    if looks_like(ISIC_CLASSES, names):
+        return "isic"
+    if looks_like(CIFAR10_CLASSES, names):
+        return "cifar10"
+    return "captcha" if looks_like_captcha(names) else "folder"
 
 
 def _already_packed(dest: Path, request: dict) -> FaceSet:
@@ -183,7 +217,13 @@ class _Ledger:
 
 
 def _fill(
-    growing: GrowingSet, reader: Reader, request: dict, dest: Path, size: int, align: bool, workers: int
+    growing: GrowingSet,
+    reader: Reader,
+    request: dict,
+    dest: Path,
+    size: tuple[int, int],
+    align: bool,
+    workers: int,
 ) -> FaceSet:
     """Runs the records through the decoders into the growing set, then finishes it."""
     ledger = _Ledger(reader.columns)
@@ -214,7 +254,7 @@ def _fill(
         **reader.about,
         "reader": reader.kind,
         "request": request,
-        "pixels": f"{'largest face found by MTCNN' if align else 'whole photo'}, {size} × {size}, Lanczos",
+        "pixels": f"{'largest face found by MTCNN' if align else 'whole photo'}, {size[0]} × {size[1]}, Lanczos",
         "found": len(ledger.rows) + len(ledger.rejected),
         "found_means": FOUND,
         "packed": len(ledger.rows),
@@ -241,7 +281,7 @@ def _tasks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def _decoded(
-    records: Iterable[Record], size: int, align: bool, workers: int
+    records: Iterable[Record], size: tuple[int, int], align: bool, workers: int
 ) -> Iterator[tuple[Record, Decoded | None]]:
     """Each record with its decoded photo, in order; at most `workers` + `_TASKS_AHEAD` groups are under way."""
 
@@ -263,15 +303,15 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _decode_one(data: bytes, size: int, align: bool) -> Decoded:
-    """Hash of a file's bytes, and its pixels uint8 (3, size, size) or the reason why there are none."""
+def _decode_one(data: bytes, size: tuple[int, int], align: bool) -> Decoded:
+    """Hash of a file's bytes, and its pixels uint8 (3, *size) or the reason why there are none."""
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         if not align:
-            return sha256, resize(decode(data, at_least=size), size)
+            return sha256, resize(decode(data, at_least=max(size)), *size)
         from facekit.data.align import align_faces  # the detector is loaded by those who ask for it
 
-        crops, table = align_faces([decode(data)], size=size)
+        crops, table = align_faces([decode(data)], size=size[0])
         return sha256, crops[0] if len(crops) else Problem("no face", str(table["reason"].iloc[0]))
     except Unusable as error:
         return sha256, error.problem
@@ -280,7 +320,7 @@ def _decode_one(data: bytes, size: int, align: bool) -> Decoded:
 def pack_command(
     source: Path,
     dest: Path,
-    size: int = 160,
+    size: int | list[int] | None = None,
     kind: Kind = "auto",
     labels: Path | None = None,
     align: bool = False,
@@ -289,9 +329,9 @@ def pack_command(
     """Packs photos with their labels into a folder that facekit reads: decoded once, split, every reject named.
 
     Args:
-        source: FairFace's zip, UTKFace's tar, any zip or tar, or a folder with photos.
+        source: FairFace's zip, UTKFace's tar, any zip or tar, a folder with photos, or DermaMNIST's npz.
         dest: Folder for the set; an interrupted packing is continued by the same command.
-        size: Side of the square photos in pixels.
+        size: Side in pixels, or '[height, width]'; by default 160 for faces, else the size that the set has.
         kind: Which reader; auto goes by label files and file names.
         labels: CSV with the labels (or its folder) where it does not stand beside the photos.
         align: Crop the largest face that MTCNN finds instead of taking the whole photo.

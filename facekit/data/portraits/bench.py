@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from facekit.data.pack import cores
 from facekit.data.portraits.render import render_portraits
 from facekit.errors import ConfigError
+from facekit.settings import cores
 
 SIZES = (96, 160)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from facekit import settings
-from facekit.data.pack import cores
 from facekit.data.portraits.light import STYLES
 from facekit.data.portraits.people import Share, read_shares
 from facekit.data.portraits.picture import Series
@@ -18,6 +17,7 @@ from facekit.data.portraits.workers import WORTHWHILE, Picture, paint
 from facekit.data.sets import SPLITS, FaceSet
 from facekit.data.splits import split_by_content
 from facekit.errors import ConfigError
+from facekit.settings import cores
 from facekit.tasks import age_band
 
 # Raised whenever the same seed gives other pixels or labels than before.
