@@ -7,6 +7,7 @@ The recipes (steps, rate, dropout) were chosen on held-out training photos, see 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,12 +32,14 @@ class Recipe:
     """How the networks of one comparison are trained, all alike.
 
     few_steps: of AdamW, up to `few` labels; steps: above. hidden: units of the hidden layer. lr: peak rate.
+    strengths: λ of soft sharing, one network for each.
     """
 
     few_steps: int
     steps: int
     lr: float
     dropout: float
+    strengths: tuple[float, ...] = STRENGTHS
     hidden: int = 128
     few: int = 2000
 
@@ -50,18 +53,18 @@ class Recipe:
 # instead of 600 give both half a point more from repeat_3, and none from the embedding.
 RECIPES = {
     "embedding": Recipe(few_steps=200, steps=600, lr=3e-3, dropout=0.5),
-    "repeat_3": Recipe(few_steps=200, steps=600, lr=1e-3, dropout=0.5),
+    "repeat_3": Recipe(few_steps=200, steps=600, lr=1e-3, dropout=0.5, strengths=(0.01, 0.1, 1.0)),
 }
 
 
-def methods_of(recipe: Recipe, n: int, strengths: Sequence[float] = STRENGTHS) -> dict[str, Learner]:
+def methods_of(recipe: Recipe, n: int) -> dict[str, Learner]:
     """The networks that are compared at n labels: `sharing_methods` with joint classes, and `hard wide`.
 
     `hard wide` shares a hidden layer as wide as the three of `single` together, so that it has as many weights.
     """
     same = {"dropout": recipe.dropout, "steps": recipe.at(n), "lr": recipe.lr}
     wide = sharing_methods((len(TASKS) * recipe.hidden,), strengths=(), **same)["hard"]
-    return {**sharing_methods((recipe.hidden,), strengths=strengths, joint=True, **same), WIDE: wide}
+    return {**sharing_methods((recipe.hidden,), strengths=recipe.strengths, joint=True, **same), WIDE: wide}
 
 
 def measure_sharing(
@@ -129,9 +132,9 @@ def record_sharing(
     sheet = Sheet("sharing_fairface", {"photos": faces.content_hash(), "recipes": str(RECIPES)})
     for name, rows in several.items():
         measure_sharing(sheet, rows.select(train), rows.select(test), name, recipes[name], labels, seeds, few_seeds)
-    options = f" --labels {_listed(labels)}" * (tuple(labels) != LABELS) + f" --few_seeds {few_seeds}" * (
-        few_seeds != 3
-    )
+    options = f" --features {_listed(features)}" * (tuple(features) != FEATURES)
+    options += f" --labels {_listed(labels)}" * (tuple(labels) != LABELS)
+    options += f" --few_seeds {few_seeds}" * (few_seeds != 3)
     return write_record(
         "sharing_fairface",
         sheet,
@@ -144,6 +147,7 @@ def record_sharing(
     )
 
 
-def _listed(values: Sequence[int]) -> str:
-    """As the command line takes a list."""
-    return f"[{','.join(map(str, values))}]"
+def _listed(values: Sequence[int] | Sequence[str]) -> str:
+    """As the command line takes a list, in quotes where a shell would take the text's own away."""
+    text = json.dumps(list(values), separators=(",", ":"))
+    return f"'{text}'" if '"' in text else text

@@ -53,7 +53,8 @@ def test_every_method_size_and_seed_is_recorded(toys):
     trained = rows[rows["method"] != "linear"]
     assert trained.groupby("n")["steps"].agg(["min", "max"]).values.tolist() == [[2, 2], [4, 4], [4, 4]]
     assert set(rows[rows["method"] == "linear"]["steps"]) == {0}
-    assert record.about["command"] == "python -m facekit record sharing --labels [15,30] --seeds [0,4]"
+    command = """python -m facekit record sharing --features '["embedding","stem"]' --labels [15,30] --seeds [0,4]"""
+    assert record.about["command"] == command
 
 
 def test_figures_are_those_of_the_method_alone_on_the_features_of_its_name(toys):
@@ -91,8 +92,8 @@ def test_a_first_part_is_kept_and_the_rest_added(toys, monkeypatch):
 
 
 def test_hard_wide_has_as_many_weights_as_the_single_networks_together():
-    recipe = recording_sharing.Recipe(few_steps=1, steps=1, lr=1e-3, dropout=0.0, hidden=5)
-    methods = recording_sharing.methods_of(recipe, 10, strengths=())
+    recipe = recording_sharing.Recipe(few_steps=1, steps=1, lr=1e-3, dropout=0.0, strengths=(), hidden=5)
+    methods = recording_sharing.methods_of(recipe, 10)
     features = embed(TinyFace.from_pretrained(), toy_faces(), cache=False)
     rows, tasks = few_labels(features, 10, 0), recording_sharing.TASKS
     counts = {}
@@ -111,8 +112,10 @@ def test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, caps
 @pytest.mark.skipif("sharing_fairface" not in SHIPPED, reason="not recorded yet")
 def test_the_recorded_comparison_is_whole():
     rows = recorded("sharing_fairface").rows
-    for (_, n), part in rows.groupby(["features", "n"]):
-        assert whole(part, method=METHODS, seed=sorted(set(part["seed"])))
-        assert len(set(part["seed"])) >= 3 and part[part["method"] != "linear"]["steps"].nunique() == 1, n
-    everything = rows[rows["n"] == rows["n"].max()]
-    assert set(everything["features"]) == {"embedding", "repeat_3"} and everything["seed"].nunique() == 5
+    for (features, n), part in rows.groupby(["features", "n"]):
+        soft = [f"soft {value:g}" for value in recording_sharing.RECIPES[features].strengths]
+        methods = [name for name in METHODS if not name.startswith("soft")] + soft
+        seeds = sorted(set(part["seed"]))
+        assert whole(part, method=methods, seed=seeds) and len(seeds) >= 3
+        assert part[part["method"] != LINEAR]["steps"].nunique() == 1, f"the same budget for all with {n} labels"
+    assert rows[rows["n"] == rows["n"].max()].groupby("features")["seed"].nunique().eq(5).all()
