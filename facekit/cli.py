@@ -37,6 +37,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "card": "facekit.model_card:record_card",
         "reference": "facekit.reference:record_reference",
         "utkface": "facekit.reference:record_utkface",
+        "domains": "facekit.recording_domains:record_domains",
         "show": "facekit.recording:show",
     },
     "lessons": {

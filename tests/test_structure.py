@@ -29,6 +29,7 @@ ORDER += [
     "reference",
     "recording_sharing",
     "recording_codings",
+    "recording_domains",
     "model_card",
     "feature_card",
     "lessons",
