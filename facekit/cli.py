@@ -31,6 +31,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "rates": "facekit.recording:record_rates",
         "ladder": "facekit.recording:record_ladder",
         "sharing": "facekit.recording_sharing:record_sharing",
+        "joint": "facekit.recording_sharing:record_joint",
         "codings": "facekit.recording_codings:record_codings",
         "mini": "facekit.model_card:record_mini",
         "mini_portraits": "facekit.model_card:record_portraits",

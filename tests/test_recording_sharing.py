@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import pytest
 import test_recording
@@ -9,7 +10,7 @@ from test_recording import TASKS, TinyFace, reference, toy_faces
 
 from facekit import recording_sharing
 from facekit.cli import main
-from facekit.data.sets import FeatureSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.experiments import STRENGTHS, compare_sharing, few_labels, sharing_methods
 from facekit.models.embedding import embed
 from facekit.recording_sharing import LINEAR, WIDE
@@ -104,7 +105,23 @@ def test_hard_wide_has_as_many_weights_as_the_single_networks_together():
     assert counts["single"] == counts[WIDE] == 3 * counts["hard"]
 
 
-@pytest.mark.parametrize("name", ["sharing"])
+def test_joint_learns_from_both_views_of_the_training_photos_alone(toys, monkeypatch):
+    recipe = recording_sharing.JointRecipe(steps=3, lr=1e-2, dropout=0.1, hidden=4, batch_size=16, stage="stem")
+    monkeypatch.setattr(recording_sharing, "JOINT", recipe)
+    assert main(["record", "joint", "--seeds", "[0,3]"]) == 0
+    record = recorded("joint_fairface", toys)
+    assert list(record.rows.columns)[:5] == ["method", "seed", "task", "metric", "value"]
+    assert whole(record.rows, method=["hard"], seed=[0, 3])
+    faces, net = toy_faces(), TinyFace.from_pretrained()
+    train = faces.select(faces.labels["split"].ne("test").to_numpy())
+    mirrored = FaceSet(np.concatenate([train.images, train.images[..., ::-1]]), pd.concat([train.labels] * 2))
+    features = embed(net, mirrored, cache=False, stage="stem")
+    test = embed(net, faces.split("test"), cache=False, flip=True, stage="stem")
+    expected = recording_sharing.measure_joint(features, test, recipe, 3)["value"]
+    assert record.rows[record.rows["seed"] == 3]["value"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sharing", "joint"])
 def test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys):
     test_recording.test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys)
 
