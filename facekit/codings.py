@@ -95,3 +95,26 @@ def compare_codings(
             taken = table["answer"].map(lambda answer, seconds=seconds: seconds.get(answer, seconds[CLASSES]))
             tables.append(table.assign(n=n, seed=seed, task=task.name, seconds=taken))
     return pd.concat(tables, ignore_index=True)[["answer", "n", "seed", "task", "metric", "value", "seconds"]]
+
+
+def relative_costs(task: Task, label: str, sure: float) -> pd.DataFrame:
+    """What the loss of each coding charges for every answer to a face of the class `label`, the dearest answer as 1.
+
+    sure: probability, between 0 and 1, that the network gives its answer; from `classes` the others share the rest
+    evenly, from `levels` it is that of each of the yes-no answers; a number has none. Index: the answers, columns: the
+    codings. Raises ConfigError for a label that is no class, and for another probability.
+    """
+    if label not in task.classes or not 0 < sure < 1:
+        raise ConfigError(f"label must be one of {', '.join(task.classes)} and sure in (0, 1), got {label!r}, {sure}.")
+    k = len(task.classes)
+    logit = torch.tensor(sure, dtype=torch.float64).logit()
+    asked = codings(task)
+    outputs = {
+        CLASSES: torch.full((k, k), (1 - sure) / (k - 1), dtype=torch.float64).fill_diagonal_(sure).log(),
+        LEVELS: torch.where(torch.arange(k)[:, None] > torch.arange(k - 1), logit, -logit),
+        NUMBER: torch.tensor(task.midpoints, dtype=torch.float64)[:, None] / asked[NUMBER].scale,
+    }
+    targets = {name: each.encode(pd.Series([label])) for name, each in asked.items()}
+    costs = {name: [asked[name].loss(row[None], targets[name]).item() for row in outputs[name]] for name in asked}
+    table = pd.DataFrame(costs, pd.Index(task.classes, name="answer"))
+    return table / table.max()

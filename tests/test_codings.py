@@ -14,7 +14,7 @@ from test_recording import TinyFace, reference, toy_faces
 
 from facekit import recording_codings
 from facekit.cli import main
-from facekit.codings import answers, codings, compare_codings, score_answers
+from facekit.codings import answers, codings, compare_codings, relative_costs, score_answers
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
@@ -143,3 +143,25 @@ def test_the_shipped_record_is_whole():
     counts = rows.groupby(["answer", "n", "metric"])["seed"].nunique()
     assert set(counts) == {len(recording_codings.SEEDS)} and len(counts) == 5 * 4 * 2
     assert rows.query("metric == 'accuracy'")["value"].between(0.1, 0.7).all()
+
+
+@pytest.mark.parametrize("sure", [0.6, 0.9])
+def test_costs_have_the_shape_of_their_losses(sure):
+    table = relative_costs(AGE_BAND, "20-29", sure)
+    assert list(table.index) == list(AGE_BAND.classes) and list(table.columns) == ["classes", "levels", "number"]
+    assert (table.max() == 1).all() and (table.idxmin() == "20-29").all()
+    away = np.abs(np.arange(9) - 3)
+    wrong = table["classes"][away > 0].to_numpy()
+    np.testing.assert_allclose(wrong, wrong[0])
+    assert table["classes"]["20-29"] == pytest.approx(np.log(sure) / np.log((1 - sure) / 8))
+    steps = (table["levels"] - table["levels"]["20-29"]).to_numpy()
+    np.testing.assert_allclose(steps, steps[2] * away, atol=1e-12)
+    decades = np.abs(np.array(AGE_BAND.midpoints) - 24.5) / 10
+    huber = np.where(decades < 1, decades**2 / 2, decades - 0.5)
+    np.testing.assert_allclose(table["number"], huber / huber.max(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("label", "sure"), [("21", 0.9), ("20-29", 1.0), ("20-29", 0.0)])
+def test_costs_need_a_class_and_a_probability(label, sure):
+    with pytest.raises(ConfigError, match="label must be one of 0-2"):
+        relative_costs(AGE_BAND, label, sure)
