@@ -13,11 +13,12 @@ import pandas as pd
 
 from facekit.data.archives import Problem, open_source
 from facekit.data.folder import Record
-from facekit.tasks import age_band
+from facekit.tasks import Task, age_band
 
 GENDERS = ("Male", "Female")
 UTK_RACES = ("White", "Black", "Asian", "Indian", "Other")
 OLDEST = 116
+UTK_RACE = Task("utk_race", "multiclass", UTK_RACES)  # not FairFace's groups; "Other" is whatever fits none
 ABOUT = {
     "name": "UTKFace",
     "licence": "non-commercial research use only; the photos belong to their owners",
