@@ -1,7 +1,7 @@
-"""One label asked in several ways: codings of a band of numbers, the answers that their outputs give, and their scores.
+"""One label asked in several ways, and several labels at once: what is learnt, what is answered, and how it is scored.
 
-What is learnt (target and loss) and what is answered are two choices. All answers become a number in the label's unit,
-so that one metric fits all of them.
+What is learnt (target and loss) and what is answered are two choices. All answers to a band of numbers become a number
+in the label's unit, so that one metric fits all of them.
 """
 
 from __future__ import annotations
@@ -95,6 +95,37 @@ def compare_codings(
             taken = table["answer"].map(lambda answer, seconds=seconds: seconds.get(answer, seconds[CLASSES]))
             tables.append(table.assign(n=n, seed=seed, task=task.name, seconds=taken))
     return pd.concat(tables, ignore_index=True)[["answer", "n", "seed", "task", "metric", "value", "seconds"]]
+
+
+ALL_RIGHT = "all right"
+
+
+def compare_joint(
+    train: FeatureSet,
+    test: FeatureSet,
+    tasks: Sequence[Task],
+    n: int,
+    seeds: Sequence[int],
+    methods: Mapping[str, Learner],
+) -> dict[str, pd.DataFrame]:
+    """Accuracy on `test` of every task and of all at once after learning them together from the same `n` rows.
+
+    methods: by name, see `experiments.sharing_methods`. Returns a table by name of the task, and by `all right` that of
+    the faces with no error in any task: a row a seed, a column a method. Rows of `test` without a label of each task do
+    not count.
+    """
+    targets = test.targets(tasks)
+    known = torch.stack([task.known(targets[task.name]) for task in tasks]).all(0)
+    tables = {name: pd.DataFrame(index=pd.Index(seeds, name="seed")) for name in [*targets, ALL_RIGHT]}
+    for seed in seeds:
+        rows = few_labels(train, n, seed)
+        for name, learn in methods.items():
+            outputs = predict(learn(rows, tasks, seed), test)
+            right = {task.name: (task.predict(outputs[task.name]) == targets[task.name])[known] for task in tasks}
+            right[ALL_RIGHT] = torch.stack(list(right.values())).all(0)
+            for what, each in right.items():
+                tables[what].loc[seed, name] = each.double().mean().item()
+    return tables
 
 
 def relative_costs(task: Task, label: str, sure: float) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from test_recording import TinyFace, reference, toy_faces
 
 from facekit import recording_codings
 from facekit.cli import main
-from facekit.codings import answers, codings, compare_codings, relative_costs, score_answers
+from facekit.codings import answers, codings, compare_codings, compare_joint, relative_costs, score_answers
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
@@ -143,6 +143,29 @@ def test_the_shipped_record_is_whole():
     counts = rows.groupby(["answer", "n", "metric"])["seed"].nunique()
     assert set(counts) == {len(recording_codings.SEEDS)} and len(counts) == 5 * 4 * 2
     assert rows.query("metric == 'accuracy'")["value"].between(0.1, 0.7).all()
+
+
+SIDE = Task("side", "multiclass", ("left", "right"))
+
+
+def test_all_right_counts_the_faces_without_any_error():
+    train, test = toy_features(60, 0), toy_features(40, 1)
+    for data in (train, test):
+        data.labels["side"] = np.where(data.features[:, 4] > 0, "right", "left")
+    test.labels.loc[:4, "side"] = None
+    methods = sharing_methods((4,), 0.0, (), steps=30, lr=0.03, joint=True)
+    chosen = {"heads": methods["hard"], "classes": methods["joint classes"]}
+    tables = compare_joint(train, test, (GRADE, SIDE), 30, [2, 5], chosen)
+    assert list(tables) == ["grade", "side", "all right"]
+    model = chosen["heads"](few_labels(train, 30, 5), (GRADE, SIDE), 5)
+    outputs = predict(model, test)
+    answers_of = {task.name: np.array(task.classes)[task.predict(outputs[task.name])] for task in (GRADE, SIDE)}
+    right = [(answers_of[name] == test.labels[name])[5:] for name in ("grade", "side")]
+    expected = [right[0].mean(), right[1].mean(), (right[0] & right[1]).mean()]
+    for table, value in zip(tables.values(), expected, strict=True):
+        assert list(table.index) == [2, 5] and list(table) == ["heads", "classes"]
+        assert table.loc[5, "heads"] == pytest.approx(value)
+    assert (tables["all right"] <= np.minimum(tables["grade"], tables["side"])).all(axis=None)
 
 
 @pytest.mark.parametrize("sure", [0.6, 0.9])
