@@ -7,7 +7,7 @@ and spreads that lessons print, and `facekit.records` keeps what was measured on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +21,7 @@ from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.backbone import Backbone
 from facekit.models.heads import Classifier, Heads
-from facekit.models.sharing import CrossStitch, SharedNet, Stack, mlp
+from facekit.models.sharing import CrossStitch, SharedNet, Stack, mlp, relative_distances
 from facekit.tasks import Joint, Task
 from facekit.training.augment import Augment
 from facekit.training.config import FitResult, Precision, TrainConfig
@@ -158,6 +158,53 @@ def compare_sharing(
     tasks together. What is shared shows best beside `single`, seed by seed: both start from the same hidden layers.
     """
     return _curve(train, test, [tasks], labels, seeds, sharing_methods() if methods is None else methods)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Trained networks that are compared: by the name of their method (a text, or λ), one for each of `seeds`.
+
+    All are networks for the same tasks. For networks that are looked into; else `compare_sharing` is enough.
+    """
+
+    nets: Mapping[str | float, Sequence[SharedNet]]
+    seeds: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if any(len(nets) != len(self.seeds) for nets in self.nets.values()) or not self.nets or not self.seeds:
+            raise ConfigError(f"every method needs one network for each of the seeds {list(self.seeds)}.")
+
+    def __iter__(self) -> Iterator[tuple[str | float, int, SharedNet]]:
+        """Method, seed and network of every run."""
+        for name, nets in self.nets.items():
+            for seed, net in zip(self.seeds, nets, strict=True):
+                yield name, seed, net
+
+    def accuracies(self, data: FeatureSet) -> pd.DataFrame:
+        """The accuracy of every run on all rows of `data`: columns method, seed, task, value."""
+        rows = [scores(net, data, net.tasks).assign(method=name, seed=seed) for name, seed, net in self]
+        found = pd.concat(rows, ignore_index=True)
+        return found.loc[found["metric"] == "accuracy", ["method", "seed", "task", "value"]].reset_index(drop=True)
+
+    def by_seed(self, data: FeatureSet) -> dict[str, pd.DataFrame]:
+        """The same by task, and their `mean`: one row a seed and one column a method, as `paired.better` takes it."""
+        found = self.accuracies(data)
+        tables = {
+            name: rows.pivot(index="seed", columns="method", values="value")
+            for name, rows in found.groupby("task", sort=False)
+        }
+        tables = {name: table[list(self.nets)] for name, table in tables.items()}
+        return tables | {"mean": sum(tables.values()) / len(tables)}
+
+    def distances(self) -> pd.DataFrame:
+        """The relative distances of every run with layers of its own: columns method, seed, stage, distance."""
+        rows = [
+            relative_distances(net).rename_axis("stage").reset_index().assign(method=name, seed=seed)
+            for name, seed, net in self
+            if net.private
+        ]
+        empty = pd.DataFrame(columns=["method", "seed", "stage", "distance"])
+        return pd.concat(rows, ignore_index=True)[list(empty)] if rows else empty
 
 
 Probes = dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]]

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from tiny import COLOUR, LEVEL, SIDE, TinyNet, faces, features
 
 from facekit.errors import ConfigError
-from facekit.experiments import LADDER, PROBES, chance, climb, few_labels, learning_curve, scores, summary, train_rung
+from facekit.experiments import (
+    LADDER,
+    PROBES,
+    Runs,
+    chance,
+    climb,
+    few_labels,
+    learning_curve,
+    scores,
+    summary,
+    train_rung,
+)
+from facekit.models.sharing import SharedNet, mlp, relative_distances
 from facekit.training.plans import PLANS
 from facekit.transfer.probe import linear_probe
 
@@ -155,3 +167,24 @@ def test_a_rung_is_the_same_twice_and_another_with_another_seed():
 
     assert torch.equal(state(0), state(0))
     assert not torch.equal(state(0), state(1))
+
+
+def test_runs_score_every_network_and_measure_its_layers():
+    data, tasks = features(40), (COLOUR, SIDE)
+    stack = mlp(6, (4,))
+    nets = {0: [SharedNet(stack, tasks, 0).start_apart() for _ in range(2)], "hard": [SharedNet(stack, tasks)] * 2}
+    runs = Runs(nets, seeds=(3, 5))
+    found = runs.accuracies(data)
+    assert list(found) == ["method", "seed", "task", "value"] and len(found) == 2 * 2 * 2
+    own = scores(nets[0][1], data, tasks).query("metric == 'accuracy'").set_index("task")["value"]
+    assert found.query("method == 0 and seed == 5").set_index("task")["value"].equals(own)
+    tables = runs.by_seed(data)
+    assert list(tables) == ["colour", "side", "mean"] and list(tables["side"]) == [0, "hard"]
+    assert np.allclose(tables["mean"], (tables["colour"] + tables["side"]) / 2)
+    assert tables["side"].loc[5, 0] == own["side"]
+    distances = runs.distances()
+    assert distances[["method", "seed", "stage"]].values.tolist() == [[0, 3, "layer_1"], [0, 5, "layer_1"]]
+    assert distances["distance"].tolist() == [relative_distances(net)["layer_1"] for net in nets[0]]
+    assert Runs({"hard": nets["hard"]}, (0, 1)).distances().empty
+    with pytest.raises(ConfigError, match="one network for each"):
+        Runs(nets, seeds=(1, 2, 3))

@@ -164,3 +164,48 @@ def test_seeds_that_agree_to_the_last_digit_have_no_spread():
     for axis in (one, other):
         bar = axis.containers[0].lines[2][0].get_segments()[0]
         assert np.allclose(bar[:, 1], 0.1)
+
+
+def dial(strength, places=(0.0, 0.1, 1.0)):
+    """A dial of two tasks and two seeds, with accuracies and distances that are known."""
+    runs = [(place, seed) for place in places for seed in (0, 1)]
+    rows = [(s, task, 0.5 + 0.1 * s + 0.02 * seed) for s, seed in runs for task in ("age", "gender")]
+    rows += [("hard", "age", 0.4), ("hard", "age", 0.6), ("hard", "gender", 0.7)]
+    apart = [(s, stage, (1 - s) / 2) for s, _ in runs for stage in ("layer_1", "layer_2")]
+    return plots.sharing_dial(
+        strength,
+        pd.DataFrame(rows, columns=["method", "task", "value"]),
+        pd.DataFrame(apart, columns=["method", "stage", "distance"]),
+        {"layer_1": (np.array([0.1, -0.2]), np.array([0.3, 0.1]))},
+        ("gender", "age"),
+    )
+
+
+def test_the_dial_marks_its_strength_and_draws_what_it_is_given():
+    age, gender, distance, weights = (axis for axis in dial(0.1).axes if axis.axison)
+    for axis in (age, gender, distance):
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.1", "1"]
+        assert [1, 1] in [list(line.get_xdata()) for line in axis.lines]  # the mark, at the second of three places
+    line = age.containers[0].lines[0]
+    assert np.allclose(line.get_ydata(), [0.51, 0.52, 0.61])
+    names = [text.get_text() for text in age.figure.legends[0].get_texts()]
+    assert names == ["single", "hard", "soft"]
+    bands = [(band.get_y(), band.get_height()) for band in age.patches]
+    assert bands == [pytest.approx((0.5, 0.02)), pytest.approx((0.4, 0.2))]
+    assert [np.allclose(bar.lines[0].get_ydata(), [0.5, 0.45, 0]) for bar in distance.containers] == [True, True]
+    assert np.array_equal(weights.collections[0].get_offsets(), [[0.1, 0.3], [-0.2, 0.1]])
+    assert (weights.get_xlabel(), weights.get_ylabel()) == ("weights for gender", "for age")
+    with pytest.raises(ConfigError, match="no run at strength 5"):
+        dial(5)
+
+
+def test_gains_are_those_within_a_seed():
+    table = pd.DataFrame({"single": [0.5, 0.6], "hard": [0.52, 0.61], "soft": [0.5, 0.58]})
+    (axis,) = plots.gain_panels({"age": table}, "single").axes
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([1.5, -1])
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in dots] == [pytest.approx([2, 1]), pytest.approx([0, -2])]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["hard", "soft"]
+    assert [text.get_text() for text in axis.texts] == ["+1.5", "-1.0"]
+    with pytest.raises(ConfigError, match="no column 'chance'"):
+        plots.gain_panels({"age": table}, "chance")

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -160,6 +161,17 @@ class SharedNet(nn.Module):
                 module.train(False)
         return self
 
+    def start_apart(self) -> SharedNet:
+        """Gives every task's copies new random weights of their own, where they had the same; returns self.
+
+        For comparison: between networks that start like that the units at one place do not correspond.
+        """
+        for tower in self.towers.values():
+            for module in tower.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        return self
+
     def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the stack takes, to outputs (N, task.n_outputs) by task name."""
         x = self.inputs(inputs)
@@ -267,6 +279,34 @@ def relative_distances(net: SharedNet) -> pd.Series:
         mean = sum(sizes) / len(sizes)
         found[name] = math.sqrt(sum(pairs) / len(pairs) / (2 * mean)) if pairs and mean else 0.0
     return pd.Series(found, name="distance", dtype=float)
+
+
+@torch.no_grad()
+def first_direction(net: SharedNet) -> pd.Series:
+    """The first singular value's share of the trace norm of the tasks' copies of each stage; index: stage.
+
+    The copies are the rows of a matrix (tasks, numbers of the stage), whose trace norm Yang & Hospedales 2017 penalise.
+    1 where all rows are multiples of one; 1 / T for T rows of one length that are perpendicular to each other.
+    """
+    found = {}
+    for name in net.private:
+        rows = [torch.cat([p.flatten() for p in tower[name].parameters()]) for tower in net.towers.values()]
+        values = torch.linalg.svdvals(torch.stack(rows).double())
+        found[name] = (values[0] / values.sum()).item() if values[0] > 0 else 1.0
+    return pd.Series(found, name="first_direction", dtype=float)
+
+
+def corresponding_weights(net: SharedNet, one: str, other: str, every: int = 1) -> dict[str, tuple[np.ndarray, ...]]:
+    """By stage, the weights and biases of two tasks' copies, each (N,), so that place k is the same in both.
+
+    every: only each so many-th, for pictures.
+    """
+    towers = [net.towers[task] for task in (one, other)]
+    flat = [
+        {name: torch.cat([p.detach().flatten() for p in tower[name].parameters()]) for name in net.private}
+        for tower in towers
+    ]
+    return {name: tuple(each[name][::every].cpu().numpy() for each in flat) for name in net.private}
 
 
 def shared_parameters(model: Classifier | SharedNet, stages: Sequence[str] | None = None) -> list[nn.Parameter]:

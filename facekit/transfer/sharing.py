@@ -101,7 +101,9 @@ class Marginals(nn.Module):
         return self.joint.marginals(self.net(inputs)[self.joint.task.name])
 
 
-def bench_sharing(rounds: int = 5, batch_size: int = 64, device: str | None = None) -> pd.DataFrame:
+def bench_sharing(
+    rounds: int = 5, batch_size: int = 64, device: str | None = None, on: tuple[str, ...] = ("features", "photos")
+) -> pd.DataFrame:
     """Measures what a training step costs: one network, a network a task, hard and soft sharing, cross-stitch.
 
     Three tasks (gender, race, age band), forward and backward pass; on features of 512 numbers (one hidden layer of
@@ -112,12 +114,15 @@ def bench_sharing(rounds: int = 5, batch_size: int = 64, device: str | None = No
         rounds: Measurements per row; the fastest counts.
         batch_size: Rows a step.
         device: Where to compute, by default as everywhere in facekit.
+        on: Of `features` and `photos` those to measure on.
 
     Returns:
         Columns on, row, parameters, milliseconds, times (the time of the network with one task), also printed.
     """
     if rounds < 1 or batch_size < 2:
         raise ConfigError(f"rounds must be 1 and batch_size 2 or more, got {rounds} and {batch_size}.")
+    if not on or set(on) - {"features", "photos"}:
+        raise ConfigError(f"measure on features, on photos or on both; got {on}.")
     place = torch.device(device) if device is not None else settings.device()
     tasks = (GENDER, RACE, AGE_BAND)
     rng = np.random.default_rng(0)
@@ -130,7 +135,8 @@ def bench_sharing(rounds: int = 5, batch_size: int = 64, device: str | None = No
     }
     print(f"{batch_size} rows a step on {place}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     tables = []
-    for on, (data, stack) in sets.items():
+    for kind in on:
+        data, stack = sets[kind]
         batch = next(Batches(data, tasks, batch_size, device=place).epoch())
         rows = {name: (net.to(place).train(), method) for name, (net, method) in _bench_rows(stack, tasks).items()}
         least = dict.fromkeys(rows, math.inf)
@@ -138,7 +144,7 @@ def bench_sharing(rounds: int = 5, batch_size: int = 64, device: str | None = No
             for name, (net, method) in rows.items():
                 seconds = _step_seconds(net, method, batch, place)
                 least[name] = min(least[name], seconds) if i else math.inf
-        table = pd.DataFrame({"on": on, "row": list(rows)})
+        table = pd.DataFrame({"on": kind, "row": list(rows)})
         table["parameters"] = [int(sharing_costs(net)["all"]) for net, _ in rows.values()]
         table["milliseconds"] = [1000 * seconds for seconds in least.values()]
         tables.append(table.assign(times=table["milliseconds"] / table["milliseconds"][0]))
