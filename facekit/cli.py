@@ -32,6 +32,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "ladder": "facekit.recording:record_ladder",
         "sharing": "facekit.recording_sharing:record_sharing",
         "joint": "facekit.recording_sharing:record_joint",
+        "last_stage": "facekit.recording_sharing:record_last_stage",
         "codings": "facekit.recording_codings:record_codings",
         "mini": "facekit.model_card:record_mini",
         "mini_portraits": "facekit.model_card:record_portraits",

@@ -6,15 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_recording
+import torch
 from test_recording import TASKS, TinyFace, reference, toy_faces
+from test_sharing import ChainNet
 
 from facekit import recording_sharing
 from facekit.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.experiments import STRENGTHS, compare_sharing, few_labels, sharing_methods
 from facekit.models.embedding import embed
+from facekit.models.tail import maps, tail_of
 from facekit.recording_sharing import LINEAR, WIDE
 from facekit.records import REFERENCE, recorded
+from facekit.training.loop import fit
 from facekit.transfer.probe import linear_probe
 
 assert reference  # the fixture of toy photos
@@ -121,7 +125,58 @@ def test_joint_learns_from_both_views_of_the_training_photos_alone(toys, monkeyp
     assert record.rows[record.rows["seed"] == 3]["value"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sharing", "joint"])
+class ChainFace(ChainNet):
+    """Stands for FaceNet where its stages are taken apart: the same weights each time."""
+
+    @classmethod
+    def from_pretrained(cls):
+        torch.manual_seed(7)
+        return cls().eval()
+
+
+def test_the_last_stage_is_tuned_once_for_all_tasks_or_once_for_each(toys, monkeypatch, capsys):
+    recipe = recording_sharing.TailRecipe("stem", "block", lr=1e-2, heads_lr=1e-2, dropout=0.1, batch_size=16)
+    monkeypatch.setattr(recording_sharing, "LAST_STAGE", recipe)
+    monkeypatch.setattr(recording_sharing, "FaceNet", ChainFace)
+    nets = []
+
+    def spy(net, *rest):
+        before = {name: p.detach().clone() for name, p in net.named_parameters()}
+        result = fit(net, *rest)
+        nets.append({name for name, p in net.named_parameters() if not torch.equal(p.detach(), before[name])})
+        return result
+
+    monkeypatch.setattr(recording_sharing, "fit", spy)
+    assert main(["record", "last_stage", "--photos", "30", "--epochs", "2", "--seeds", "[0,3]"]) == 0
+    record = recorded("last_stage_fairface", toys)
+    assert list(record.rows.columns) == ["method", "seed", "task", "metric", "value", "seconds", "steps", "n"]
+    assert whole(record.rows, method=["frozen", "single", "hard"], seed=[0, 3])
+    assert set(record.rows["n"]) == {30}
+    assert set(record.rows["steps"]) == {2 * 4}, "two passes over both views of each photo, for all methods alike"
+    assert record.about["command"].endswith("record last_stage --photos 30 --epochs 2 --seeds [0,3]")
+    frozen, single, hard = nets[:3]
+    assert {name.split(".")[0] for name in frozen} == {"outputs"}
+    assert {name.split(".")[0] for name in hard} == {"trunk", "outputs"}
+    assert {name.split(".")[1] for name in single if name.startswith("towers")} == set(TASKS)
+    assert main(["record", "last_stage", "--methods", '["soft"]']) == 2
+    assert "frozen, single, hard" in capsys.readouterr().err
+
+
+def test_answers_for_a_photo_are_means_over_its_views():
+    """With both views the same the figures are those of one; of different views neither's own need be right."""
+    faces, net = toy_faces(), ChainFace.from_pretrained()
+    recipe = recording_sharing.TailRecipe("stem", "block", lr=1e-2, heads_lr=1e-2, dropout=0.1, batch_size=16)
+    train = maps(net, faces.split("train"), "stem", cache=False)
+    plain, mirrored = (maps(net, faces.split("test"), "stem", cache=False, mirrored=view) for view in (False, True))
+    stack = tail_of(net, "stem", "block")
+    values = [
+        recording_sharing.measure_last_stage(stack, "hard", train, tests, recipe, 1, 0)["value"].tolist()
+        for tests in ([plain], [plain, plain], [plain, mirrored], [mirrored, plain])
+    ]
+    assert values[0] == values[1] and values[2] == values[3]
+
+
+@pytest.mark.parametrize("name", ["sharing", "joint", "last_stage"])
 def test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys):
     test_recording.test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys)
 
