@@ -35,7 +35,7 @@ GENERATOR = {"name": "facekit.data.lesions", "version": VERSION}
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
 LESION = Task("lesion", "multiclass", ("no", "yes"))
 # Share of pictures with a lesion, and how much of another kind's look a lesion may borrow.
-PRESENT, ATYPICAL = 0.75, 0.45
+PRESENT, ATYPICAL = 0.75, 0.35
 _STREAM = 31
 
 
@@ -145,6 +145,7 @@ def _draw(seed: int, number: int, size: int) -> tuple[Pixels, np.ndarray, str | 
     diagnosis, other = (DIAGNOSES[int(d.uniform(0, len(DIAGNOSES)))] for _ in range(2))
     present = d.chance(PRESENT)
     image = _skin(Draws(seed, _STREAM, number, 1), size)
+    _blotch(Draws(seed, _STREAM, number, 4), image)
     mask = np.zeros((size, size), bool)
     if present:
         look = _mixed(d, LOOKS[diagnosis], LOOKS[other])
@@ -213,7 +214,7 @@ def _lesion(d: Draws, look: _Look, image: Pixels) -> np.ndarray:
     for knots, share in ((5, 1.0), (11, 0.8), (23, 0.6)):
         edge = edge + np.float32(look.ragged * share) * ring_noise(d.noise(1, knots)[0], u, v)
     away = np.sqrt(u * u + v * v) / edge  # 1 on the border
-    strength = smoothstep((1 - away) * np.float32(1 / look.soft) + np.float32(0.5)) * np.float32(d.uniform(0.75, 1.0))
+    strength = smoothstep((1 - away) * np.float32(1 / look.soft) + np.float32(0.5)) * np.float32(d.uniform(0.5, 1.0))
     # A paler middle; the rim keeps its pigment.
     strength = strength * (1 - np.float32(min(look.pale, 0.95)) * smoothstep(1 - away * np.float32(1.35)))
     _pigment(d, look, image, strength, away)
@@ -269,6 +270,19 @@ def _clutter(d: Draws, image: Pixels) -> None:
     for plane, cast in zip(image, (1 + d.uniform(-0.05, 0.05), 1, 1 + d.uniform(-0.05, 0.05)), strict=True):
         plane[:] = blur(plane, amount) * lamp * np.float32(exposure * cast)
     image += np.float32(grain) * d.noise(size, size)
+
+
+def _blotch(d: Draws, image: Pixels) -> None:
+    """In half of the pictures a patch of skin is redder or browner than the rest, without an edge: no lesion."""
+    if d.chance(0.5):
+        return
+    x, y = _axes(image.shape[1])
+    a, b = x - np.float32(d.uniform(-0.9, 0.9)), y - np.float32(d.uniform(-0.9, 0.9))
+    radius = d.uniform(0.25, 0.7)
+    hill = (1 - (a * a + b * b * np.float32(d.uniform(0.6, 1.6))) * np.float32(1 / (radius * radius))).clip(0, 1)
+    hill = hill * hill * np.float32(d.uniform(0.1, 0.4)) * (1 + np.float32(0.4) * _noise(d, 9, image.shape[1]))
+    for plane, pigment in zip(image, (PINK, RED, TAN)[int(d.uniform(0, 3))], strict=True):
+        plane *= 1 - hill * np.float32(1 - pigment)
 
 
 def _freckle(d: Draws, image: Pixels, x: Pixels, y: Pixels) -> None:
