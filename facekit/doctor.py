@@ -229,11 +229,12 @@ def _weights() -> str:
 
 
 def _photos() -> str:
-    """Packed or unpacked FairFace, and UTKFace, where the course looks for them."""
+    """Packed or unpacked FairFace, and the other sets, where the course looks for them."""
     settings = importlib.import_module("facekit.settings")
     data, packed = settings.data_dir(), settings.cache_dir() / "fairface-160"
     found = [f"FairFace, packed in {packed}"] if (packed / "manifest.json").is_file() else []
-    folders = [("FairFace", "fairface"), ("UTKFace", "utkface")] if data else []
+    names = {"FairFace": "fairface", "UTKFace": "utkface", "ISIC": "isic", "CIFAR-10": "cifar10", "captchas": "captcha"}
+    folders = names.items() if data else ()
     found += [f"{name} in {data / folder}" for name, folder in folders if (data / folder).is_dir()]
     if not any(text.startswith("FairFace") for text in found):
         raise _Missing(*_absent(settings.profile(), "see datasets/"), _variable("FACEKIT_DATA"))
