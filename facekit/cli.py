@@ -30,6 +30,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "stages": "facekit.recording:record_stages",
         "rates": "facekit.recording:record_rates",
         "ladder": "facekit.recording:record_ladder",
+        "alignment": "facekit.recording_alignment:record_alignment",
         "sharing": "facekit.recording_sharing:record_sharing",
         "joint": "facekit.recording_sharing:record_joint",
         "last_stage": "facekit.recording_sharing:record_last_stage",

@@ -351,8 +351,8 @@ cosine to FaceNet, and accuracy of linear probes on facenet-mini that learned fr
 
 {groups}
 
-Accuracy with few labels on drawn faces (`facekit.data.portraits`), a kind of picture that neither network was trained
-on: {portraits_data}.
+Accuracy with few labels on drawn faces (`facekit.data.portraits`), a kind of picture that FaceNet was not trained on;
+facenet-mini saw others of them, without labels, where further pictures are named above: {portraits_data}.
 
 {portraits}
 

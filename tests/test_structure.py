@@ -26,6 +26,7 @@ ORDER += [
     "own_photo",
     "course",
     "recording",
+    "recording_alignment",
     "reference",
     "recording_sharing",
     "recording_codings",
