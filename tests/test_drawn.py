@@ -67,6 +67,10 @@ def test_impossible_seeds_and_sizes_are_refused(render):
         render(1, seed=-1)
     with pytest.raises(ConfigError, match="use 16 to 1024"):
         render(1, size=(8, 128) if render is render_words else 8)
+    with pytest.raises(ConfigError, match="whole pixels"):
+        render(1, size=32.5)
+    with pytest.raises(ConfigError, match="size \\(32, 64, 3\\)"):
+        render(1, size=(32, 64, 3))
 
 
 @renderers

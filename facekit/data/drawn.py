@@ -80,7 +80,10 @@ def checked_sizes(n: int | Sequence[int]) -> int | list[int]:
 
 def checked_shape(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels; raises ConfigError where a side is too small or too large to draw on."""
-    height, width = (size, size) if np.ndim(size) == 0 else size
+    try:
+        height, width = (index(side) for side in ((size, size) if np.ndim(size) == 0 else size))
+    except (TypeError, ValueError):
+        raise ConfigError(f"size {size!r}: give whole pixels, one number or a height and a width.") from None
     if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):
         raise ConfigError(f"pictures of {height} × {width} pixels cannot be drawn; use {SMALLEST} to {LARGEST}.")
     return height, width

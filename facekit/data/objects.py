@@ -46,6 +46,8 @@ def render_objects(n: int | Sequence[int], seed: int = 0, size: int = 64) -> Fac
     """
     if seed < 0:
         raise ConfigError(f"seed {seed} is negative; use 0 or more.")
+    if np.ndim(size):
+        raise ConfigError(f"size {size!r}: things are drawn in squares; give one number.")
     checked_shape(size)
     about = {
         "source": "things drawn by facekit",
