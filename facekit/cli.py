@@ -35,6 +35,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "joint": "facekit.recording_sharing:record_joint",
         "last_stage": "facekit.recording_sharing:record_last_stage",
         "codings": "facekit.recording_codings:record_codings",
+        "dial": "facekit.recording_dial:record_dial",
         "mini": "facekit.model_card:record_mini",
         "mini_portraits": "facekit.model_card:record_portraits",
         "card": "facekit.model_card:record_card",

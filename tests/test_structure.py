@@ -30,6 +30,7 @@ ORDER += [
     "reference",
     "recording_sharing",
     "recording_codings",
+    "recording_dial",
     "recording_domains",
     "model_card",
     "feature_card",
