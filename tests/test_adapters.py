@@ -350,6 +350,12 @@ def test_one_domain_of_a_net_is_scored_as_any_other_network():
     scores = score_domains(net, {"things": data, "texts": data})
     assert scores["domain"].unique().tolist() == ["things", "texts"]
     assert net.only("texts").tasks == (TEXT,)
+    for mode in (True, False):
+        net.train(mode)
+        before = state_hash(net)
+        predict(net.only("things"), data)
+        score_domains(net, {"texts": data})
+        assert net.training == net.own["things"].training == mode and state_hash(net) == before
 
 
 def test_bad_requests_say_what_is_there():

@@ -307,6 +307,7 @@ class OneDomain(nn.Module):
     def __init__(self, net: DomainNet, domain: str) -> None:
         super().__init__()
         self.net, self.domain = net, domain
+        self.training = net.training  # `predict` gives it back the mode that it came with
 
     @property
     def tasks(self) -> tuple[Task, ...]:
