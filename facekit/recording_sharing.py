@@ -98,12 +98,13 @@ class TailRecipe:
     lr: float
     heads_lr: float
     dropout: float
-    batch_size: int = 64
+    batch_size: int = 32
     weight_decay: float = 0.05
 
 
-# The rate of the stage is that of the rung `last block` in the record `ladder_rates`, chosen on validation photos.
-LAST_STAGE = TailRecipe(after="mixed_7a", until="repeat_3", lr=3e-4, heads_lr=1e-3, dropout=0.3)
+# The rates are those of the rungs `last block` and, for the heads, `frozen` that did best on validation photos in the
+# record `ladder_rates`, at the batch size of that record; the dropout was not tuned.
+LAST_STAGE = TailRecipe(after="mixed_7a", until="repeat_3", lr=3e-4, heads_lr=3e-3, dropout=0.3)
 TUNED = ("frozen", "single", "hard")
 
 
@@ -290,8 +291,8 @@ def record_last_stage(
         "last_stage_fairface",
         sheet,
         what=f"FaceNet's last stage before the embedding tuned for race, gender and age band ({epochs} passes, "
-        f"{'photo and mirror image' if mirrored else 'photos as they are'}, bf16), its rate chosen on validation "
-        "photos; frozen: only new heads, single: a copy of the stage a task, hard: one for all",
+        f"{'photo and mirror image' if mirrored else 'photos as they are'}, bf16), at rates chosen on "
+        "validation photos; frozen: only new heads, single: a copy of the stage a task, hard: one for all",
         data=f"FairFace, {len(train):,} labelled photos, {len(test):,} test photos",
         command=f"record last_stage{options}",
         seeds=seeds,
