@@ -144,6 +144,33 @@ def sharing_methods(
     return found | ({"joint classes": learn_joint} if joint else {})
 
 
+def train_net(
+    rows: FeatureSet,
+    tasks: Sequence[Task],
+    seed: int,
+    *,
+    hidden: Sequence[int] = (128,),
+    dropout: float = 0.0,
+    shared: int | str | None = None,
+    method: Callable[[Sequence[Task]], Method] = Supervised,
+    steps: int = 150,
+    lr: float = 3e-3,
+) -> SharedNet:
+    """A `SharedNet` of hidden layers on features, trained on all of `rows` (see `train_shared`), in evaluation mode.
+
+    seed: of start, batches and dropout. Each head starts at the best answer that looks at nothing (`Task.constant`):
+    one that answers in years would else spend its first steps on getting there. shared: as in `SharedNet`. method: from
+    tasks to a Method, such as a class of `transfer.weighting`.
+    """
+    torch.manual_seed(seed)
+    net = SharedNet(mlp(rows.features.shape[1], hidden, dropout), tasks, shared)
+    targets = rows.targets(tasks)
+    with torch.no_grad():
+        for task in tasks:
+            net.outputs[task.name].bias.copy_(task.constant(targets[task.name]))
+    return train_shared(net, method(tasks), rows, steps=steps, seed=seed, lr=lr)
+
+
 def compare_sharing(
     train: FeatureSet,
     test: FeatureSet,

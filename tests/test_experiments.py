@@ -20,9 +20,11 @@ from facekit.experiments import (
     learning_curve,
     scores,
     summary,
+    train_net,
     train_rung,
 )
 from facekit.models.sharing import SharedNet, mlp, relative_distances
+from facekit.training.methods import Supervised
 from facekit.training.plans import PLANS
 from facekit.transfer.probe import linear_probe
 
@@ -188,3 +190,27 @@ def test_runs_score_every_network_and_measure_its_layers():
     assert Runs({"hard": nets["hard"]}, (0, 1)).distances().empty
     with pytest.raises(ConfigError, match="one network for each"):
         Runs(nets, seeds=(1, 2, 3))
+
+
+def test_a_trained_net_has_started_at_the_best_constant_answers(monkeypatch):
+    data = features(40)
+    tasks = (COLOUR, LEVEL)
+    monkeypatch.setattr("facekit.experiments.train_shared", lambda net, method, rows, **how: net)
+    net = train_net(data, tasks, 0, hidden=(5, 4), shared=1)
+    assert net.shared == ("layer_1",) and net.private == ("layer_2",)
+    for task in tasks:
+        constant = task.constant(data.targets([task])[task.name])
+        assert torch.equal(net.outputs[task.name].bias, constant)
+    again, other = (train_net(data, tasks, seed, hidden=(5, 4), shared=1) for seed in (0, 1))
+    first, same, new = (torch.cat([p.flatten() for p in each.parameters()]) for each in (net, again, other))
+    assert torch.equal(first, same) and not torch.equal(first, new)
+
+
+def test_a_trained_net_learns_by_the_method_and_for_the_steps_that_it_is_told():
+    data = features(40)
+    frozen = train_net(data, (COLOUR, SIDE), 0, steps=3, method=lambda tasks: Supervised(tasks, {"side": 0.0}))
+    both = train_net(data, (COLOUR, SIDE), 0, steps=3)
+    # AdamW's decay alone moves the head of a task that does not count; its bias stays where it started.
+    assert torch.equal(frozen.outputs["side"].bias, SIDE.constant(data.targets([SIDE])["side"]))
+    assert not torch.equal(both.outputs["side"].bias, frozen.outputs["side"].bias)
+    assert not both.training

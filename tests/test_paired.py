@@ -8,7 +8,7 @@ import pytest
 
 from facekit import plots
 from facekit.errors import ConfigError
-from facekit.evaluation.paired import better, over_seeds
+from facekit.evaluation.paired import better, over_seeds, side_by_side
 
 
 def test_every_seed_is_a_row_and_every_method_a_column():
@@ -50,3 +50,22 @@ def test_pictures_of_such_tables_and_of_domains():
     before, after = ([np.asarray(cloud.get_offsets()) for cloud in axis.collections] for axis in fig.axes)
     assert np.allclose(after[0], after[1]) and np.allclose(before[1], after[1])
     assert np.allclose(before[0][:, 0] + 3, before[1][:, 0]) and np.allclose(before[0][:, 1], before[1][:, 1])
+
+
+def test_a_long_table_side_by_side_is_what_better_takes():
+    rows = pd.DataFrame(
+        [
+            {"method": method, "n": n, "seed": seed, "task": task, "metric": metric, "value": value}
+            for (method, add) in (("a", 0.0), ("b", 0.1))
+            for n in (10, 20)
+            for seed in (3, 1)
+            for task in ("race", "age")
+            for metric, value in (("accuracy", add + n / 100 + seed / 1000), ("mae", 5.0))
+        ]
+    )
+    table = side_by_side(rows, "race", 20)
+    assert list(table.index) == [1, 3] and np.allclose(table[["a", "b"]], [[0.201, 0.301], [0.203, 0.303]])
+    assert better(table, "b", "a")
+    assert np.allclose(side_by_side(rows, "age", 10, "mae"), 5)
+    with pytest.raises(ConfigError, match="'race', n 30"):
+        side_by_side(rows, "race", 30)
