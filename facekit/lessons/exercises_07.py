@@ -62,30 +62,40 @@ def _penalty(function):
     "07.2",
     "How large may a step be?",
     hints=(
-        "One step moves a to a - η · 2λ(a - b), and b to b + η · 2λ(a - b). Subtract the two.",
-        "The difference is multiplied by 1 - 4λη in every step, because both networks move.",
-        "It does not grow as long as 1 - 4λη is not below -1.",
+        "Network i moves by -η · 2λ · Σ_j (w_i - w_j); with T networks the sum is T times (w_i - the mean of all).",
+        "The mean stays where it is, so every step multiplies each distance from it by 1 - 2λTη.",
+        "It does not grow as long as 1 - 2λTη is not below -1.",
     ),
-    right=lambda: [lambda strength: 1 / (2 * strength), lambda strength: 0.5 / strength],
+    right=lambda: [lambda strength, networks: 1 / (strength * networks), lambda lam, t: 2 / (2 * lam * t)],
     wrong=lambda: [
-        (lambda strength: 1 / strength, "both networks move"),
-        (lambda strength: 1 / (4 * strength), "one single step"),
-        (lambda strength: 2 * strength, "smaller"),
-        (lambda strength: 0.01, "depends on λ"),
-        (lambda strength: 1 / (2 * strength) ** 2, "expected"),
+        (lambda strength, networks: 1 / (2 * strength), "number of networks"),
+        (lambda strength, networks: 2 / (strength * networks), "grow"),
+        (lambda strength, networks: 1 / (2 * strength * networks), "one single step"),
+        (lambda strength, networks: 1 / (2 * strength * (networks - 1)), "themselves"),
+        (lambda strength, networks: 1 / networks, "depends on λ"),
+        (lambda strength, networks: strength * networks, "smaller"),
+        (lambda strength, networks: 1 / (strength * networks**2), "expected"),
     ],
 )
 def _largest_rate(function):
-    value, stronger = as_number(function(0.5)), as_number(function(5.0))
+    value, stronger, more = (as_number(function(*case)) for case in ((0.5, 3), (5.0, 3), (0.5, 6)))
     require(value != stronger, "this is the same for λ = 0.5 and λ = 5; the limit depends on λ.")
     require(stronger < value, "a stronger pull needs a smaller rate, not a larger one.")
-    require(abs(value - 2) > 1e-6, "at this rate the difference grows: both networks move, each by η · 2λ(a - b).")
+    require(value != more, "this is the same for 3 and 6; it depends on the number of networks, which all pull.")
+    asked = "for λ = 0.5 and 3 networks"
     require(
-        abs(value - 0.5) > 1e-6,
-        "at this rate the two meet in one single step; up to twice as much the difference still shrinks.",
+        abs(value - 4 / 3) > 1e-6, f"{asked} the distances grow at {value:.4g}; how much does a step multiply them by?"
     )
-    require(abs(value - 1) < 1e-6 and abs(stronger - 0.1) < 1e-6, f"for λ = 0.5 expected 1, got {value:.4g}.")
-    return "2λη may be 1 at most; at λ = 5 that is a rate of 0.1."
+    require(
+        abs(value - 1 / 3) > 1e-6, f"{asked} all meet in one single step at {value:.4g}; twice as much still shrinks."
+    )
+    require(
+        abs(value - 0.5) > 1e-6, f"{asked} you counted who pulls; but they move themselves, too. At two it is 1/(2λ)."
+    )
+    wanted = (2 / 3, 1 / 15, 1 / 3)
+    close = all(abs(one - other) < 1e-6 for one, other in zip((value, stronger, more), wanted, strict=True))
+    require(close, f"{asked} expected 0.6667, got {value:.4g}.")
+    return "λTη may be 1 at most; for two networks that is 2λη ≤ 1."
 
 
 @define(
