@@ -42,7 +42,7 @@ from facekit.data.pack import pack
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.data.utkface import UTK_RACE
 from facekit.errors import ConfigError, DataError
-from facekit.evaluation.metrics import age_mae, evaluate
+from facekit.evaluation.metrics import accuracy, age_mae, evaluate
 from facekit.experiments import Learner, few_labels, sharing_methods
 from facekit.leaks import HONEST, Protocol, divide, with_noise
 from facekit.models.embedding import embed
@@ -240,12 +240,13 @@ def measure_ages(
     """Gender, race and age in years by every method with one seed (of start and order), scored on `test`.
 
     Columns method, n, seed, task, metric, value, seconds (of all three tasks together). The error of age, `mae`, is in
-    years; `mae_10_and_over` is that of people of ten years and over.
+    years; `mae_10_and_over` and `accuracy_10_and_over` are those of people of ten years and over.
     """
     tasks = (GENDER, UTK_RACE, age)
     targets = test.targets(tasks)
     years = test.labels[age.name].to_numpy(np.float64)
-    ages = {"mae": np.ones(len(years), bool), "mae_10_and_over": years >= CHILD}
+    grown = years >= CHILD
+    ages = {"mae": np.ones(len(years), bool), "mae_10_and_over": grown}
     tables = []
     for name, learn in methods.items():
         start = time.perf_counter()
@@ -253,9 +254,13 @@ def measure_ages(
         seconds = time.perf_counter() - start
         outputs = predict(model, test)
         rows = evaluate(tasks[:2], outputs, targets, n_boot=1)[["task", "metric", "value"]]
-        predicted, truth = age.predict(outputs[age.name]), targets[age.name]
-        errors = [age_mae(age, predicted[some], truth[some], years[some]) for some in ages.values()]
-        more = pd.DataFrame({"task": age.name, "metric": list(ages), "value": errors})
+        found = {task.name: task.predict(outputs[task.name]) for task in tasks}
+        errors = [age_mae(age, found[age.name][some], targets[age.name][some], years[some]) for some in ages.values()]
+        more = [(age.name, metric, error) for metric, error in zip(ages, errors, strict=True)]
+        for task in tasks[:2]:
+            correct = accuracy(found[task.name][grown], targets[task.name][grown])
+            more.append((task.name, "accuracy_10_and_over", correct))
+        more = pd.DataFrame(more, columns=rows.columns)
         tables.append(pd.concat([rows, more], ignore_index=True).assign(method=name, seconds=seconds))
     table = pd.concat(tables, ignore_index=True).assign(n=len(train), seed=seed)
     table["task"] = table["task"].replace({UTK_RACE.name: "race"})

@@ -215,7 +215,8 @@ def test_utkface_records_every_method_with_both_ways_to_ask_for_age(records):
     assert list(rows.columns) == ["features", "age", "method", "n", "seed", "task", "metric", "value", "seconds"]
     methods = ["single", "hard", "soft 0.01", "soft 0.1", "soft 1", "cross-stitch", "linear probe"]
     measures = {("age_years", "mae"), ("age_years", "mae_10_and_over")}
-    measures |= set(itertools.product(["gender", "race"], ["accuracy", "balanced_accuracy"]))
+    metrics = ["accuracy", "balanced_accuracy", "accuracy_10_and_over"]
+    measures |= set(itertools.product(["gender", "race"], metrics))
     by = ["features", "age", "method", "seed"]
     wanted = set(itertools.product(["embedding", "block"], ["regression", "expectation"], methods, [0, 1], measures))
     found = [(*key, measure) for *key, measure in _keys(rows, by)]
@@ -237,6 +238,9 @@ def test_the_error_of_those_over_ten_is_that_of_those_over_ten():
     rows = reference.measure_ages(data, data, reference.AGES["regression"], {"constant": always_forty}, seed=0)
     error = rows[rows["task"] == "age_years"].set_index("metric")["value"]
     assert error.to_dict() == pytest.approx({"mae": 35 / 2, "mae_10_and_over": 0}, abs=1e-4)
+    first = rows[rows["task"] == "gender"].set_index("metric")["value"]  # equal outputs: always the first class
+    grown = data.labels[data.labels["age_years"] == 40]["gender"]
+    assert first["accuracy_10_and_over"] == pytest.approx(grown.eq("Male").mean())
 
 
 @pytest.mark.parametrize("name", ["reference", "utkface"])
@@ -266,7 +270,7 @@ def test_the_recorded_reference_is_whole():
 @pytest.mark.skipif(not (REFERENCE / "utkface_tasks.json").exists(), reason="not recorded yet")
 def test_the_recorded_tasks_are_whole_and_sharing_was_given_the_same_rows():
     rows = recorded("utkface_tasks").rows
-    assert rows.groupby(["features", "age", "method", "seed"]).size().eq(6).all()
+    assert rows.groupby(["features", "age", "method", "seed"]).size().eq(8).all()
     assert rows.groupby("seed")["n"].nunique().eq(1).all() and set(rows["seed"]) == set(reference.SEEDS)
 
 
