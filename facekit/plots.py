@@ -350,8 +350,8 @@ def plan_rates(table: pd.DataFrame, title: str) -> Figure:
 def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figure:
     """One plot a cost: the column `value` over it, one point a row, named by the index in the legend.
 
-    costs: column to the words below its axis, logarithmic unless the highest cost is less than twice the lowest; so
-    costs must be positive.
+    costs: column to the words below its axis, logarithmic unless the highest cost is less than three times the lowest;
+    so costs must be positive.
     """
     fig, axes = figure(1, len(costs), size=(9.6, 3.8), sharey=True, squeeze=False)
     for axis, (cost, words) in zip(axes[0], costs.items(), strict=True):
@@ -360,8 +360,10 @@ def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figu
             axis.plot(row[cost], row[value], linestyle="", markersize=9, label=name, **look)
         axis.set(xlabel=words, xscale="log")
         low, high = axis.get_xlim()
-        if high < 2 * low:  # a logarithmic axis would have one number or none
+        if high < 3 * low:  # a logarithmic axis would have one number or none
             axis.set_xscale("linear")
+            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+            axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
             continue
         axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
         axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))

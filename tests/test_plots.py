@@ -134,6 +134,7 @@ def test_every_trade_off_has_its_axis_and_every_row_its_marker():
         assert points == list(zip(rows[cost], rows["value"], strict=True))
         assert len({line.get_marker() for line in axis.lines}) == 2
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["one", "two"]
+    assert [axis.get_xscale() for axis in fig.axes] == ["log", "linear"], "costs that are near each other need no log"
 
 
 def test_bars_of_all_columns_have_one_scale():
