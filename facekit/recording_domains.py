@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from facekit import settings
+import pandas as pd
+from matplotlib.figure import Figure
+
+from facekit import plots, settings
 from facekit.data.lesions import LESION, render_lesions
 from facekit.data.objects import OBJECT, render_objects
 from facekit.data.sets import FaceSet
@@ -34,6 +37,27 @@ def drawn_pictures(n: tuple[int, int, int], seed: int = 0) -> dict[str, FaceSet]
         "things": render_objects(n, seed, size=32),
         "words": render_words(n, seed, DIGITS, (2, 3), (32, 64)),
     }
+
+
+PANELS = {"object": "accuracy", "box": "iou", "text": "character_error_rate"}
+
+
+def ways_figure(rows: pd.DataFrame) -> Figure:
+    """A bar a method with a dot a seed, for things, boxes and words; rows: of the record."""
+    fig, axes = plots.figure(len(PANELS), 1, size=(9, 9.5))
+    for axis, (task, metric) in zip(axes, PANELS.items(), strict=True):
+        chosen = rows[(rows["task"] == task) & (rows["metric"] == metric)]
+        plots.bars_with_spread(axis, {name: part["value"] for name, part in chosen.groupby("method", sort=False)})
+        axis.set(title=f"{task}: {metric.replace('_', ' ')}")
+    return fig
+
+
+def ways_costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Index method; columns parameters (added, a domain), their share of a network's own, seconds (median of seeds)."""
+    each = rows.groupby("method", sort=False)
+    parameters = each["parameters"].first()
+    share = (parameters / parameters["a network each"]).round(3)
+    return pd.DataFrame({"parameters": parameters, "share": share, "seconds": each["seconds"].median().round()})
 
 
 def record_domains(

@@ -30,6 +30,7 @@ from facekit.transfer.domains import (
     loss_scales,
     rows_a_step,
     score_domains,
+    serve,
     train_domains,
 )
 from tests.backbones import noise
@@ -77,10 +78,6 @@ def pictures(n: int = 24, seed: int = 0, split: str = "train") -> FaceSet:
         data.labels[column] = values
     data.labels["text"] = ["".join(rng.choice(list("abc"), 2)) for _ in range(n)]
     return data
-
-
-def own_hashes(net: DomainNet) -> dict[str, str]:
-    return {name: state_hash(parts) for name, parts in net.own.items()} | {"trunk": state_hash(net.trunk)}
 
 
 @pytest.mark.parametrize("kind", [ChainNet, ValidNet])
@@ -157,12 +154,12 @@ def test_every_parameter_is_the_trunks_or_one_domains_and_domains_share_nothing_
     parts = {"things": pictures(), "texts": pictures(seed=1), "faces": pictures(seed=2)}
     train_domains(net, parts, steps=2, seed=0, rates=dict.fromkeys(net.stages, 1e-2), batch_size=12)
     assert state_hash(network) == before  # the net has a copy
-    hashes, outputs = own_hashes(net), net.only("texts")(noise(4, SIZE))["text"]
+    hashes, outputs = net.hashes(), net.only("texts")(noise(4, SIZE))["text"]
     net.eval()
     for p in net.own["things"].parameters():
         nn.init.normal_(p)
     assert torch.equal(net.only("texts")(noise(4, SIZE))["text"], outputs)
-    assert {name for name, value in own_hashes(net).items() if value != hashes[name]} == {"things"}
+    assert {name for name, value in net.hashes().items() if value != hashes[name]} == {"things"}
     with torch.no_grad():
         next(net.trunk.parameters()).add_(1)
     assert not torch.equal(net.only("texts")(noise(4, SIZE))["text"], outputs)  # what is shared is shared
@@ -191,12 +188,12 @@ def test_adding_and_training_a_domain_leaves_the_others_bit_for_bit_as_they_were
     parts = {"things": pictures(), "faces": pictures(seed=2)}
     train_domains(net, parts, steps=3, seed=0, rates={"things": 1e-2, "faces": 1e-2}, batch_size=8)
     images = noise(5, SIZE)
-    hashes = own_hashes(net)
+    hashes = net.hashes()
     outputs = {name: net(images, name) for name in parts}
     net.add(TEXTS)
     result = train_domains(net, {"texts": pictures(seed=3)}, steps=4, seed=1, rates={"texts": 1e-2}, batch_size=8)
     assert result.rows == {"texts": 8} and len(result.history) == 4
-    after = own_hashes(net)
+    after = net.hashes()
     fresh = after.pop("texts")
     assert after == hashes
     assert fresh != state_hash(DomainNet(trunk(), [TEXTS]).own["texts"])
@@ -208,10 +205,10 @@ def test_what_is_frozen_keeps_its_statistics_and_what_is_not_moves():
     net = DomainNet(trunk(), [THINGS, TEXTS])
     net.freeze([*net.trunk.stages, "texts"])
     net.train()
-    before = own_hashes(net)
+    before = net.hashes()
     net(noise(4, SIZE), "things")
     net(noise(4, SIZE), "texts")
-    assert {name for name, value in own_hashes(net).items() if value != before[name]} == {"things"}
+    assert {name for name, value in net.hashes().items() if value != before[name]} == {"things"}
     assert net.frozen == {"stem", "block", "embedding", "texts"}
     assert not any(p.requires_grad for p in net.trunk.parameters())
     net.freeze([])
@@ -337,6 +334,18 @@ def test_every_method_trains_what_it_says_with_the_same_batches():
     pd.testing.assert_series_equal(
         again["value"], table[table["method"] == "parallel adapters"]["value"].reset_index(drop=True)
     )
+
+
+def test_a_method_that_shares_has_one_network_and_one_score_a_task():
+    train = {"things": pictures(16), "texts": pictures(16, seed=1)}
+    for method in METHODS[:2]:
+        made = serve(method, trunk(), (THINGS, TEXTS), train, DomainRecipe(steps=1, batch_size=8), seed=0)
+        assert (made.nets["things"] is made.nets["texts"]) == method.together
+        assert made.summary(train).index.tolist() == [
+            "things\naccuracy",
+            "things\niou",
+            "texts\ncharacter error rate",
+        ]
 
 
 def test_one_domain_of_a_net_is_scored_as_any_other_network():

@@ -4,7 +4,7 @@ import pytest
 
 from facekit import recording_domains, records
 from facekit.cli import main
-from facekit.recording_domains import DOMAINS, RECIPE, SEEDS, drawn_pictures
+from facekit.recording_domains import DOMAINS, RECIPE, SEEDS, drawn_pictures, ways_costs, ways_figure
 from facekit.records import REFERENCE, recorded
 from facekit.transfer.domains import METHODS
 from tests.test_adapters import trunk
@@ -37,6 +37,9 @@ def test_every_method_and_seed_is_recorded_and_kept(tmp_path, monkeypatch):
     assert main(["record", "domains", *options]) == 0
     record = recorded("domains_drawn", tmp_path)
     assert whole(record.rows, (1, 3))
+    costs = ways_costs(record.rows)
+    assert costs.loc["a network each", "share"] == 1 and costs["share"].idxmin() in ("frozen, heads", "one network")
+    assert len(ways_figure(record.rows).axes) == 3
     assert record.about["command"] == ("python -m facekit record domains --train 60 --test 20 --steps 2 --seeds [1,3]")
     monkeypatch.setattr(recording_domains, "compare_domains", None)  # what is kept is not measured again
     assert main(["record", "domains", *options]) == 0

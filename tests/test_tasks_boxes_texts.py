@@ -78,6 +78,15 @@ def test_boxes_that_do_not_meet_score_zero_but_pull_at_each_other():
     assert (outputs.grad < 0).all()  # every side goes right and down
 
 
+def test_outlines_are_drawn_where_the_boxes_are():
+    images = np.zeros((2, 3, 11, 21), np.uint8)
+    drawn = boxes.outlined(images, torch.tensor([[0.1, 0.2, 0.5, 0.8], [math.nan] * 4]), 200)
+    assert not images.any() and not drawn[1].any()
+    rows, columns = np.nonzero(drawn[0, 0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 8, 2, 10)
+    assert drawn[0, :, 2:9, 2:11].sum() == 3 * 200 * (2 * 9 + 2 * 7 - 4) and (drawn[0, 0] == drawn[0, 2]).all()
+
+
 @given(st.lists(st.floats(-3, 3), min_size=4, max_size=4))
 def test_a_predicted_box_lies_inside_the_picture_whatever_the_network_says(numbers):
     box = BOX.predict(torch.tensor([numbers]))

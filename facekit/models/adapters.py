@@ -30,6 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from facekit.errors import ConfigError
 from facekit.models.backbone import Backbone
+from facekit.models.embedding import state_hash
 from facekit.models.heads import output_layer
 from facekit.tasks import Task
 
@@ -269,6 +270,10 @@ class DomainNet(nn.Module):
         deepest = max(stage.values(), key=list(self._shapes).index)
         maps = self.maps(images, domain, deepest)
         return {task: head(maps[stage[task]]) for task, head in self.own[domain]["heads"].items()}
+
+    def hashes(self) -> dict[str, str]:
+        """Hash of every number, weights and statistics, of the trunk and of what each domain owns, by name."""
+        return {"trunk": state_hash(self.trunk)} | {name: state_hash(parts) for name, parts in self.own.items()}
 
     def only(self, domain: str) -> OneDomain:
         """The network as that of one domain alone, for `predict` and everything else that passes pictures only."""

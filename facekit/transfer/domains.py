@@ -7,7 +7,6 @@ course of the learning rate are those of `fit`.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -270,6 +269,31 @@ class DomainRecipe:
     augment: Mapping[str, Augment] | None = None
 
 
+@dataclass(frozen=True)
+class Served:
+    """What a method has made: by domain the network that serves it (one and the same, if together), the seconds of the
+    training, and the parameters that a domain adds to the trunk that was there, on average."""
+
+    nets: dict[str, DomainNet]
+    seconds: float
+    parameters: int
+
+    def scores(self, test: Mapping[str, FaceSet]) -> pd.DataFrame:
+        """As `score_domains`, of every domain by its own network."""
+        tables = [score_domains(net, {name: test[name]}) for name, net in self.nets.items()]
+        return pd.concat(tables, ignore_index=True)
+
+    def summary(self, test: Mapping[str, FaceSet]) -> pd.Series:
+        """One score a task, named by domain and metric on two lines.
+
+        Accuracy, IoU, character error rate or mean absolute error.
+        """
+        rows = self.scores(test)
+        rows = rows[~rows["metric"].isin(["balanced_accuracy", "exact_match"])]
+        names = rows["domain"] + "\n" + rows["metric"].str.replace("_", " ")
+        return pd.Series(rows["value"].to_numpy(), index=list(names))
+
+
 def serve(
     method: DomainMethod,
     backbone: Backbone,
@@ -277,11 +301,10 @@ def serve(
     train: Mapping[str, FaceSet],
     recipe: DomainRecipe,
     seed: int,
-) -> tuple[dict[str, DomainNet], float, int]:
-    """Trains a method on all domains: its network for each (one and the same, if together), seconds, parameters.
+) -> Served:
+    """Trains a method on all domains. Every domain sees as many of its pictures in as many steps, alone or together.
 
-    The last is what the domains add to the trunk that was there, divided by their number. Every domain sees as many of
-    its pictures in as many steps, alone or together. Raises what `train_domains` raises.
+    backbone: what all networks start from; it is copied. Raises what `train_domains` raises.
     """
     given = [replace(d, adapters=method.adapters, own_norm=method.own_norm) for d in domains]
     groups = [given] if method.together else [[domain] for domain in given]
@@ -312,7 +335,7 @@ def serve(
         costs = net.costs()["all"]
         parameters += int(costs[names].sum()) + (0 if method.together else int(costs["trunk"]))
         nets |= dict.fromkeys(names, net)
-    return nets, seconds, parameters // len(given)
+    return Served(nets, seconds, parameters // len(given))
 
 
 def compare_domains(
@@ -332,10 +355,8 @@ def compare_domains(
     tables = []
     for seed in seeds:
         for method in methods:
-            nets, seconds, parameters = serve(method, copy.deepcopy(backbone), domains, train, recipe, seed)
-            for domain in domains:
-                rows = score_domains(nets[domain.name], {domain.name: test[domain.name]})
-                about = {"method": method.name, "seed": seed, "parameters": parameters, "seconds": seconds}
-                tables.append(rows.assign(**about))
+            served = serve(method, backbone, domains, train, recipe, seed)
+            about = {"method": method.name, "seed": seed, "parameters": served.parameters, "seconds": served.seconds}
+            tables.append(served.scores(test).assign(**about))
     table = pd.concat(tables, ignore_index=True)
     return table[["method", "seed", "domain", "task", "metric", "value", "parameters", "seconds"]]
