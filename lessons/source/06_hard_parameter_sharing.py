@@ -345,9 +345,9 @@ print("learnt weights end within half a year of equal:", learnt < 0.5)
 
 # %% [markdown]
 # On a trunk of 16 units there is a price for everything. With equal weights the loss in years takes the trunk, and gender
-# is worse than alone. With weights by scale gender is as good as alone, and age pays. Two networks, with twice the
-# units, are as good as the best in either. Neither is wrong: **the weights are a statement of what you want**, and "equal" is a statement, too, only one
-# that depends on whether you count in years or in decades.
+# is worse than alone. With weights by scale gender is as good as alone, and age pays. Neither is wrong: **the weights
+# are a statement of what you want**, and "equal" is a statement, too, only one that depends on whether you count in
+# years or in decades. Two networks, with twice the units, pay neither price.
 #
 # The three methods that learn their weights end close to where they began, at equal weights. For *uncertainty* and
 # *GradNorm* the reason is the budget: log σ², which the optimiser moves by at most about 0.003 a step, would have to grow
