@@ -298,8 +298,11 @@ print("everything recognises worse than before:", bool(kept.recognition["everyth
 #
 # No label occurs in it, so any picture will do: photos, drawings, even blends of two pictures. What makes it work is
 # patience, and that both look at the same view of the photo (Beyer et al. 2022). facenet-mini was made in this way by
-# `python -m facekit distill`: FaceNet taught it, on FairFace's photos. Was it worth it? The same small network without
-# a teacher is what there would be otherwise. All three, recorded on photos that none has learnt from:
+# `python -m facekit distill`: FaceNet taught it, on FairFace's photos. Most of an embedding says *who* somebody is, and
+# race, gender and age are a few directions of 512, easily lost in a mean over all; so in its last epochs a second term
+# asked it to give FaceNet's linear classifiers the same answers as FaceNet does (Chen et al. 2022). Was it worth it? The
+# same small network without a teacher is what there would be otherwise. All three, recorded on photos that none has
+# learnt from:
 
 # %%
 record = recorded("mini_fairface")
@@ -516,3 +519,6 @@ quiz("04").show()
 # - Ioffe, Szegedy: [Batch Normalization](https://arxiv.org/abs/1502.03167), ICML 2015
 # - Li, Wang, Shi, Liu, Hou: [Revisiting Batch Normalization For Practical Domain Adaptation](https://arxiv.org/abs/1603.04779), 2016 (AdaBN)
 # - Kirkpatrick et al.: [Overcoming catastrophic forgetting in neural networks](https://arxiv.org/abs/1612.00796), PNAS 2017
+# - Hinton, Vinyals, Dean: [Distilling the Knowledge in a Neural Network](https://arxiv.org/abs/1503.02531), 2015
+# - Beyer et al.: [Knowledge distillation: a good teacher is patient and consistent](https://arxiv.org/abs/2106.05237), CVPR 2022
+# - Chen et al.: [Knowledge Distillation with the Reused Teacher Classifier](https://arxiv.org/abs/2203.14001), CVPR 2022
