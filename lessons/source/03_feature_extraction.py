@@ -403,8 +403,8 @@ print(record.caption())
 rows.groupby(["change", "network"], sort=False)["value"].agg(straight="first", changed="last").unstack().round(2)
 
 # %% [markdown]
-# FaceNet met faces in many framings while it was trained, and loses little to a wider or moved crop; facenet-mini was
-# taught on straight ones and loses much. Without detail both are lost.
+# FaceNet loses little to a wider or moved crop. facenet-mini, taught on straight ones that were moved by 3 % at most,
+# loses much. Without detail both are lost.
 #
 # ### Scaled pixels
 #
