@@ -103,16 +103,32 @@ class PublishedHeads(Heads):
     Every class's output has variance 1 over the faces, whatever the weights, so that the softmax is never sure: with
     two equally frequent classes that are told apart perfectly, each face's own class gets 0.88 at most on average (a
     bias lifts one class at the cost of the other). Which class comes first is not hindered by that.
+
+    hidden: units of a layer (ReLU, half of them dropped) that both tasks share before their own, as in the later models
+    of the original's log; 0 for none.
     """
 
-    def __init__(self, in_features: int, tasks: Sequence[Task]) -> None:
+    def __init__(self, in_features: int, tasks: Sequence[Task], hidden: int = 0) -> None:
         super().__init__(in_features, tasks)
+        self.added = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(0.5)) if hidden else None
         for task in self.tasks:
-            self.layers[task.name] = _NormalisedLogits(in_features, task.n_outputs)
+            self.layers[task.name] = _NormalisedLogits(hidden or in_features, task.n_outputs)
+
+    def forward(self, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See Heads."""
+        if self.added is None:
+            return super().forward(embeddings)
+        x = self.added(embeddings * self.in_features**0.5)
+        return {name: layer(x) for name, layer in self.layers.items()}
 
 
 def train_published(
-    train: FeatureSet, tasks: Sequence[Task], seed: int, steps: int = 600, batch_size: int = 128, lr: float = 1e-2
+    train: FeatureSet,
+    tasks: Sequence[Task],
+    seed: int,
+    steps: int = 600,
+    batch_size: int = 128,
+    hidden: int = 0,
 ) -> Classifier:
     """The published model's heads on all rows of `train`: sum of cross-entropies, Adam with weight decay.
 
@@ -120,8 +136,9 @@ def train_published(
     weights count, nothing is chosen. Returns the classifier in evaluation mode.
     """
     torch.manual_seed(seed)
-    model = Classifier(None, PublishedHeads(train.features.shape[1], tasks))
+    model = Classifier(None, PublishedHeads(train.features.shape[1], tasks, hidden))
     config = TrainConfig(batch_size=min(batch_size, len(train)), seed=seed)
+    lr = 3e-3 if hidden else 1e-2
     epochs = max(1, round(steps / len(Batches(train, (), config.batch_size))))
     fit(model, Supervised(tasks), train, None, plan("probe", list(model.stages), epochs=epochs, lr=lr), config)
     return model.eval()
@@ -160,6 +177,7 @@ def measure_protocols(
     mask: np.ndarray,
     seed: int,
     steps: int = 600,
+    hidden: int = 0,
 ) -> pd.DataFrame:
     """The published model by every protocol with one seed (of split, copies, heads and order).
 
@@ -171,7 +189,7 @@ def measure_protocols(
     tables = []
     for protocol, change in PROTOCOLS:
         sides = divide(features, protocol, race.name, seed, mask=mask, changed=changed.get(change, ()))
-        outputs = predict(train_published(sides.train, tasks, seed, steps), sides.scored)
+        outputs = predict(train_published(sides.train, tasks, seed, steps, hidden=hidden), sides.scored)
         targets = sides.scored.targets(tasks)
         rows = evaluate(tasks, outputs, targets, n_boot=1)[["task", "metric", "value"]]
         white = (race.predict(outputs[race.name]) == 0) == (targets[race.name] == 0)
@@ -183,20 +201,30 @@ def measure_protocols(
     return table[["protocol", "seed", "task", "metric", "value"]]
 
 
-def record_reference(steps: int = 600, seeds: tuple[int, ...] = SEEDS) -> int:
+def record_reference(
+    steps: int = 600, hidden: int = 0, data: tuple[str, ...] = ("UTKFace", "FairFace"), seeds: tuple[int, ...] = SEEDS
+) -> int:
     """Records `reference_utkface`: the published model on UTKFace and FairFace, measured by one protocol and another.
+
+    With a hidden layer that is `reference_hidden`.
 
     Each seed holds out another tenth of the photos; all protocols that split by content hold out the same. Takes about
     fifteen minutes on one core, nearly all of it for embeddings.
 
     Args:
         steps: Of the optimiser, by every protocol.
+        hidden: Units of a layer that both tasks share; 0 for none.
+        data: Which of the two sets.
         seeds: Of the split, of which photos are repeated, of the heads and of the order.
     """
     _only_full()
     sets = {"UTKFace": (utkface(), (GENDER, UTK_RACE)), "FairFace": (fairface(), (GENDER, RACE))}
+    if not data or set(data) - set(sets):
+        raise ConfigError(f"data must be some of {', '.join(sets)}; got {list(data)}.")
+    record_name = "reference_hidden" if hidden else "reference_utkface"
     ready = {}
-    for name, (faces, tasks) in sets.items():
+    for name in data:
+        faces, tasks = sets[name]
         features = embed(FaceNet.from_pretrained(), faces)
         if name == "FairFace":
             n = min(POOL, len(faces))
@@ -204,23 +232,25 @@ def record_reference(steps: int = 600, seeds: tuple[int, ...] = SEEDS) -> int:
         mask = (features.labels[tasks[-1].name] != tasks[-1].classes[0]).to_numpy()
         ready[name] = features, changed_features(faces, features, mask), tasks, mask
     about = {name: [some[0].content_hash(), some[1][NOISY][0].content_hash()] for name, some in ready.items()}
-    sheet = Sheet("reference_utkface", about | {"steps": steps})
+    sheet = Sheet(record_name, about | {"steps": steps, "hidden": hidden})
     for name, some in ready.items():
         for seed in settings.progress(seeds, desc=name, unit="seed"):
             sheet.block(
                 f"{name}-{seed}",
-                lambda name=name, some=some, seed=seed: measure_protocols(*some, seed, steps).assign(data=name),
+                lambda name=name, some=some, seed=seed: measure_protocols(*some, seed, steps, hidden).assign(data=name),
             )
-    sizes = {name: len(some[0]) for name, some in ready.items()}
+    sizes = {"UTKFace": f"{TERMS}, five races", "FairFace": "FairFace, seven races"}
+    layer = f" on a shared layer of {hidden}" if hidden else ""
+    more = f" --hidden {hidden} --data '{json.dumps(data)}'" if hidden or len(data) < len(sets) else ""
     return _write(
-        "reference_utkface",
+        record_name,
         sheet,
         sheet.rows[["protocol", "data", "seed", "task", "metric", "value"]],
-        what="the published gender and race model (normalised linear heads) on FaceNet's frozen embeddings, scored on "
-        "a tenth of the photos by protocols from honest to the published ones; 'White' is White or not by the race "
-        "predicted, 'leaked' the share of scored photos with a copy among those learnt from",
-        data=f"{TERMS}, {sizes['UTKFace']:,} photos, five races; FairFace, {sizes['FairFace']:,} photos, seven races",
-        command=f"record reference --steps {steps}",
+        what=f"the published gender and race model (normalised linear heads{layer}) on FaceNet's frozen embeddings, "
+        "scored on a tenth of the photos by protocols from honest to the published ones; 'White' is White or not by "
+        "the race predicted, 'leaked' the share of scored photos with a copy among those learnt from",
+        data="; ".join(f"{sizes[name]}, {len(some[0]):,} photos" for name, some in ready.items()),
+        command=f"record reference --steps {steps}{more}",
         seeds=seeds,
     )
 

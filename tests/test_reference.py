@@ -87,6 +87,18 @@ def test_outputs_are_normalised_over_the_batch_as_slim_does_it():
     assert torch.allclose(layer.norm.running_var.double(), 0.95 + 0.05 * product.var(0), atol=1e-5)
 
 
+def test_a_hidden_layer_is_shared_by_the_tasks():
+    torch.manual_seed(0)
+    heads = reference.PublishedHeads(12, TASKS, hidden=6).eval()
+    x = F.normalize(torch.randn(20, 12))
+    added, own = heads.added[0], heads.layers["utk_race"]
+    with torch.no_grad():
+        hidden = (12**0.5 * x @ added.weight.T + added.bias).clamp_min(0)
+        wanted = hidden @ own.linear.weight.T / (1 + 0.001) ** 0.5 + own.bias
+        assert torch.allclose(heads(x)["utk_race"], wanted, atol=1e-5)
+    assert heads.layers["gender"].linear.in_features == 6
+
+
 def test_the_size_of_the_weights_does_not_matter_so_that_weight_decay_changes_only_the_step():
     torch.manual_seed(0)
     heads = reference.PublishedHeads(12, TASKS).train()
@@ -206,6 +218,15 @@ def test_reference_records_every_protocol_on_both_sets(records):
     assert rows["value"].between(0, 1).all()
     assert "150 photos" in record.about["data"] and "non-commercial" in record.about["data"]
     assert record.about["command"] == "python -m facekit record reference --steps 3 --seeds [0,3]"
+
+
+def test_with_a_hidden_layer_it_is_another_record(records):
+    options = ["--steps", "3", "--hidden", "4", "--data", '["UTKFace"]', "--seeds", "[0]"]
+    assert main(["record", "reference", *options]) == 0
+    record = recorded("reference_hidden", records)
+    assert set(record.rows["data"]) == {"UTKFace"} and "shared layer of 4" in record.about["what"]
+    assert """--hidden 4 --data '["UTKFace"]'""" in record.about["command"] and "FairFace" not in record.about["data"]
+    assert main(["record", "reference", "--data", '["LFW"]']) == 2
 
 
 def test_utkface_records_every_method_with_both_ways_to_ask_for_age(records):
