@@ -29,7 +29,8 @@
 # "Predict the age" is not yet a problem that a network can learn. Six decisions make it one, best made in this order:
 #
 # 1. **Task**: whose answer to which question? Here: the age band that annotators saw in a photo.
-# 2. **Metric**: which errors hurt? Every wrong band alike (accuracy), or wrong by many years more (mean error in years)?
+# 2. **Metric**: which errors hurt? Every wrong band alike (accuracy), or wrong by many years more (mean error in
+#    years)?
 # 3. **Baseline**: what scores the best answer that does not look at the face? It depends on the metric.
 # 4. **Target**: how is the label written as numbers?
 # 5. **Loss**: what is made small in training? It goes with the target.
@@ -197,9 +198,9 @@ plots.show(
 )
 
 # %% [markdown]
-# The three accuracies cannot be compared with each other, only each with its own baseline. Gender is not "solved better"
-# than age: it has two classes and starts near a half, and where ages are asked, the band beside the right one is a small
-# error that counts in full.
+# The three accuracies cannot be compared with each other, only each with its own baseline. Gender is not "solved
+# better" than age: it has two classes and starts near a half, and where ages are asked, the band beside the right one
+# is a small error that counts in full.
 #
 # ### Age: five answers, one metric
 #
@@ -242,17 +243,18 @@ for name in ("levels", "number"):
 print("of all answers the median has the smallest error:", years.mean().idxmin() == "median")
 
 # %% [markdown]
-# The two codings that know about order lose, in accuracy and in years, to the one that does not. Two things may explain it:
+# The two codings that know about order lose, in accuracy and in years, to the one that does not. Two things may explain
+# it:
 #
 # - What a loss knows helps where the network cannot find it out. Cross-entropy does not know that bands are neighbours,
 #   but the labels do: faces of 29 and 30 look alike, so that the probabilities spread over neighbouring bands.
-# - What is asked of the features differs. Levels and number must lay all ages on *one* line. FaceNet's features were not
-#   made for that; children, adults and the old may differ in different directions, and nine outputs may use nine.
+# - What is asked of the features differs. Levels and number must lay all ages on *one* line. FaceNet's features were
+#   not made for that; children, adults and the old may differ in different directions, and nine outputs may use nine.
 #
-# And the answer matters, too: **the same nine probabilities** give the smallest error in years through their median. That
-# cost nothing. The mean, which DEX made known, is for squared errors, and the median beats it. The median is here even
-# right about as often as the most probable class: with 1,000 labels the probabilities are rough, and it depends on all
-# of them, not on the largest alone.
+# And the answer matters, too: **the same nine probabilities** give the smallest error in years through their median.
+# That cost nothing. The mean, which DEX made known, is for squared errors, and the median beats it. The median is here
+# even right about as often as the most probable class: with 1,000 labels the probabilities are rough, and it depends on
+# all of them, not on the largest alone.
 #
 # On features drawn from a model a result can be a property of the model. So here is the same on real photos:
 
@@ -270,15 +272,16 @@ print(record.caption())
 # behind the best answer from the classes, and by more than half a year in error. Between themselves they trade places:
 # from a thousand labels on the levels are nearer in years, the number is right a little more often.
 #
-# Which answer from the classes is best does change. With 200 labels the mean has the smallest error: the probabilities are
-# poor there, and averaging guards against gross mistakes. From a thousand on it is the median, and with still more
+# Which answer from the classes is best does change. With 200 labels the mean has the smallest error: the probabilities
+# are poor there, and averaging guards against gross mistakes. From a thousand on it is the median, and with still more
 # labels the mean falls behind even the most probable class. That one in turn is right most often only from some
 # thousands of labels on, when the probabilities deserve it.
 #
-# Two limits of this result. All were trained with one recipe, so that another might narrow the gap. And the features were
-# frozen; a network that may learn its features for the number has other chances. Where whole networks were compared
-# under one protocol, losses made for age turned out to matter little beside alignment, resolution, architecture and
-# the data of the pretraining (Paplhám and Franc 2024). Start with classes, and let the others try to win.
+# Two limits of this result. All were trained with one recipe, so that another might narrow the gap. And the features
+# were frozen; a network that may learn its features for the number has other chances. Where whole networks were
+# compared under one protocol, losses made for age turned out to matter little beside alignment, resolution,
+# architecture and the data of the pretraining (Paplhám and Franc 2024). Start with classes, and let the others try to
+# win.
 #
 # **Gender and age**
 
@@ -296,7 +299,7 @@ print("all right is gender times age, within 0.02:", (together["all right"] - pr
 # product of the two shares, so that there is little to profit from. What they pay is sure: of 1,000 faces the
 # rarest of the 18 classes has a handful.
 #
-# Is that so because the features are drawn, or the labels few? Here are the recorded results on photos, with 20,000
+# Is that so because 1,000 labels are few? Here are the recorded results on photos, with 20,000
 # labels and race as the third task: a linear probe a task, a network a task (`single`), a head a task (`hard`), and
 # 7 × 2 × 9 = 126 joint classes.
 
@@ -309,17 +312,17 @@ plots.show(plots.bar_panels(panels), "Recorded: race, gender and age by linear, 
 print(record.caption())
 
 # %% [markdown]
-# The hidden layer gains four points over the linear probe in gender, two in age and next to nothing in race. Which of the
-# three ways is taken matters less: they are within two points of each other everywhere, joint classes ahead by a hair in
-# race and gender, and last in age. With frozen features and one small layer there is little to share; lessons 06 and 07
-# ask the same of larger parts of a network, and of fewer labels.
+# The hidden layer gains four points over the linear probe in gender, two in age and next to nothing in race. Which of
+# the three ways is taken matters less: they are within two points of each other everywhere, joint classes ahead by a
+# hair in race and gender, and last in age. With frozen features and one small layer there is little to share; lessons
+# 06 and 07 ask the same of larger parts of a network, and of fewer labels.
 
 # %% [markdown]
 # ### Try it: what does an error cost?
 #
-# A loss is a statement about errors. Choose the right band and how sure the network is of its answer; the bars show what
-# each coding charges for each answer. Losses of different codings cannot be compared (one is for one question, one for
-# eight, one is in decades), only their *shapes* can: so the dearest answer is 1.
+# A loss is a statement about errors. Choose the right band and how sure the network is of its answer; the bars show
+# what each coding charges for each answer. Losses of different codings cannot be compared (one is for one question, one
+# for eight, one is in decades), only their *shapes* can: so the dearest answer is 1.
 
 # %%
 from facekit.widgets import explore
@@ -333,7 +336,8 @@ explore(
 
 # %% [markdown]
 # Classes charge the same for every wrong answer. Levels charge for each question that was answered wrongly: every band
-# further costs one more. The number charges by the years, little near the right answer, and it cannot say how sure it is.
+# further costs one more. The number charges by the years, little near the right answer, and it cannot say how sure it
+# is.
 
 # %% [markdown]
 # ### How to choose
@@ -363,17 +367,18 @@ apart.labels.loc[100:, "gender"] = None
 linear_probe(replace(apart, labels=both.add_to(apart.labels)), [both.task])
 
 # %% [markdown]
-# A hundred faces have a gender, a hundred others an age: a case for two heads. Joint classes have no face to learn from.
+# A hundred faces have a gender, a hundred others an age: a case for two heads. Joint classes have no face to learn
+# from.
 
 # %% [markdown]
 # ### The noise is the label
 #
-# The last two mistakes are not made up. A published model for gender and race on FaceNet's features was measured in this
-# way: photos of *all races but White* were altered at random, to have more of them, those to learn from and those to be
-# scored on alike.
+# The last two mistakes are not made up. A published model for gender and race on FaceNet's features was measured like
+# this: photos of *all races but White* were altered at random, to have more of them, those to learn from and those to
+# be scored on alike.
 #
-# What can that do? Here is a task in which there is **nothing to learn**: for each face a coin is thrown, and the photos
-# with tails get some noise.
+# What can that do? Here is a task in which there is **nothing to learn**: for each face a coin is thrown, and the
+# photos with tails get some noise.
 
 # %%
 from facekit.leaks import Protocol, divide, with_noise
@@ -382,7 +387,7 @@ from facekit.models.embedding import embed
 coin = Task("coin", "multiclass", ("heads", "tails"))
 faces, backbone = few_labels(course.faces().split("train"), 300, seed=0), course.backbone()
 faces.labels["coin"] = np.random.default_rng(0).choice(coin.classes, len(faces))
-altered = with_noise(faces, (faces.labels["coin"] == "tails").to_numpy(), amount=0.1, seed=0)
+altered = with_noise(faces, (faces.labels["coin"] == "tails").to_numpy(), amount=0.2, seed=0)
 pictures = plots.image_grid(np.concatenate([faces.images[:6], altered.images[:6]]), [*faces.labels["coin"][:6]] * 2)
 plots.show(pictures, alt="Six faces above, the same below, where those with tails are grainy.")
 
@@ -390,7 +395,7 @@ plots.show(pictures, alt="Six faces above, the same below, where those with tail
 probe = linear_probe(embed(backbone, altered).select(range(200)), [coin])
 for name, photos in {"that were altered in the same way": altered, "as they come": faces}.items():
     value = scores(probe, embed(backbone, photos).select(range(200, 300)), [coin])["value"][0]
-    print(f"scored on photos {name}: above 0.8 {value > 0.8}, below 0.65 {value < 0.65}")
+    print(f"scored on photos {name}: above 0.75 {value > 0.75}, below 0.65 {value < 0.65}")
 
 # %% [markdown]
 # The classifier predicts a coin from a face, it seems, and nothing in the score gives it away. It has learnt to see
@@ -420,8 +425,40 @@ plots.show(plots.bar_panels({"age band": copies}), "Held out and test, for copie
 print("copied before the split, too high by more than 0.2:", (copies.iloc[:, 0] - copies.iloc[:, 1] > 0.2).all())
 
 # %% [markdown]
-# The score says 0.2 more than the model can do, and the model is no better for it: on new faces both are alike. What was
-# scored were copies of faces that had been learnt by heart.
+# The score says 0.2 more than the model can do, and the model is no better for it: on new faces both are alike. What
+# was scored were copies of faces that had been learnt by heart.
+#
+# ### The published model, measured again
+#
+# The model is two linear layers on FaceNet's features. Its log says 0.906 for gender and 0.841 for race, in five
+# classes, on UTKFace. As far as its log and its code show, photos of rarer races were repeated and only then divided,
+# and photos of all but White were altered on both sides. facekit has rebuilt it and measures it by one protocol after
+# another. `White` is the accuracy of telling White from all others by the race that is predicted, `copied` the share of
+# the scored photos of which a copy was learnt from.
+
+# %%
+from facekit.reference import PUBLISHED
+
+record = recorded("reference_utkface")
+rows = record.rows.query("data == 'UTKFace' and metric in ['accuracy', 'leaked']").replace("photos", "copied")
+means = rows.groupby(["protocol", "task"], sort=False)["value"].mean().unstack("task")
+plots.show(plots.bars_by_column(means[["gender", "race", "White", "copied"]]), "Recorded: accuracy by protocol.")
+print("published:", PUBLISHED, "\n" + record.caption())
+
+# %% [markdown]
+# - **Noise**: who learns from noisy photos of all but White and is scored on photos as they come loses five points in
+#   race and six in White. Put the noise into the scored photos, too, and nearly all of it is back. So the noise is used.
+# - **Who is scored**: with races repeated on the scored side as well, White gains nearly five points with the same
+#   model (second and fifth row). No face was learnt better; there are fewer White ones among those that are scored.
+# - **Copies**: four fifths of the scored photos had a copy among those learnt from, and yet race gains only a point
+#   over the row before. Linear layers can learn little by heart, the hidden layer above could. How much a leak is worth
+#   cannot be known beforehand, so it has to be closed.
+# - **The published figures** are not reached, honestly or otherwise. The original stands on an older FaceNet, which its
+#   public code trains along, and on more photos. How much of 0.906 and 0.841 is model and how much is measuring, nobody
+#   can tell from its log any more: that is the damage, whichever way it went.
+#
+# The original's noise, by the way, was so weak that it vanished when pixels became whole numbers. What it left, a
+# darker picture, was taken out by a standardisation. That the mistake did little there was luck.
 
 # %% [markdown]
 # ## Exercises
@@ -520,8 +557,8 @@ quiz("05").show()
 # - The best answer without a look at the face depends on the metric: the most frequent class, the median, the mean.
 # - Classes, levels and a number know more and more about order. Here classes won, on drawn features and on photos:
 #   measure it for your own.
-# - One softmax gives several answers: the most probable class for accuracy, the median for absolute errors, the mean for
-#   squared ones. Choose after the training, for the metric that was chosen before.
+# - One softmax gives several answers: the most probable class for accuracy, the median for absolute errors, the mean
+#   for squared ones. Choose after the training, for the metric that was chosen before.
 # - Two tasks: start with a simple classifier for each. Heads take labels that are partly missing, joint classes do not.
 # - Losses of different codings cannot be compared, metrics can.
 # - Split first, then repeat; alter photos regardless of their label; score what nothing was done to.
@@ -533,4 +570,5 @@ quiz("05").show()
 # - Cao, Mirjalili, Raschka: [Rank Consistent Ordinal Regression for Neural Networks with Application to Age Estimation](https://arxiv.org/abs/1901.07884), Pattern Recognition Letters 2020 (CORAL)
 # - Paplhám, Franc: [A Call to Reflect on Evaluation Practices for Age Estimation](https://arxiv.org/abs/2307.04570), CVPR 2024
 # - Kärkkäinen, Joo: [FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age](https://arxiv.org/abs/1908.04913), WACV 2021
+# - The published model: [race_gender_recognition](https://github.com/jgabriellima/race_gender_recognition), TensorFlow, its code and its log
 # - Zhang, Song, Qi: [Age Progression/Regression by Conditional Adversarial Autoencoder](https://arxiv.org/abs/1702.08423), CVPR 2017 (UTKFace)
