@@ -423,7 +423,7 @@ def sharing_dial(
         look = {"color": COLORS[2 + place], "marker": MARKERS[1 + place]}
         _over_strengths(axes[1, 0], places, rows, "distance", str(stage).replace("_", " "), **look)
     axes[1, 0].set(title="relative distance", ylim=(0, 1))
-    axes[1, 0].legend(fontsize=9)
+    axes[1, 0].legend(fontsize=9, loc="upper right")
     for axis in (*axes[0, : len(tasks)], axes[1, 0]):
         axis.axvline(places.index(strength), color="black", linestyle="-", linewidth=1, marker="")
         axis.set_xticks(range(len(places)), [f"{value:g}" for value in places], fontsize=9)
