@@ -53,11 +53,10 @@ def ways_figure(rows: pd.DataFrame) -> Figure:
 
 
 def ways_costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Index method; columns parameters (added, a domain), their share of a network's own, seconds (median of seeds)."""
-    each = rows.groupby("method", sort=False)
-    parameters = each["parameters"].first()
+    """Index method; columns parameters (that a domain adds) and their share of those of a network of its own."""
+    parameters = rows.groupby("method", sort=False)["parameters"].first()
     share = (parameters / parameters["a network each"]).round(3)
-    return pd.DataFrame({"parameters": parameters, "share": share, "seconds": each["seconds"].median().round()})
+    return pd.DataFrame({"parameters": parameters, "share": share})
 
 
 def record_domains(

@@ -1,7 +1,5 @@
 """Recording of the drawn domains: every method and seed on the same pictures; the shipped record is whole."""
 
-import pytest
-
 from facekit import recording_domains, records
 from facekit.cli import main
 from facekit.recording_domains import DOMAINS, RECIPE, SEEDS, drawn_pictures, ways_costs, ways_figure
@@ -53,7 +51,6 @@ def test_the_pictures_have_what_the_domains_ask_for():
             assert task.known(pictures[domain.name].targets([task])[task.name]).any()
 
 
-@pytest.mark.skipif(not (REFERENCE / "domains_drawn.json").is_file(), reason="not recorded yet")
 def test_the_shipped_record_is_whole():
     record = recorded("domains_drawn")
     assert whole(record.rows, SEEDS) and str(RECIPE.steps) in record.about["what"]
