@@ -3,7 +3,7 @@
 from facekit import recording_domains, records
 from facekit.cli import main
 from facekit.recording_domains import DOMAINS, RECIPE, SEEDS, drawn_pictures, ways_costs, ways_figure
-from facekit.records import REFERENCE, recorded
+from facekit.records import recorded
 from facekit.transfer.domains import METHODS
 from tests.test_adapters import trunk
 
