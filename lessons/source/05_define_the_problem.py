@@ -378,7 +378,7 @@ linear_probe(replace(apart, labels=both.add_to(apart.labels)), [both.task])
 # be scored on alike.
 #
 # What can that do? Here is a task in which there is **nothing to learn**: for each face a coin is thrown, and the
-# photos with tails get some noise.
+# photos with tails get strong noise.
 
 # %%
 from facekit.leaks import Protocol, divide, with_noise
