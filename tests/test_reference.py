@@ -280,12 +280,16 @@ def test_without_real_photos_the_commands_say_what_is_missing(name, monkeypatch,
         reference.utkface()
 
 
-@pytest.mark.skipif(not (REFERENCE / "reference_utkface.json").exists(), reason="not recorded yet")
-def test_the_recorded_reference_is_whole():
-    rows = recorded("reference_utkface").rows
+@pytest.mark.parametrize(
+    "name, data", [("reference_utkface", {"UTKFace", "FairFace"}), ("reference_hidden", {"UTKFace"})]
+)
+def test_the_recorded_reference_is_whole(name, data):
+    rows = recorded(name).rows
     names = {protocol.name for protocol, _ in reference.PROTOCOLS}
-    assert set(rows["protocol"]) == names and set(rows["seed"]) == set(reference.SEEDS)
+    assert set(rows["protocol"]) == names and set(rows["seed"]) == set(reference.SEEDS) and set(rows["data"]) == data
     assert rows.groupby(["data", "protocol", "seed"]).size().eq(6).all()
+    leaked = rows[rows["metric"] == "leaked"].groupby("protocol")["value"].max()
+    assert set(leaked[leaked > 0].index) == {"races repeated before the split", "repeated before, darkened"}
 
 
 @pytest.mark.skipif(not (REFERENCE / "utkface_tasks.json").exists(), reason="not recorded yet")
