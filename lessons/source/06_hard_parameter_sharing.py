@@ -377,7 +377,7 @@ plots.show(fig, "Accuracy for gender over the parameters and the seconds of trai
 
 # %% [markdown]
 # One seed, and so few photos that the height of the points means nothing. What counts here is how far to the right they
-# are: a network a task costs twice the parameters and nearly twice the time, and with ten tasks it would be nearly ten
+# are: two networks have twice the parameters and take up to twice the time, and with ten tasks it would be up to ten
 # times both. What a split in between saves depends on where parameters and work lie: look at the middle point.
 #
 # Two details differ from the small networks above. A trunk with BatchNorm has statistics of all tasks' photos
