@@ -144,9 +144,8 @@ by_hand = (torch.tensor(test.features, dtype=torch.float64) * math.sqrt(512) @ w
 from facekit.training.loop import predict
 from facekit.transfer.probe import linear_probe
 
-outputs = predict(linear_probe(train, [first]), test)
-agreement = (first.predict(outputs[first.name]) == by_hand).float().mean().item()
-print("by hand and facekit predict the same class:", agreement > 0.98)
+outputs = predict(linear_probe(train, [first]), test)[first.name]
+print("by hand and facekit predict the same class:", (first.predict(outputs) == by_hand).float().mean().item() > 0.98)
 
 # %% [markdown]
 # ## Run it
