@@ -62,10 +62,10 @@ class Recipe:
         return self.few_steps if n <= self.few else self.steps
 
 
-# Chosen on 1,040 held-out training photos, mostly with one seed, by the mean accuracy of `single` and `hard`: among rates
-# of 0.001 and 0.003 (from the embedding the larger wins at 1,000 labels and at all, the smaller at 200) and, in part,
-# dropout of 0.5 and 0.7 and 200 or 400 steps for few labels. Most are within a point of each other. 1,200 steps instead
-# of 600 give both half a point more from repeat_3, left out for time, and none from the embedding.
+# Chosen on 1,040 held-out training photos, mostly with one seed, by the mean accuracy of `single` and `hard`: among
+# rates of 0.001 and 0.003 (from the embedding the larger wins at 1,000 labels and at all, the smaller at 200) and, in
+# part, dropout of 0.5 and 0.7 and 200 or 400 steps for few labels. Most are within a point of each other. 1,200 steps
+# instead of 600 give both half a point more from repeat_3, left out for time, and none from the embedding.
 RECIPES = {
     "embedding": Recipe(few_steps=200, steps=600, lr=3e-3, dropout=0.5),
     "repeat_3": Recipe(few_steps=200, steps=600, lr=1e-3, dropout=0.5, strengths=(0.01, 0.1, 1.0)),
@@ -86,8 +86,8 @@ class JointRecipe:
 
 
 # The rows were chosen on 1,040 held-out training photos by the sum of the tasks' losses, one seed: 2.062 with photo and
-# mirror image as two rows, 2.065 with the mean of both as one, 2.097 with the embedding beside the stage's output. Width,
-# dropout and weight decay were not varied.
+# mirror image as two rows, 2.065 with the mean of both as one, 2.097 with the embedding beside the stage's output.
+# Width, dropout and weight decay were not varied.
 JOINT = JointRecipe(steps=800, lr=1e-3, dropout=0.7, hidden=512, batch_size=256)
 
 
