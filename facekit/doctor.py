@@ -122,7 +122,10 @@ def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int
     command += ["--allow-root"] if allow_root else []
     # Defaults of the course, below the user's own settings: no question about news, no look for updates.
     folders = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
-    environment = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
+    # The networks of the lessons are small: threads that spin while they wait for one another cost several times the
+    # work itself as soon as anything else runs on the machine.
+    defaults = {"OMP_WAIT_POLICY": "PASSIVE"}
+    environment = defaults | os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
     return subprocess.run(command, check=False, env=environment).returncode
 
 

@@ -155,6 +155,21 @@ def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
     assert server["tornado_settings"]["websocket_max_message_size"] >= 50e6, "photos of phones can be uploaded"
 
 
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_the_lessons_wait_without_spinning_unless_the_user_says_otherwise(monkeypatch, own, expected):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    policies = []
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda command, env, **_: policies.append(env["OMP_WAIT_POLICY"]) or subprocess.CompletedProcess(command, 0),
+    )
+    doctor.lab(browser=False)
+    assert policies == [expected]
+
+
 def test_lab_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     with pytest.raises(ConfigError, match="JupyterLab is not installed; type: .* -m pip install"):
