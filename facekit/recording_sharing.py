@@ -2,9 +2,9 @@
 
 Race, gender and age band by networks that share nothing, all, or something between: on frozen features
 (`sharing_fairface`; `joint_fairface` is the best shared network there, for figures), and with FaceNet's last stage
-tuned along (`last_stage_fairface`). Everything that is compared has layers of the same size, the same photos, the same
-batches and the same number of steps. The recipes (steps, rate, dropout) were chosen on held-out training photos, see
-`RECIPES`, `JOINT` and `LAST_STAGE`; the test photos had no part in it.
+tuned along (`last_stage_fairface`; `last_stage_few` with fewer photos). Everything that is compared has layers of the
+same size, the same photos, the same batches and the same number of steps. The recipes (steps, rate, dropout) were
+chosen on held-out training photos, see `RECIPES`, `JOINT` and `LAST_STAGE`; the test photos had no part in it.
 """
 
 from __future__ import annotations
@@ -255,6 +255,8 @@ def record_last_stage(
 ) -> int:
     """Records `last_stage_fairface`: FaceNet's last stage before the embedding tuned for race, gender and age band.
 
+    With `photos` it is `last_stage_few`.
+
     The stages before it stay as they are, so that their maps are computed once (about 50 photos and view a second and
     core) and kept in the cache, 32 kB a photo and view; a pass over them then trains some 190 photos a second and core.
     All methods see the same photos in the same order for the same number of steps.
@@ -290,7 +292,7 @@ def record_last_stage(
     options += " --mirrored false" * (not mirrored)
     options += f" --methods {_listed(methods)}" * (tuple(methods) != TUNED)
     return write_record(
-        "last_stage_fairface",
+        "last_stage_few" if photos else "last_stage_fairface",
         sheet,
         what=f"FaceNet's last stage before the embedding tuned for race, gender and age band ({epochs} passes, "
         f"{'photo and mirror image' if mirrored else 'photos as they are'}, bf16), at rates chosen on "

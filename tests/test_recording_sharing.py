@@ -148,7 +148,7 @@ def test_the_last_stage_is_tuned_once_for_all_tasks_or_once_for_each(toys, monke
 
     monkeypatch.setattr(recording_sharing, "fit", spy)
     assert main(["record", "last_stage", "--photos", "30", "--epochs", "2", "--seeds", "[0,3]"]) == 0
-    record = recorded("last_stage_fairface", toys)
+    record = recorded("last_stage_few", toys)
     assert list(record.rows.columns) == ["method", "seed", "task", "metric", "value", "seconds", "steps", "n"]
     assert whole(record.rows, method=["frozen", "single", "hard"], seed=[0, 3])
     assert set(record.rows["n"]) == {30}
