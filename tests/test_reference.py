@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import SIZE, TinyNet
+from test_recording import TinyFace
+from tiny import SIZE
 
 from facekit import reference
 from facekit.cli import main
@@ -23,18 +24,6 @@ from facekit.transfer.probe import linear_probe
 
 TASKS = (GENDER, UTK_RACE)
 N = 150
-
-
-class TinyFace(TinyNet):
-    """Stands for FaceNet: the same weights each time, one of them per channel, so that noise and darkness show."""
-
-    @classmethod
-    def from_pretrained(cls):
-        torch.manual_seed(7)
-        return cls().eval()
-
-    def forward(self, images):
-        return F.normalize(super().forward(images))
 
 
 def people(n: int = N, seed: int = 0) -> FeatureSet:

@@ -9,16 +9,15 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from facekit import settings
 from facekit.data.lesions import DIAGNOSES, render_lesions
 from facekit.data.objects import THINGS, render_objects
 from facekit.data.pack import pack
+from facekit.data.rendered import render_into, write_sheet
 from facekit.data.sets import FaceSet
 from facekit.data.words import render_words
 from facekit.errors import ConfigError, DataError
-from facekit.files import atomic_path
 
 DomainName = Literal["lesions", "objects", "words"]
 RENDERERS: dict[str, Callable[..., FaceSet]] = {
@@ -70,14 +69,7 @@ def render_command(domain: DomainName, dest: Path, n: int = 600, seed: int = 0) 
         n: How many pictures.
         seed: Other seeds give other pictures.
     """
-    if (dest / "manifest.json").exists():
-        raise DataError(f"{dest} already holds a set; delete it or choose another folder.")
-    drawn = RENDERERS[domain](n, seed)
-    try:
-        drawn.save(dest)
-    except OSError as error:
-        raise DataError(f"{error.filename or dest}: {error.strerror or error}. No set was made.") from None
-    splits = ", ".join(f"{count} {name}" for name, count in drawn.labels["split"].value_counts().items())
+    drawn, splits = render_into(dest, lambda: RENDERERS[domain](n, seed))
     print(f"{dest}: {len(drawn)} {domain} ({splits})")
     return 0
 
@@ -89,16 +81,7 @@ def sheet_command(path: Path = Path("datasets/drawn/contact_sheet.png"), seed: i
         path: The PNG to write.
         seed: Which pictures.
     """
-    image, content = contact_sheet(seed)
-    about = PngInfo()
-    about.add_text("Content", content)
-    try:
-        with atomic_path(path) as temporary:
-            image.save(temporary, format="PNG", optimize=True, pnginfo=about)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
-    print(f"{path}: {image.width} × {image.height} pixels, {path.stat().st_size / 1e3:,.0f} kB")
-    return 0
+    return write_sheet(*contact_sheet(seed), path)
 
 
 def contact_sheet(seed: int = 0) -> tuple[Image.Image, str]:

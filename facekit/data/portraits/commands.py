@@ -7,12 +7,10 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from facekit.data.portraits.render import render_portraits
+from facekit.data.rendered import render_into, write_sheet
 from facekit.data.sets import FaceSet
-from facekit.errors import DataError
-from facekit.files import atomic_path
 
 # Contact sheet: pictures in a row, their side, and the room for captions and headings, in pixels.
 COLUMNS, SIDE, CAPTION, HEADING, GAP = 8, 128, 30, 20, 4
@@ -40,14 +38,7 @@ def render_command(
         per_person: Portraits of each person.
         workers: Processes; one for each core by default.
     """
-    if (dest / "manifest.json").exists():
-        raise DataError(f"{dest} already holds a set; delete it or choose another folder.")
-    faces = render_portraits(n, seed, size, style, attributes, per_person, workers)
-    try:
-        faces.save(dest)
-    except OSError as error:
-        raise DataError(f"{error.filename or dest}: {error.strerror or error}. No set was made.") from None
-    splits = ", ".join(f"{count} {name}" for name, count in faces.labels["split"].value_counts().items())
+    faces, splits = render_into(dest, lambda: render_portraits(n, seed, size, style, attributes, per_person, workers))
     print(f"{dest}: {len(faces)} portraits of {faces.labels['identity'].nunique()} people ({splits})")
     return 0
 
@@ -59,16 +50,7 @@ def sheet_command(path: Path = Path("datasets/portraits/contact_sheet.png"), see
         path: The PNG to write.
         seed: Which people.
     """
-    image, content = contact_sheet(seed)
-    about = PngInfo()
-    about.add_text("Content", content)
-    try:
-        with atomic_path(path) as temporary:
-            image.save(temporary, format="PNG", optimize=True, pnginfo=about)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
-    print(f"{path}: {image.width} × {image.height} pixels, {path.stat().st_size / 1e3:,.0f} kB")
-    return 0
+    return write_sheet(*contact_sheet(seed), path)
 
 
 def contact_sheet(seed: int = 0) -> tuple[Image.Image, str]:
