@@ -83,7 +83,7 @@ for (name, data), column in zip(first.items(), ("lesion", "object", "text"), str
 #
 # | domain | task | the network's output | loss | score |
 # |---|---|---|---|---|
-# | skin | is there a lesson? | two scores | cross-entropy | accuracy |
+# | skin | is there a lesion? | two scores | cross-entropy | accuracy |
 # | skin | where is it? | left, top, right, bottom | distance of the sides, and overlap | intersection over union (IoU) |
 # | things | which of ten? | ten scores | cross-entropy | accuracy |
 # | words | which digits? | scores at every column of the picture | CTC | character error rate |
