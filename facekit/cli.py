@@ -42,6 +42,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "reference": "facekit.reference:record_reference",
         "utkface": "facekit.reference:record_utkface",
         "domains": "facekit.recording_domains:record_domains",
+        "domains_real": "facekit.recording_domains:record_domains_real",
         "show": "facekit.recording:show",
     },
     "lessons": {

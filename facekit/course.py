@@ -15,16 +15,24 @@ import numpy as np
 import torch
 
 from facekit import settings
+from facekit.data.classes import class_task
+from facekit.data.domains import domain
+from facekit.data.lesions import LESION, render_lesions
+from facekit.data.objects import OBJECT, render_objects
 from facekit.data.pack import pack
 from facekit.data.portraits import render_portraits
-from facekit.data.sets import SPLITS, FaceSet, FeatureSet
+from facekit.data.sets import SPLITS, FaceSet, FeatureSet, Split
 from facekit.data.simulated import FeatureModel
+from facekit.data.words import ALPHABET, render_words
 from facekit.errors import ConfigError, DataError
+from facekit.models.adapters import Domain
 from facekit.models.backbone import Backbone
 from facekit.models.embedding import embed, uses_bf16
 from facekit.models.facenet import FaceNet
 from facekit.models.mini import FaceNetMini
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+from facekit.training.augment import Augment
+from facekit.transfer.domains import DomainRecipe
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,23 @@ _FULL_GPU = replace(
     epochs=12,
     tuning=Tuning(photos=4000, test=1000, size=160, epochs=6, batch_size=64, seeds=(0, 1, 2)),
 )
+
+
+@dataclass(frozen=True)
+class Domains:
+    """Several kinds of pictures for one network.
+
+    pictures: by name of the domain, with their splits. domains: their tasks, in the same order. recipe: what training
+    on all of them together may spend.
+    """
+
+    pictures: dict[str, FaceSet]
+    domains: tuple[Domain, ...]
+    recipe: DomainRecipe
+
+    def split(self, name: Split) -> dict[str, FaceSet]:
+        """The pictures of one split, by domain."""
+        return {domain: pictures.split(name) for domain, pictures in self.pictures.items()}
 
 
 @dataclass(frozen=True)
@@ -156,6 +181,19 @@ class Course:
             return drawn
         return _limited(embed(self.backbone(), fairface(), flip=True), self.budget.features, self.seed)
 
+    def domains(self) -> Domains:
+        """Pictures beside faces: skin, things and words.
+
+        Drawn ones in profile laptop. In profile full things and words are photos and captchas, and there are photos
+        of lesions; the skin is drawn there as well, since no box belongs to the photos.
+        """
+        drawn, tasks = drawn_pictures(DRAWN, self.seed), DRAWN_DOMAINS
+        if self.profile == "laptop":
+            return Domains(drawn, tasks, DRAWN_RECIPE)
+        real = real_domains()
+        recipe = replace(real.recipe, steps=400, batch_size=real.recipe.batch_size * 4 // 3)
+        return Domains({"skin": drawn["skin"]} | real.pictures, (tasks[0], *real.domains), recipe)
+
     def backbone(self) -> Backbone:
         """The pretrained network, a fresh copy each time."""
         return FaceNetMini.from_pretrained() if self.profile == "laptop" else FaceNet.from_pretrained()
@@ -197,6 +235,56 @@ def _limited(data, sizes: tuple[int, int, int], seed: int):
 def _portraits(sizes: tuple[int, int, int], seed: int, style: str) -> FaceSet:
     """So many portraits in train, validation and test, each of another identity."""
     return render_portraits(sizes, seed=seed, size=FaceNetMini.image_size, style=style, per_person=1)
+
+
+# --- pictures beside faces -------------------------------------------------------------------------------------------
+
+DRAWN = (400, 0, 200)
+DIGITS = "2345678"
+DRAWN_DOMAINS = (
+    Domain("skin", (LESION, Task("box", "box"))),
+    Domain("things", (OBJECT,)),
+    Domain("words", (Task("text", "string", tuple(DIGITS)),)),
+)
+DRAWN_RECIPE = DomainRecipe(steps=80, batch_size=48, trunk_rate=3e-3, own_rate=1e-2)
+# Height and width. A captcha keeps most of its width: its five symbols are read at a column for every eighth pixel.
+REAL_SIZES = {"lesions": (64, 64), "things": (32, 32), "words": (32, 192)}
+# A captcha or a photo of a lesion may be moved and lit a little otherwise; only photos may be mirrored.
+REAL_RECIPE = DomainRecipe(
+    steps=800,
+    batch_size=48,
+    trunk_rate=3e-3,
+    own_rate=1e-2,
+    augment={
+        "lesions": Augment(),
+        "things": Augment(shift=0.1),
+        "words": Augment(flip=0, shift=0.02),
+    },
+)
+
+
+def drawn_pictures(n: tuple[int, int, int], seed: int = 0) -> dict[str, FaceSet]:
+    """Small pictures of the three drawn domains by name: `n` of each in train, validation and test."""
+    return {
+        "skin": render_lesions(n, seed, size=32),
+        "things": render_objects(n, seed, size=32),
+        "words": render_words(n, seed, DIGITS, (2, 3), (32, 64)),
+    }
+
+
+def real_domains() -> Domains:
+    """Photos of lesions, CIFAR-10 and captchas, small ones (REAL_SIZES); raises DataError where a set is missing."""
+    sets = {"lesions": domain("lesions"), "things": domain("objects"), "words": domain("words")}
+    tasks = {
+        "lesions": class_task(sets["lesions"], "diagnosis"),
+        "things": class_task(sets["things"], "object"),
+        "words": Task("text", "string", tuple(ALPHABET)),
+    }
+    return Domains(
+        {name: pictures.resized(REAL_SIZES[name]) for name, pictures in sets.items()},
+        tuple(Domain(name, (task,)) for name, task in tasks.items()),
+        REAL_RECIPE,
+    )
 
 
 @cache

@@ -1,51 +1,43 @@
-"""One network for drawn skin, things and words: the record `domains_drawn`, by `python -m facekit record domains`."""
+"""One network for several domains: `python -m facekit record domains` records `domains_drawn`, drawn skin, things and
+words, and `python -m facekit record domains_real` records `domains_real`, photos, captchas and faces."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from facekit import plots, settings
-from facekit.data.lesions import LESION, render_lesions
-from facekit.data.objects import OBJECT, render_objects
-from facekit.data.sets import FaceSet
-from facekit.data.words import render_words
+from facekit.course import DRAWN_DOMAINS as DOMAINS
+from facekit.course import drawn_pictures, real_domains
+from facekit.data.sets import SPLITS, FaceSet
 from facekit.models.adapters import Domain
+from facekit.models.backbone import Backbone
 from facekit.models.mini import FaceNetMini
-from facekit.recording import Sheet, write_record
-from facekit.tasks import Task
-from facekit.transfer.domains import METHODS, DomainRecipe, compare_domains
+from facekit.recording import Sheet, fairface_photos, rows_of, write_record
+from facekit.tasks import GENDER
+from facekit.transfer.domains import METHODS, DomainMethod, DomainRecipe, compare_domains, score_domains, serve
 
 SEEDS = (0, 1, 2)
-DIGITS = "2345678"
-DOMAINS = (
-    Domain("skin", (LESION, Task("box", "box"))),
-    Domain("things", (OBJECT,)),
-    Domain("words", (Task("text", "string", tuple(DIGITS)),)),
-)
 # The trunk's rate was chosen for "one network" among 0.0003, 0.001, 0.003 and 0.01, at 160 steps on other pictures
 # (seed 7). Adapters and heads have the one rate that was tried.
 RECIPE = DomainRecipe(steps=160, batch_size=48, trunk_rate=3e-3, own_rate=1e-2)
 
 
-def drawn_pictures(n: tuple[int, int, int], seed: int = 0) -> dict[str, FaceSet]:
-    """Small pictures of the three drawn domains by name: `n` of each in train, validation and test."""
-    return {
-        "skin": render_lesions(n, seed, size=32),
-        "things": render_objects(n, seed, size=32),
-        "words": render_words(n, seed, DIGITS, (2, 3), (32, 64)),
-    }
-
-
 PANELS = {"object": "accuracy", "box": "iou", "text": "character_error_rate"}
+REAL_PANELS = {"diagnosis": "accuracy", "object": "accuracy", "text": "exact_match", "gender": "accuracy"}
+FACES = (6000, 1000, 1000)  # of FairFace in train, validation and test
+FACE_SIZE = 48
 
 
-def ways_figure(rows: pd.DataFrame) -> Figure:
-    """A bar a method with a dot a seed, for things, boxes and words; rows: of the record."""
-    fig, axes = plots.figure(len(PANELS), 1, size=(9, 9.5))
-    for axis, (task, metric) in zip(axes, PANELS.items(), strict=True):
+def ways_figure(rows: pd.DataFrame, panels: Mapping[str, str] = PANELS) -> Figure:
+    """A bar a method with a dot a seed, a panel for each of `panels`, task name to metric; rows: of a record."""
+    fig, axes = plots.figure(len(panels), 1, size=(9, 3.2 * len(panels)))
+    for axis, (task, metric) in zip(axes, panels.items(), strict=True):
         chosen = rows[(rows["task"] == task) & (rows["metric"] == metric)]
         plots.bars_with_spread(axis, {name: part["value"] for name, part in chosen.groupby("method", sort=False)})
         axis.set(title=f"{task}: {metric.replace('_', ' ')}")
@@ -95,3 +87,96 @@ def record_domains(
         command="record domains" + options + f" --steps {steps}" * (steps != RECIPE.steps),
         seeds=seeds,
     )
+
+
+def real_pictures() -> tuple[dict[str, FaceSet], tuple[Domain, ...], DomainRecipe]:
+    """The real domains with faces as the fourth: pictures by name, domains, the recipe with as many rows of each."""
+    real, faces = real_domains(), fairface_photos()
+    chosen = np.concatenate([rows_of(faces, side)[:n] for side, n in zip(SPLITS, FACES, strict=True)])
+    pictures = real.pictures | {"faces": faces.select(chosen).resized(FACE_SIZE)}
+    recipe = replace(real.recipe, batch_size=real.recipe.batch_size // len(real.domains) * len(pictures))
+    return pictures, (*real.domains, Domain("faces", (GENDER,))), recipe
+
+
+def measure_method(
+    method: DomainMethod,
+    backbone: Backbone,
+    domains: tuple[Domain, ...],
+    pictures: Mapping[str, FaceSet],
+    recipe: DomainRecipe,
+    seed: int,
+) -> pd.DataFrame:
+    """A method with one seed: its scores on validation and test pictures, each with its interval over the pictures.
+
+    Columns method, seed, split, domain, task, metric, value, low, high, n, parameters (that a domain adds), seconds.
+    """
+    served = serve(
+        method, backbone, domains, {name: data.split("train") for name, data in pictures.items()}, recipe, seed
+    )
+    tables = []
+    for side in ("validation", "test"):
+        for name, net in served.nets.items():
+            scores = score_domains(net, {name: pictures[name].split(side)}, n_boot=1000)
+            tables.append(scores.drop(columns="group").assign(split=side))
+    rows = pd.concat(tables, ignore_index=True)
+    rows = rows.assign(method=method.name, seed=seed, parameters=served.parameters, seconds=served.seconds)
+    first = ["method", "seed", "split"]
+    return rows[[*first, *(column for column in rows if column not in first)]]
+
+
+def record_domains_real(steps: int = 0, seeds: tuple[int, ...] = SEEDS) -> int:
+    """Records `domains_real`: the methods of `domains_drawn` on ISIC, CIFAR-10, captchas and FairFace's faces.
+
+    What is learnt from is each set's split `train`; nothing was chosen on `test`. Takes about fifty minutes on one
+    core; several processes with different seeds share the work, the last call with all seeds writes the record.
+
+    Args:
+        steps: Of AdamW; 0 takes those of the recipe.
+        seeds: Of weights and order; the pictures are the same for all.
+    """
+    pictures, domains, recipe = real_pictures()
+    recipe = replace(recipe, steps=steps or recipe.steps)
+    # This order of the numbers in memory makes convolutions half as fast again.
+    mini = FaceNetMini.from_pretrained().to(memory_format=torch.channels_last)
+    content = {name: data.content_hash() for name, data in pictures.items()}
+    sheet = Sheet("domains_real", {"pictures": content, "recipe": str(recipe)})
+    for seed in seeds:
+        for method in settings.progress(METHODS, desc=f"seed {seed}", unit="method"):
+            sheet.block(
+                f"{method.name}-{seed}",
+                lambda method=method, seed=seed: measure_method(method, mini, domains, pictures, recipe, seed),
+            )
+    counts = {
+        name: "/".join(str(int((data.labels["split"] == side).sum())) for side in SPLITS)
+        for name, data in pictures.items()
+    }
+    return write_record(
+        "domains_real",
+        sheet,
+        what="diagnoses of lesions, ten things, captchas of five symbols and gender of faces by networks that start "
+        "from facenet-mini: one each, one for all, and a frozen one with norms or adapters a domain; "
+        f"{recipe.steps} steps of {recipe.batch_size} pictures for all domains together",
+        data="ISIC at 64 × 64, CIFAR-10 at 32 × 32, captchas at 32 × 192 and FairFace at 48 × 48; to learn from, of "
+        "validation and of test: " + ", ".join(f"{name} {sizes}" for name, sizes in counts.items()),
+        command="record domains_real" + f" --steps {steps}" * bool(steps),
+        seeds=seeds,
+    )
+
+
+def real_table(rows: pd.DataFrame, domain: str) -> list[str]:
+    """A domain's scores on test pictures as rows of a Markdown table: mean over the seeds ± its standard error.
+
+    rows: of the record `domains_real`. A column for each metric, and the parameters that a domain adds on average.
+    """
+    rows = rows[rows["domain"] == domain]
+    means, sides = {}, {"test": ""} | ({"validation": " (validation)"} if domain == "words" else {})
+    for metric in rows["metric"].unique():
+        for side, note in sides.items():
+            chosen = rows[(rows["metric"] == metric) & (rows["split"] == side)].groupby("method", sort=False)["value"]
+            means[metric.replace("_", " ") + note] = [
+                f"{mean:.3f} ± {error:.3f}" for mean, error in zip(chosen.mean(), chosen.sem(), strict=True)
+            ]
+    methods = rows.groupby("method", sort=False)["parameters"].first()
+    table = pd.DataFrame(means, methods.index).assign(**{"parameters it adds": [f"{n:,}" for n in methods]})
+    lines = [f"| method | {' | '.join(table)} |", "|---" + "|---:" * table.shape[1] + "|"]
+    return lines + [f"| {name} | {' | '.join(row)} |" for name, row in zip(table.index, table.to_numpy(), strict=True)]

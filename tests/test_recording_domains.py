@@ -1,11 +1,28 @@
 """Recording of the drawn domains: every method and seed on the same pictures; the shipped record is whole."""
 
+import numpy as np
+import pandas as pd
+import pytest
+
 from facekit import recording_domains, records
 from facekit.cli import main
-from facekit.recording_domains import DOMAINS, RECIPE, SEEDS, drawn_pictures, ways_costs, ways_figure
-from facekit.records import recorded
+from facekit.data.sets import FaceSet
+from facekit.recording_domains import (
+    DOMAINS,
+    REAL_PANELS,
+    RECIPE,
+    SEEDS,
+    drawn_pictures,
+    real_pictures,
+    real_table,
+    ways_costs,
+    ways_figure,
+)
+from facekit.records import REFERENCE, ROOT, recorded
+from facekit.tasks import GENDER
 from facekit.transfer.domains import METHODS
 from tests.test_adapters import trunk
+from tests.test_course_domains import real_sets  # noqa: F401
 
 METRICS = {("lesion", "accuracy"), ("box", "iou"), ("object", "accuracy"), ("text", "character_error_rate")}
 
@@ -54,3 +71,87 @@ def test_the_pictures_have_what_the_domains_ask_for():
 def test_the_shipped_record_is_whole():
     record = recorded("domains_drawn")
     assert whole(record.rows, SEEDS) and str(RECIPE.steps) in record.about["what"]
+
+
+# --- photos, captchas and faces --------------------------------------------------------------------------------------
+
+REAL_METRICS = {("diagnosis", "accuracy"), ("object", "accuracy"), ("gender", "accuracy")}
+REAL_METRICS |= {("text", "character_error_rate"), ("text", "exact_match")}
+SHEETS = {"lesions": "ISIC", "things": "CIFAR10", "words": "CAPTCHA"}
+
+
+def toy_faces() -> FaceSet:
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame(
+        {"gender": np.resize(GENDER.classes, 90), "split": np.repeat(["train", "validation", "test"], 30)}
+    )
+    return FaceSet(rng.integers(0, 256, (90, 3, 40, 40), dtype=np.uint8), labels)
+
+
+@pytest.fixture
+def real(real_sets, monkeypatch):  # noqa: F811
+    """Toy sets in the places of the real ones."""
+    monkeypatch.setattr(recording_domains, "fairface_photos", toy_faces)
+    monkeypatch.setattr(recording_domains, "FaceNetMini", TinyMini)
+    monkeypatch.setattr(recording_domains, "FACES", (20, 8, 30))
+
+
+def test_faces_are_the_fourth_real_domain_with_as_many_rows_as_the_others(real):
+    pictures, domains, recipe = real_pictures()
+    assert list(pictures) == [domain.name for domain in domains] == ["lesions", "things", "words", "faces"]
+    assert recipe.batch_size == 4 * recording_domains.real_domains().recipe.batch_size // 3
+    sides = pictures["faces"].labels["split"].value_counts().to_dict()
+    assert sides == {"train": 20, "validation": 8, "test": 30}
+    assert pictures["faces"].images.shape[2:] == (recording_domains.FACE_SIZE,) * 2
+
+
+def test_real_domains_are_recorded_on_both_sides_with_intervals_and_kept(real, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "REFERENCE", tmp_path)
+    monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
+    options = ["record", "domains_real", "--steps", "1", "--seeds", "[0,4]"]
+    assert main(options) == 0
+    record = recorded("domains_real", tmp_path)
+    rows = record.rows
+    assert whole_real(rows, (0, 4)) and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    assert set(rows.query("domain == 'faces' and split == 'test'")["n"]) == {30}
+    assert record.about["command"].endswith("record domains_real --steps 1 --seeds [0,4]")
+    assert "faces 20/8/30" in record.about["data"]
+    assert len(ways_figure(rows[rows["split"] == "test"], REAL_PANELS).axes) == 4
+    monkeypatch.setattr(recording_domains, "serve", None)  # what is kept is not measured again
+    assert main(options) == 0
+
+
+def test_a_table_gives_mean_and_standard_error_over_the_seeds_of_test_pictures():
+    rows = pd.DataFrame(
+        [
+            ("a", 0, "test", 0.5, 1000),
+            ("a", 1, "test", 0.7, 1000),
+            ("a", 0, "validation", 0.0, 1000),
+            ("b", 0, "test", 0.25, 20),
+            ("b", 1, "test", 0.25, 20),
+        ],
+        columns=["method", "seed", "split", "value", "parameters"],
+    ).assign(domain="things", metric="balanced_accuracy")
+    assert real_table(rows, "things") == [
+        "| method | balanced accuracy | parameters it adds |",
+        "|---|---:|---:|",
+        "| a | 0.600 ± 0.100 | 1,000 |",
+        "| b | 0.250 ± 0.000 | 20 |",
+    ]
+
+
+def whole_real(rows, seeds) -> bool:
+    """Whether each method, seed and side has each score, once."""
+    counts = rows.groupby(["method", "seed", "split", "task", "metric"]).size()
+    sides = ("validation", "test")
+    complete = {(m.name, s, side, *metric) for m in METHODS for s in seeds for side in sides for metric in REAL_METRICS}
+    return (counts == 1).all() and complete <= set(counts.index)
+
+
+@pytest.mark.skipif(not (REFERENCE / "domains_real.json").exists(), reason="not recorded yet")
+def test_the_shipped_real_record_is_whole_and_the_datasheets_say_what_it_says():
+    record = recorded("domains_real")
+    assert whole_real(record.rows, SEEDS)
+    for domain, sheet in SHEETS.items():
+        text = (ROOT / "datasets" / f"{sheet}.md").read_text(encoding="utf-8")
+        assert "\n".join(real_table(record.rows, domain)) in text and "record domains_real" in text
