@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from scipy.stats import multivariate_normal
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import ThreadpoolController
 
 from facekit.data import simulated
 from facekit.data.fit_features import MIN_FACES, cell_shares, fit_features
@@ -102,6 +104,69 @@ def test_a_seed_is_a_draw_whatever_the_number_of_threads(monkeypatch):
     other = model.draw(3 * CHUNK, seed=6)
     assert not np.isclose(first.features, other.features).all(axis=1).any(), "two seeds share a row"
     assert len(np.unique(first.features, axis=0)) == len(first), "a row occurs twice in one draw"
+
+
+@pytest.mark.parametrize("model", [toy_model, packaged])
+def test_rows_are_those_of_a_draw_row_by_row(model):
+    """The meaning of a seed, written down a second time and plainly: what lessons have stored rests on it."""
+    model, seed, chunk = model(), 5, 1
+    rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(chunk,))))
+
+    def choose(shares: np.ndarray, number: float) -> int:
+        borders = np.cumsum(shares)
+        return int(np.argmax((borders > number) | (borders == borders[-1])))
+
+    cells = [choose(shares_for(model.shares, None).ravel(), number) for number in rng.random(CHUNK)]
+    label = np.stack(np.unravel_index(cells, SHAPE), axis=1)
+    tables = [model.tensors[f"looks_{task.name}"] for task in COLUMNS]
+    looks = np.array(
+        [[choose(tables[i][k], u) for k, u in zip(label[:, i], rng.random(CHUNK), strict=True)] for i in range(3)]
+    )
+    noise = rng.standard_normal((CHUNK, len(model.tensors["mean"])), dtype=np.float32).astype(float)
+    # The noise goes to the rows in the order of the race and gender that they look like.
+    order = sorted(range(CHUNK), key=lambda row: (looks[0, row], looks[1, row]))
+    drawn = model.draw(2 * CHUNK, seed=seed)
+    np.testing.assert_array_equal(codes(drawn)[CHUNK:], label)
+    for own, row in list(zip(noise, order, strict=True))[::7]:
+        race, gender, age = looks[:, row]
+        place = model.cell_means[np.ravel_multi_index((race, gender, age), SHAPE)].astype(float)
+        place = place + model.tensors["factor"][race, gender].astype(float) @ own
+        expected = place / np.linalg.norm(place) @ model.tensors["axes"].astype(float)
+        np.testing.assert_allclose(drawn.features[CHUNK + row], expected, atol=2e-6)
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=4),
+    st.lists(st.floats(0, 1, exclude_max=True), max_size=30),
+)
+def test_a_number_chooses_the_class_whose_interval_it_falls_into(shares, numbers):
+    shares = np.array(shares)
+    assume((shares.sum(axis=1) > 1e-3).all())
+    shares /= shares.sum(axis=1, keepdims=True)
+    borders = np.cumsum(shares, axis=1)
+    pieces = np.floor(borders.ravel() * simulated.PIECES) / simulated.PIECES
+    edges = np.concatenate([borders.ravel(), pieces, pieces + 1 / simulated.PIECES, [0, 1]])
+    near = np.concatenate([edges, np.nextafter(edges, 0)])
+    numbers = np.concatenate([numbers, near[(near >= 0) & (near < 1)]])
+    choice = simulated._Choice(shares)
+    for row, own in enumerate(borders):
+        # A number above the last border, which rounding may leave, chooses the last class that has a share.
+        expected = ((own > numbers[:, None]) | (own == own[-1])).argmax(axis=1)
+        np.testing.assert_array_equal(choice(np.full(len(numbers), row), numbers), expected)
+
+
+def test_a_draw_leaves_the_threads_of_matrix_products_as_they_were():
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in ThreadpoolController().info() if library["user_api"] == "blas"]
+
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        before = threads()
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(lambda seed: toy_model().draw(2 * CHUNK, seed), [0, 1, 0, 1]))
+        assert threads() == before
+    for seed in (0, 1):
+        np.testing.assert_array_equal(drawn[seed].features, drawn[seed + 2].features)
+        np.testing.assert_array_equal(drawn[seed].features, toy_model().draw(2 * CHUNK, seed).features)
 
 
 def test_labels_occur_as_often_as_the_shares_say():

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from threadpoolctl import ThreadpoolController
 
 from facekit.data.sets import SPLITS, FeatureSet
 from facekit.errors import ConfigError, DataError
@@ -35,6 +38,11 @@ PACKAGED_MODEL = Path(__file__).with_name("fairface_features.safetensors")
 FORMAT = 3
 # Rows that one random stream fills; part of the meaning of a seed, so never change it.
 CHUNK = 4096
+
+# Equal intervals of [0, 1) for which `_Choice` looks up the class, and its mark for those that several classes share.
+PIECES, SEVERAL = 4096, 255
+
+_BLAS_LOCK = threading.Lock()
 
 IMPOSSIBLE = (
     "mix: no population has these shares; entries contradict one another, or ask for faces that the model has none of."
@@ -155,9 +163,9 @@ class FeatureModel:
         return means
 
     @cached_property
-    def _cumulative_looks(self) -> list[np.ndarray]:
-        """For race, gender and age band: cumulative shares of what the faces of each label look like."""
-        return [np.cumsum(self.tensors[name], axis=1) for name in LOOKS]
+    def _looks(self) -> list[_Choice]:
+        """For race, gender and age band: what the faces of each label look like."""
+        return [_Choice(self.tensors[name]) for name in LOOKS]
 
     def draw(self, n: int, seed: int = 0, mix: Mix | None = None) -> FeatureSet:
         """Draws n labelled feature vectors, float32 (n, D) of length 1, with race, gender, age and split `train`.
@@ -170,14 +178,14 @@ class FeatureModel:
         """
         if n < 1 or seed < 0:
             raise ConfigError(f"n must be 1 or more and the seed 0 or more, got {n} and {seed}.")
-        cumulative = np.cumsum(shares_for(self.shares, mix).ravel())
+        choice = _Choice(shares_for(self.shares, mix).reshape(1, -1))
         features = np.empty((n, self.dim), np.float32)
-        cells = np.empty(n, np.int64)
+        cells = np.empty(n, np.uint8)
 
         def fill(chunk: int, scratch: np.ndarray) -> None:
             rows = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, n))
             length = rows.stop - rows.start
-            place, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), cumulative, scratch)
+            place, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), choice, scratch)
             # The last chunk, too, is multiplied as a whole, so that no row depends on how many follow it.
             whole = features[rows] if length == CHUNK else np.empty((CHUNK, self.dim), np.float32)
             np.matmul(place, self.tensors["axes"], out=whole)
@@ -185,41 +193,36 @@ class FeatureModel:
                 features[rows] = whole[:length]
             cells[rows] = labels[:length]
 
-        chunks = range(-(-n // CHUNK))
-        workers = min(os.cpu_count() or 1, len(chunks))
+        chunks = -(-n // CHUNK)
+        workers = min(os.cpu_count() or 1, chunks)
+        left = iter(range(chunks))
 
-        def work(first: int) -> None:
-            # Clearing new memory takes the system as long as the drawing, so a worker uses its own again and again.
+        def work(_: int) -> None:
+            # The system must clear memory before its first use, so a worker uses its own again and again.
             scratch = np.empty((3, CHUNK, len(self.tensors["mean"])), np.float32)
-            for chunk in chunks[first::workers]:
+            for chunk in left:
                 fill(chunk, scratch)
 
-        with ThreadPoolExecutor(workers) as pool:
+        with _one_blas_thread(), ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, range(workers)))
-        labels = {
-            task.name: np.array(task.classes, object)[code]
-            for task, code in zip(COLUMNS, np.unravel_index(cells, SHAPE), strict=True)
-        }
         kept = {key: self.about[key] for key in ("source", "licence", "backbone") if key in self.about}
-        return FeatureSet(features, pd.DataFrame({**labels, "split": SPLITS[0]}), {**kept, "drawn_with_seed": seed})
+        labels = _labels_of_cells().take(cells).reset_index(drop=True)
+        return FeatureSet(features, labels, {**kept, "drawn_with_seed": seed})
 
     def _chunk(
-        self, seed: np.random.SeedSequence, cumulative: np.ndarray, scratch: np.ndarray
+        self, seed: np.random.SeedSequence, choice: _Choice, scratch: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Places on the axes, of length 1 (CHUNK, K), and cells (CHUNK,) of a whole chunk.
 
-        scratch: float32 (3, CHUNK, K) to write to; the places are in it.
+        choice: of a cell. scratch: float32 (3, CHUNK, K) to write to; the places are in it.
         """
         noise, sorted_rows, moved = scratch
         rng = np.random.Generator(np.random.SFC64(seed))
-        cells = _choose(cumulative[None], rng.random(CHUNK))
+        cells = choice(np.zeros(CHUNK, np.intp), rng.random(CHUNK))
         labels = np.unravel_index(cells, SHAPE)
-        looks = [
-            _choose(shares[label], rng.random(CHUNK))
-            for shares, label in zip(self._cumulative_looks, labels, strict=True)
-        ]
+        looks = [look(label, rng.random(CHUNK)) for look, label in zip(self._looks, labels, strict=True)]
         # Rows of one factor are computed side by side and then brought to their places; their noise needs no moving.
-        group = looks[0] * SHAPE[1] + looks[1]
+        group = looks[0] * np.uint8(SHAPE[1]) + looks[1]
         order = np.argsort(group, kind="stable")
         rng.standard_normal(dtype=np.float32, out=noise)
         np.take(self.cell_means, np.ravel_multi_index(looks, SHAPE)[order], axis=0, out=sorted_rows, mode="clip")
@@ -314,11 +317,52 @@ def tensor_shapes(n_axes: int, dim: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _choose(cumulative: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """For each number in [0, 1) the class whose interval it falls into; cumulative shares (N or 1, classes)."""
-    if len(cumulative) == 1:
-        chosen = np.searchsorted(cumulative[0], uniform, side="right")
-    else:
-        chosen = (uniform[:, None] >= cumulative).sum(axis=1)
-    # Rounding may leave a sliver above the last class that has a share.
-    return np.minimum(chosen, (cumulative < cumulative[:, -1:]).sum(axis=1))
+@cache
+def _labels_of_cells() -> pd.DataFrame:
+    """The labels of rows of each cell, 126 rows."""
+    codes = np.indices(SHAPE).reshape(len(SHAPE), -1)
+    labels = {task.name: np.array(task.classes, object)[code] for task, code in zip(COLUMNS, codes, strict=True)}
+    return pd.DataFrame({**labels, "split": SPLITS[0]})
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Inside, a matrix product keeps to the thread that asks for it; only one thread at a time is inside.
+
+    BLAS would divide every small product among threads of its own, which wait for one another longer than they count
+    where several workers ask at once. The setting is the process's, hence the lock: the last one out must not take
+    another's 1 for what it found.
+    """
+    with _BLAS_LOCK, _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process (looking for them takes tens of milliseconds)."""
+    return ThreadpoolController()
+
+
+class _Choice:
+    """A choice among classes by a number in [0, 1): each class has an interval as long as its share.
+
+    shares: (rows, classes), each row with sum 1, at most 255 classes. Which class a number chooses is looked up for
+    `PIECES` intervals of equal length; only numbers from one that several classes share are compared with the borders.
+    """
+
+    def __init__(self, shares: np.ndarray) -> None:
+        self.borders = np.cumsum(shares, axis=1)
+        # Rounding may leave a sliver above the last class that has a share.
+        self.last = (self.borders < self.borders[:, -1:]).sum(axis=1)
+        edges = np.arange(PIECES + 1) / PIECES
+        low = np.stack([np.searchsorted(row, edges[:-1], side="right") for row in self.borders])
+        high = np.stack([np.searchsorted(row, edges[1:], side="left") for row in self.borders])
+        self.table = np.where(low == high, np.minimum(low, self.last[:, None]), SEVERAL).astype(np.uint8).ravel()
+
+    def __call__(self, row: np.ndarray, number: np.ndarray) -> np.ndarray:
+        """Classes, uint8 (N,), that the numbers, float64 (N,), choose by the shares of a row each, intp (N,)."""
+        chosen = self.table[row * PIECES + (number * PIECES).astype(np.intp)]
+        near = np.flatnonzero(chosen == SEVERAL)
+        beyond = (number[near, None] >= self.borders[row[near]]).sum(axis=1)
+        chosen[near] = np.minimum(beyond, self.last[row[near]])
+        return chosen
