@@ -18,12 +18,13 @@ from facekit.errors import ConfigError, DataError, TrainingError
 from facekit.models.adapters import Domain, DomainNet, ParallelAdapter
 from facekit.models.embedding import state_hash
 from facekit.models.facenet import FaceNet
-from facekit.models.mini import FaceNetMini
+from facekit.models.mini import BasicBlock, FaceNetMini
 from facekit.tasks import Task
 from facekit.training.batches import Batches
 from facekit.training.scoring import predict
 from facekit.transfer.domains import (
     METHODS,
+    PARALLEL_3X3,
     DomainRecipe,
     compare_domains,
     domain_shares,
@@ -111,15 +112,51 @@ def test_adapters_at_zero_are_facenet_mini_exactly(adapters):
     costs = net.costs()
     convolutions = [(3, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 320), (320, 320)]
     series = sum(out * out + 2 * out for _, out in convolutions)
+    shortcuts = sum(a * b for a, b in [(32, 64), (64, 128), (128, 320)])  # parallel whatever the others are
     expected = series if adapters == "series" else sum(a * b for a, b in convolutions)
-    assert costs.loc["things", "adapters"] == expected
-    assert costs.loc["things", ["norms", "adapters"]].sum() < 0.15 * costs.loc["trunk", "all"]
+    assert costs.loc["things", "adapters"] == expected + shortcuts
+    net.add(Domain("texts", (COLOUR, BOX), adapters, pointwise=False))
+    costs = net.costs()
+    assert costs.loc["texts", "adapters"] == expected
+    cheap = "things" if adapters == "parallel" else "texts"
+    assert costs.loc[cheap, ["norms", "adapters"]].sum() < 0.15 * costs.loc["trunk", "all"]
+
+
+class ShortcutNet(ChainNet):
+    """A block with a convolution of 1 × 1 on its shortcut."""
+
+    name = "shortcut"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(BasicBlock(4, 8, 2), nn.ReLU())
+
+
+@pytest.mark.parametrize("adapters", ["series", "parallel"])
+def test_an_adapter_of_a_1x1_convolution_makes_it_any_other(adapters):
+    network = trunk(ShortcutNet)
+    bare = Domain("bare", (COLOUR,), adapters, pointwise=False)
+    net = DomainNet(network, [Domain("things", (COLOUR,), adapters), bare])
+    own = net.eval().own["things"]["adapters"]
+    assert set(own) - set(net.own["bare"]["adapters"]) == {"block/0/shortcut/conv"}
+    assert isinstance(own["block/0/shortcut/conv"], ParallelAdapter)
+    images, other, target = noise(3, SIZE), copy.deepcopy(network), torch.randn(8, 4, 1, 1)
+    shortcut = other.block[0].shortcut.conv
+    with torch.no_grad():
+        for name in ("things", "bare"):
+            assert torch.equal(net.maps(images, name, "block")["block"], other.block(other.stem(other.prepare(images))))
+        own["block/0/shortcut/conv"].conv.weight.copy_(target - shortcut.weight)
+        shortcut.weight.copy_(target)
+        expected = other.block(other.stem(other.prepare(images)))
+    torch.testing.assert_close(net.maps(images, "things", "block")["block"], expected)
 
 
 def test_facenet_can_be_shared_as_well():
     torch.manual_seed(0)
     network = FaceNet().eval()
-    net = DomainNet(network, [Domain("things", (COLOUR, BOX, TEXT))]).eval()
+    net = DomainNet(network, [Domain("things", (COLOUR, BOX, TEXT), pointwise=False), Domain("dear", (COLOUR,))]).eval()
+    shares = net.costs()["adapters"] / net.costs().loc["trunk", "all"]
+    assert shares["things"] < 0.1 and shares["dear"] > 0.5
     assert net.reads(net.domains[0], COLOUR) == "repeat_3" and net.reads(net.domains[0], BOX) == "repeat_1"
     images = noise(1, 80)
     with torch.no_grad():
@@ -329,6 +366,7 @@ def test_every_method_trains_what_it_says_with_the_same_batches():
         added["one network"] == added["frozen, heads"] < added["frozen, own norms"] == added["one network, own norms"]
     )
     assert added["frozen, own norms"] < added["parallel adapters"]
+    assert PARALLEL_3X3.adapters == "parallel" and not PARALLEL_3X3.pointwise
     assert added["a network each"] == added["frozen, heads"] + sum(p.numel() for p in trunk().parameters())
     again = compare_domains(trunk(), (THINGS, TEXTS), train, test, recipe, (0,), METHODS[-1:])
     pd.testing.assert_series_equal(

@@ -6,7 +6,9 @@ its own tasks, and only the network is common. A `DomainNet` is a pretrained `Ba
 - its own BatchNorms, which start as copies of the trunk's (Bilen & Vedaldi 2017, 1701.07275);
 - residual adapters, 1 × 1 convolutions beside the trunk's filters: in series, y + A(BN(y)) after a convolution's
   output y (Rebuffi, Bilen & Vedaldi 2017, 1705.08045), or in parallel, f(x) + A(x) (the same 2018, 1803.10082).
-  A starts at zero, so that a new domain starts as the frozen trunk exactly;
+  A starts at zero, so that a new domain starts as the frozen trunk exactly. In those papers' networks no shortcut has
+  weights; where it has a 1 × 1 convolution f, as in facenet-mini, f has an adapter too, always in parallel, which
+  makes it any other 1 × 1 convolution (in series it would be no more, and larger);
 - its heads, one a task, each on the map of one stage.
 
 Nothing of a domain is used by another one. With the trunk frozen, a domain can be added without any change of what the
@@ -44,16 +46,19 @@ _MOST_COARSE = 10  # a pixel of the map that boxes and texts are read from stand
 class Domain:
     """A kind of pictures with its tasks, and what the network has for it alone.
 
-    name: also the name of the net's stage that holds what it owns. adapters: of every convolution that sees more than
-    one pixel. own_norm: whether it has BatchNorms of its own. reads: task name to the stage whose output its head
-    takes; by default classes and numbers take the mean of the last map, boxes and texts the map of the deepest stage
-    that is at most ten times smaller than the picture. Only classes and numbers can read the embedding.
+    name: also the name of the net's stage that holds what it owns. adapters: of every convolution that is neither
+    depthwise nor grouped. own_norm: whether it has BatchNorms of its own. pointwise: whether 1 × 1 convolutions have
+    adapters too; each costs as much as the convolution itself, which is little in facenet-mini (its three shortcuts)
+    and most of the network in FaceNet. reads: task name to the stage whose output its head takes; by default classes
+    and numbers take the mean of the last map, boxes and texts the map of the deepest stage that is at most ten times
+    smaller than the picture. Only classes and numbers can read the embedding.
     """
 
     name: str
     tasks: tuple[Task, ...]
     adapters: Adapters = "parallel"
     own_norm: bool = True
+    pointwise: bool = True
     reads: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -339,16 +344,19 @@ def _view(trunk: Backbone, domain: Domain) -> tuple[Backbone, nn.ModuleDict, nn.
             continue
         if isinstance(module, _BatchNorm) and domain.own_norm:
             used = norms[key] = copy.deepcopy(module).requires_grad_(True)
-        elif domain.adapters != "none" and isinstance(module, nn.Conv2d) and _sees_more_than_a_pixel(module):
-            kind = SeriesAdapter if domain.adapters == "series" else ParallelAdapter
+        elif isinstance(module, nn.Conv2d) and (kind := _adapter_of(module, domain)):
             adapters[key] = kind(module)
             used = _Adapted(module, adapters[key])
         in_place[id(module)] = used
     return copy.deepcopy(trunk, in_place), norms, adapters
 
 
-def _sees_more_than_a_pixel(conv: nn.Conv2d) -> bool:
-    return conv.kernel_size != (1, 1) and conv.groups == 1
+def _adapter_of(conv: nn.Conv2d, domain: Domain) -> type[SeriesAdapter] | type[ParallelAdapter] | None:
+    """Which adapter a domain has beside a convolution, if any."""
+    one_pixel = conv.kernel_size == (1, 1)
+    if domain.adapters == "none" or conv.groups > 1 or (one_pixel and not domain.pointwise):
+        return None
+    return SeriesAdapter if domain.adapters == "series" and not one_pixel else ParallelAdapter
 
 
 @torch.no_grad()

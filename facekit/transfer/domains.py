@@ -232,13 +232,14 @@ def score_domains(net: DomainNet, parts: Mapping[str, FaceSet], n_boot: int = 1)
 @dataclass(frozen=True)
 class DomainMethod:
     """A way to serve several domains. together: one network, or one for each. train_trunk: or leave it as it came.
-    adapters, own_norm: as in `Domain`."""
+    adapters, own_norm, pointwise: as in `Domain`."""
 
     name: str
     together: bool
     train_trunk: bool
     adapters: Literal["none", "series", "parallel"]
     own_norm: bool
+    pointwise: bool = True
 
 
 METHODS = (
@@ -250,6 +251,8 @@ METHODS = (
     DomainMethod("series adapters", True, False, "series", True),
     DomainMethod("parallel adapters", True, False, "parallel", True),
 )
+# What the adapters of a trunk's 1 × 1 convolutions are worth: "parallel adapters" without them.
+PARALLEL_3X3 = DomainMethod("parallel, 3 × 3 only", True, False, "parallel", True, pointwise=False)
 
 
 @dataclass(frozen=True)
@@ -306,7 +309,8 @@ def serve(
 
     backbone: what all networks start from; it is copied. Raises what `train_domains` raises.
     """
-    given = [replace(d, adapters=method.adapters, own_norm=method.own_norm) for d in domains]
+    own = {"adapters": method.adapters, "own_norm": method.own_norm, "pointwise": method.pointwise}
+    given = [replace(domain, **own) for domain in domains]
     groups = [given] if method.together else [[domain] for domain in given]
     sizes = {domain.name: len(_part(train, domain)) for domain in given}
     rows = rows_a_step(domain_shares(sizes, recipe.sampling), recipe.batch_size)
