@@ -20,7 +20,7 @@ from facekit.recording_domains import (
 )
 from facekit.records import REFERENCE, ROOT, recorded
 from facekit.tasks import GENDER
-from facekit.transfer.domains import METHODS
+from facekit.transfer.domains import METHODS, serve
 from tests.test_adapters import trunk
 from tests.test_course_domains import real_sets  # noqa: F401
 
@@ -117,8 +117,26 @@ def test_real_domains_are_recorded_on_both_sides_with_intervals_and_kept(real, t
     assert record.about["command"].endswith("record domains_real --steps 1 --seeds [0,4]")
     assert "faces 20/8/30" in record.about["data"]
     assert len(ways_figure(rows[rows["split"] == "test"], REAL_PANELS).axes) == 4
-    monkeypatch.setattr(recording_domains, "serve", None)  # what is kept is not measured again
+    monkeypatch.setattr(recording_domains, "serve_reading", None)  # what is kept is not measured again
     assert main(options) == 0
+
+
+def test_text_heads_are_normed_once_and_everything_else_is_as_serve_does_it(real):
+    pictures, domains, recipe = real_pictures()
+    recipe = recording_domains.replace(recipe, steps=2)
+    train = {name: data.split("train") for name, data in pictures.items()}
+    plain = [domain for domain in domains if domain.name != "words"]
+    less = recording_domains.replace(recipe, batch_size=recipe.batch_size // 4 * 3)
+    for method in METHODS[:2]:
+        ours = recording_domains.serve_reading(method, TinyMini.from_pretrained(), plain, train, less, 3)
+        theirs = serve(method, TinyMini.from_pretrained(), plain, train, less, 3)
+        assert ours.parameters == theirs.parameters
+        assert {name: net.hashes() for name, net in ours.nets.items()} == {
+            name: net.hashes() for name, net in theirs.nets.items()
+        }
+    net = recording_domains.ReadingNet(TinyMini.from_pretrained(), domains)
+    kinds = [type(layer).__name__ for layer in net.own["words"]["heads"]["text"].layers]
+    assert kinds == ["Conv1d", "BatchNorm1d", "ReLU", "Conv1d"]
 
 
 def test_a_table_gives_mean_and_standard_error_over_the_seeds_of_test_pictures():
