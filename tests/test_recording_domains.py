@@ -1,25 +1,25 @@
 """Recording of the drawn domains: every method and seed on the same pictures; the shipped record is whole."""
 
-import numpy as np
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from facekit import recording_domains, records
 from facekit.cli import main
-from facekit.data.sets import FaceSet
+from facekit.course import real_domains
 from facekit.recording_domains import (
     DOMAINS,
+    REAL_METHODS,
     REAL_PANELS,
     RECIPE,
     SEEDS,
     drawn_pictures,
-    real_pictures,
     real_table,
     ways_costs,
     ways_figure,
 )
 from facekit.records import REFERENCE, ROOT, recorded
-from facekit.tasks import GENDER
 from facekit.transfer.domains import METHODS, serve
 from tests.test_adapters import trunk
 from tests.test_course_domains import real_sets  # noqa: F401
@@ -75,34 +75,15 @@ def test_the_shipped_record_is_whole():
 
 # --- photos, captchas and faces --------------------------------------------------------------------------------------
 
-REAL_METRICS = {("diagnosis", "accuracy"), ("object", "accuracy"), ("gender", "accuracy")}
+REAL_METRICS = {("diagnosis", "accuracy"), ("object", "accuracy")}
 REAL_METRICS |= {("text", "character_error_rate"), ("text", "exact_match")}
 SHEETS = {"lesions": "ISIC", "things": "CIFAR10", "words": "CAPTCHA"}
-
-
-def toy_faces() -> FaceSet:
-    rng = np.random.default_rng(0)
-    labels = pd.DataFrame(
-        {"gender": np.resize(GENDER.classes, 90), "split": np.repeat(["train", "validation", "test"], 30)}
-    )
-    return FaceSet(rng.integers(0, 256, (90, 3, 40, 40), dtype=np.uint8), labels)
 
 
 @pytest.fixture
 def real(real_sets, monkeypatch):  # noqa: F811
     """Toy sets in the places of the real ones."""
-    monkeypatch.setattr(recording_domains, "fairface_photos", toy_faces)
     monkeypatch.setattr(recording_domains, "FaceNetMini", TinyMini)
-    monkeypatch.setattr(recording_domains, "FACES", (20, 8, 30))
-
-
-def test_faces_are_the_fourth_real_domain_with_as_many_rows_as_the_others(real):
-    pictures, domains, recipe = real_pictures()
-    assert list(pictures) == [domain.name for domain in domains] == ["lesions", "things", "words", "faces"]
-    assert recipe.batch_size == 4 * recording_domains.real_domains().recipe.batch_size // 3
-    sides = pictures["faces"].labels["split"].value_counts().to_dict()
-    assert sides == {"train": 20, "validation": 8, "test": 30}
-    assert pictures["faces"].images.shape[2:] == (recording_domains.FACE_SIZE,) * 2
 
 
 def test_real_domains_are_recorded_on_both_sides_with_intervals_and_kept(real, tmp_path, monkeypatch):
@@ -113,20 +94,21 @@ def test_real_domains_are_recorded_on_both_sides_with_intervals_and_kept(real, t
     record = recorded("domains_real", tmp_path)
     rows = record.rows
     assert whole_real(rows, (0, 4)) and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
-    assert set(rows.query("domain == 'faces' and split == 'test'")["n"]) == {30}
+    assert set(rows["n"]) == {12}
     assert record.about["command"].endswith("record domains_real --steps 1 --seeds [0,4]")
-    assert "faces 20/8/30" in record.about["data"]
-    assert len(ways_figure(rows[rows["split"] == "test"], REAL_PANELS).axes) == 4
+    assert "lesions 12/12/12" in record.about["data"]
+    assert len(ways_figure(rows[rows["split"] == "test"], REAL_PANELS).axes) == 3
     monkeypatch.setattr(recording_domains, "serve_reading", None)  # what is kept is not measured again
     assert main(options) == 0
+    monkeypatch.setenv("FACEKIT_PROFILE", "laptop")
+    assert main(options) == 2
 
 
 def test_text_heads_are_normed_once_and_everything_else_is_as_serve_does_it(real):
-    pictures, domains, recipe = real_pictures()
-    recipe = recording_domains.replace(recipe, steps=2)
-    train = {name: data.split("train") for name, data in pictures.items()}
+    found = real_domains()
+    train, domains = found.split("train"), found.domains
     plain = [domain for domain in domains if domain.name != "words"]
-    less = recording_domains.replace(recipe, batch_size=recipe.batch_size // 4 * 3)
+    less = replace(found.recipe, steps=2, batch_size=found.recipe.batch_size // 3 * 2)
     for method in METHODS[:2]:
         ours = recording_domains.serve_reading(method, TinyMini.from_pretrained(), plain, train, less, 3)
         theirs = serve(method, TinyMini.from_pretrained(), plain, train, less, 3)
@@ -162,7 +144,9 @@ def whole_real(rows, seeds) -> bool:
     """Whether each method, seed and side has each score, once."""
     counts = rows.groupby(["method", "seed", "split", "task", "metric"]).size()
     sides = ("validation", "test")
-    complete = {(m.name, s, side, *metric) for m in METHODS for s in seeds for side in sides for metric in REAL_METRICS}
+    complete = {
+        (m.name, s, side, *metric) for m in REAL_METHODS for s in seeds for side in sides for metric in REAL_METRICS
+    }
     return (counts == 1).all() and complete <= set(counts.index)
 
 
