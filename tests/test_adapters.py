@@ -15,7 +15,7 @@ from torch import nn
 
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError, TrainingError
-from facekit.models.adapters import Domain, DomainNet, ParallelAdapter
+from facekit.models.adapters import Domain, DomainNet, ParallelAdapter, SequenceHead
 from facekit.models.embedding import state_hash
 from facekit.models.facenet import FaceNet
 from facekit.models.mini import BasicBlock, FaceNetMini
@@ -178,6 +178,15 @@ def test_a_parallel_adapter_looks_at_the_middle_of_the_filters_window():
     for odd in (nn.Conv2d(2, 3, 2), nn.Conv2d(2, 3, 3, padding=2), nn.Conv2d(2, 3, 3, dilation=2)):
         with pytest.raises(ConfigError, match="use series adapters"):
             ParallelAdapter(odd)
+
+
+def test_a_text_head_asks_neither_for_the_height_nor_for_the_scale_of_a_map():
+    torch.manual_seed(0)
+    head, x = SequenceHead(5, TEXT).train(), torch.randn(6, 5, 4, 9)
+    scores = head(x)
+    assert scores.shape == (6, 9, 4)
+    torch.testing.assert_close(head(100 * x), scores, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(head.eval()(x.repeat_interleave(3, 2)), head(x))
 
 
 def test_every_parameter_is_the_trunks_or_one_domains_and_domains_share_nothing_else():

@@ -153,14 +153,16 @@ class SequenceHead(nn.Module):
     """A text from a map (N, C, H, W): scores (N, W, K + 1) at every column, for CTC.
 
     The map's height is averaged to `rows` bands, so that pictures of any height fit; two convolutions along the width
-    then see a column with its neighbours.
+    then see a column with its neighbours. Without the BatchNorm between them CTC can stay for long at what it learns
+    first, blanks in every column.
     """
 
     def __init__(self, channels: int, task: Task, hidden: int = 64, rows: int = 4) -> None:
         super().__init__()
         self.rows = rows
         self.layers = nn.Sequential(
-            nn.Conv1d(channels * rows, hidden, 3, padding=1),
+            nn.Conv1d(channels * rows, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Conv1d(hidden, task.n_outputs, 3, padding=1),
         )
