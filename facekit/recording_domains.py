@@ -3,33 +3,29 @@ words, and `python -m facekit record domains_real` records `domains_real`, photo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
 from facekit import plots, settings
 from facekit.course import DRAWN_DOMAINS as DOMAINS
 from facekit.course import drawn_pictures, real_domains
 from facekit.data.sets import SPLITS, FaceSet
 from facekit.errors import ConfigError
-from facekit.models.adapters import Domain, DomainNet, SequenceHead
+from facekit.models.adapters import Domain
 from facekit.models.backbone import Backbone
 from facekit.models.mini import FaceNetMini
 from facekit.recording import Sheet, write_record
-from facekit.tasks import Task
 from facekit.transfer.domains import (
     METHODS,
     DomainMethod,
     DomainRecipe,
-    Served,
     compare_domains,
-    loss_scales,
     score_domains,
-    train_domains,
+    serve,
 )
 
 SEEDS = (0, 1, 2)
@@ -99,57 +95,6 @@ def record_domains(
     )
 
 
-class ReadingNet(DomainNet):
-    """A DomainNet whose text heads have a BatchNorm behind their first convolution.
-
-    On validation captchas a network of its own reads none right without it (1,200 steps of 8 captchas, or 500 of 16),
-    and all with it (400 steps of 16).
-    """
-
-    def _head(self, domain: Domain, task: Task) -> nn.Module:
-        head = super()._head(domain, task)
-        if isinstance(head, SequenceHead) and not any(isinstance(layer, nn.BatchNorm1d) for layer in head.layers):
-            head.layers.insert(1, nn.BatchNorm1d(head.layers[0].out_channels))
-        return head
-
-
-def serve_reading(
-    method: DomainMethod,
-    backbone: Backbone,
-    domains: Sequence[Domain],
-    train: Mapping[str, FaceSet],
-    recipe: DomainRecipe,
-    seed: int,
-) -> Served:
-    """As `transfer.domains.serve`, with `ReadingNet`; every domain has as many rows of a step."""
-    own = {"adapters": method.adapters, "own_norm": method.own_norm, "pointwise": method.pointwise}
-    given = [replace(domain, **own) for domain in domains]
-    nets: dict[str, DomainNet] = {}
-    seconds = parameters = 0
-    for group in [given] if method.together else [[domain] for domain in given]:
-        settings.seed_everything(seed)
-        net = ReadingNet(backbone, group)
-        names = [domain.name for domain in group]
-        rates = dict.fromkeys(names, recipe.own_rate)
-        rates |= dict.fromkeys(net.trunk.stages, recipe.trunk_rate) if method.train_trunk else {}
-        result = train_domains(
-            net,
-            {name: train[name] for name in names},
-            steps=recipe.steps,
-            seed=seed,
-            rates=rates,
-            batch_size=recipe.batch_size // len(given) * len(group),
-            scales=loss_scales(group, train),
-            augment=recipe.augment,
-            weight_decay=recipe.weight_decay,
-        )
-        seconds += result.seconds
-        costs = net.costs()["all"]
-        parameters += int(costs[names].sum()) + (0 if method.together else int(costs["trunk"]))
-        nets |= dict.fromkeys(names, net)
-    return Served(nets, seconds, parameters // len(given))
-
-
 def measure_method(
     method: DomainMethod,
     backbone: Backbone,
@@ -163,7 +108,7 @@ def measure_method(
     Columns method, seed, split, domain, task, metric, value, low, high, n, parameters (that a domain adds), seconds.
     """
     train = {name: data.split("train") for name, data in pictures.items()}
-    served = serve_reading(method, backbone, domains, train, recipe, seed)
+    served = serve(method, backbone, domains, train, recipe, seed)
     tables = []
     for side in ("validation", "test"):
         for name, net in served.nets.items():

@@ -1,13 +1,10 @@
 """Recording of the drawn domains: every method and seed on the same pictures; the shipped record is whole."""
 
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 
 from facekit import recording_domains, records
 from facekit.cli import main
-from facekit.course import real_domains
 from facekit.recording_domains import (
     DOMAINS,
     REAL_METHODS,
@@ -20,7 +17,7 @@ from facekit.recording_domains import (
     ways_figure,
 )
 from facekit.records import REFERENCE, ROOT, recorded
-from facekit.transfer.domains import METHODS, serve
+from facekit.transfer.domains import METHODS
 from tests.test_adapters import trunk
 from tests.test_course_domains import real_sets  # noqa: F401
 
@@ -98,27 +95,10 @@ def test_real_domains_are_recorded_on_both_sides_with_intervals_and_kept(real, t
     assert record.about["command"].endswith("record domains_real --steps 1 --seeds [0,4]")
     assert "lesions 12/12/12" in record.about["data"]
     assert len(ways_figure(rows[rows["split"] == "test"], REAL_PANELS).axes) == 3
-    monkeypatch.setattr(recording_domains, "serve_reading", None)  # what is kept is not measured again
+    monkeypatch.setattr(recording_domains, "serve", None)  # what is kept is not measured again
     assert main(options) == 0
     monkeypatch.setenv("FACEKIT_PROFILE", "laptop")
     assert main(options) == 2
-
-
-def test_text_heads_are_normed_once_and_everything_else_is_as_serve_does_it(real):
-    found = real_domains()
-    train, domains = found.split("train"), found.domains
-    plain = [domain for domain in domains if domain.name != "words"]
-    less = replace(found.recipe, steps=2, batch_size=found.recipe.batch_size // 3 * 2)
-    for method in METHODS[:2]:
-        ours = recording_domains.serve_reading(method, TinyMini.from_pretrained(), plain, train, less, 3)
-        theirs = serve(method, TinyMini.from_pretrained(), plain, train, less, 3)
-        assert ours.parameters == theirs.parameters
-        assert {name: net.hashes() for name, net in ours.nets.items()} == {
-            name: net.hashes() for name, net in theirs.nets.items()
-        }
-    net = recording_domains.ReadingNet(TinyMini.from_pretrained(), domains)
-    kinds = [type(layer).__name__ for layer in net.own["words"]["heads"]["text"].layers]
-    assert kinds == ["Conv1d", "BatchNorm1d", "ReLU", "Conv1d"]
 
 
 def test_a_table_gives_mean_and_standard_error_over_the_seeds_of_test_pictures():
