@@ -17,13 +17,16 @@ from facekit.errors import ConfigError, DataError
 from facekit.feature_card import (
     DATASHEET,
     RECORD,
-    by_race,
+    by_group,
     compare,
     cross_fit,
+    cross_groups,
     datasheet,
+    gaps,
     learned,
     membership,
     real_features,
+    speed,
 )
 from facekit.records import REFERENCE, record, recorded
 
@@ -61,6 +64,8 @@ def test_a_model_of_its_own_draws_makes_no_difference(small):
 
 def test_every_photo_is_held_out_once(small):
     rows = cross_fit(toy(), n=1000)
+    few = toy().select(range(600))
+    assert set(rows["labels"]) == {1000} and set(cross_fit(few, n=10**6)["labels"]) == {400}
     assert rows.groupby(["task", "way"]).size().eq(3).all() and rows["way"].nunique() == 4
     assert rows.drop_duplicates("group")["n"].sum() == len(toy())
     wide = rows.groupby(["task", "way"])["value"].mean().unstack()
@@ -85,17 +90,55 @@ def test_a_probe_learns_once_from_the_same_rows(small, monkeypatch):
 
 def test_the_bench_prints_rows_a_second(capsys):
     assert main(["bench", "features", "--rows", "5000", "--rounds", "1"]) == 0
-    assert "5,000 rows: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "5,000 rows drawn: " in printed and "5,000 rows new memory filled" in printed
     assert main(["bench", "features", "--rows", "0"]) == 2
 
 
 def test_groups_with_few_photos_are_left_out(small):
     test = toy(seed=1).select(range(400))
-    table = by_race(toy(), test, toy_model())
-    photos = test.labels["race"].value_counts()
-    assert set(table["group"]) == set(photos[photos >= MIN_FACES].index) != set(photos.index)
+    table = by_group(toy(), test, toy_model())
     assert set(table["way"]) == {"real → real", "drawn → real", "drawn → drawn"}
-    assert (table["n"] == table["group"].map(photos)).all()
+    for column in ("race", "gender", "age"):
+        own, photos = table[table["by"] == column], test.labels[column].value_counts()
+        assert set(own["group"]) == set(photos[photos >= MIN_FACES].index)
+        assert (own["n"] == own["group"].map(photos)).all()
+    assert (test.labels["race"].value_counts() < MIN_FACES).any(), "the toy must have a small group"
+
+
+def test_groups_of_all_parts_make_up_the_accuracy_of_all_photos(small):
+    photos = toy().select(range(1500))
+    found, overall = cross_groups(photos), cross_fit(photos, n=1000)
+    real = found[found["way"] == "drawn → real"]
+    for (task, _), own in real.groupby(["task", "by"]):
+        if own["n"].sum() == len(photos):  # no group was too small
+            whole = overall[(overall["task"] == task) & (overall["way"] == "drawn → real")]["value"].mean()
+            assert (own["value"] * own["n"]).sum() / own["n"].sum() == pytest.approx(whole, abs=1e-9)
+    assert set(found["metric"]) == {"held-out accuracy by group"}
+    assert (real.groupby(["task", "by"])["n"].sum() == len(photos)).any()
+
+
+def test_gaps_are_differences_of_the_same_run():
+    rows = []
+    for run, base in enumerate((0.5, 0.7, 0.6)):
+        for way, more in {
+            "real → real": 0.02,
+            "drawn → real": 0.0,
+            "drawn → drawn": 0.03,
+            "real → drawn": 0.01,
+        }.items():
+            rows.append(("race", "linear", 200, run, way, base + more * (1 + run)))
+    found = gaps(pd.DataFrame(rows, columns=["task", "method", "labels", "run", "way", "value"])).set_index("gap")
+    np.testing.assert_allclose(found["mean"], [-4, 6, -2], atol=1e-9)  # the middle one of three
+    np.testing.assert_allclose(found["error"], np.array([2, 3, 1]) / np.sqrt(3), atol=1e-9)
+
+
+def test_speed_is_measured_beside_what_new_memory_costs():
+    found = speed(toy_model(), 3000, rounds=2)
+    assert set(found["group"]) == {"3,000 rows"} and (found["value"] > 0).all()
+    assert set(found["metric"]) == {
+        f"{name}_per_{unit}" for name in ("rows", "memory") for unit in ("second", "cpu_second")
+    }
 
 
 def test_membership_is_a_guess_for_others_like_them_and_none_for_others_unlike():
@@ -127,9 +170,11 @@ def test_the_datasheet_states_what_was_recorded(small, tmp_path):
     about = {"data": "a toy", "command": "python -m facekit features fidelity", "seconds": 1.0, "folder": tmp_path}
     rows = compare(toy(), toy(seed=1), toy_model(), n=150, seed=2)
     record(RECORD, rows, what="a toy", **about)
-    parts = [by_race(toy(), toy(seed=1), toy_model()), membership(toy(), toy(seed=1), toy_model(), n_boot=10)]
-    parts.append(cross_fit(toy(), n=150))
-    parts.append(pd.DataFrame({"task": ["speed"], "metric": ["rows_per_cpu_second"], "value": [1234567.0]}))
+    parts = [by_group(toy(), toy(seed=1), toy_model()), membership(toy(), toy(seed=1), toy_model(), n_boot=10)]
+    parts += [cross_fit(toy(), n=150), cross_groups(toy().select(range(1500)))]
+    fast = {"rows_per_second": 1234567.0, "rows_per_cpu_second": 1e6, "memory_per_second": 8e6}
+    fast = pd.DataFrame({"metric": [*fast, "memory_per_cpu_second"], "value": [*fast.values(), 4e6]})
+    parts.append(fast.assign(task="speed", group="200,000 rows"))
     record("feature_model_groups", pd.concat(parts), what="a toy", **about)
     text = datasheet(recorded(RECORD, tmp_path), recorded("feature_model_groups", tmp_path), toy_model())
     assert "{" not in text and "nan" not in text
@@ -139,6 +184,9 @@ def test_the_datasheet_states_what_was_recorded(small, tmp_path):
     cells = [f"{mean[way]:.3f}" for way in feature_card.WAYS]
     assert f"| race | linear | 150 | {' | '.join(cells)} |" in text
     assert "1,234,567 rows a second" in text
+    assert "| 200,000 rows | 1,234,567 | 1,000,000 | 8,000,000 | 4,000,000 | 25 % |" in text
+    gap = 100 * (mean["drawn", "real"] - mean["real", "real"])
+    assert f"| race | linear | 150 | {f'**{gap:+.1f}**' if abs(round(gap, 2)) > 1.5 else f'{gap:+.1f}'} | " in text
     assert f"{len(toy()):,} photos" in text
 
 
@@ -159,6 +207,8 @@ def test_drawn_features_stand_in_for_real_ones():
     assert (mean["drawn", "real"] - mean["real", "real"]).min() > -0.04
     # How hard drawn rows are is measured on held-out training photos, which are many more than the test photos.
     groups = recorded("feature_model_groups").rows
-    thirds = groups[groups["metric"] == "held-out accuracy"].groupby(["task", "way"])["value"].mean().unstack()
-    for way in ("drawn → real", "drawn → drawn", "real → drawn"):
-        assert (thirds[way] - thirds["real → real"]).abs().max() < 0.02
+    thirds = groups[(groups["metric"] == "held-out accuracy") & (groups["labels"] >= 1000)]
+    thirds = thirds.groupby(["task", "method", "labels", "way"])["value"].mean().unstack()
+    assert len(thirds) == 18
+    assert (thirds["drawn → real"] - thirds["real → real"]).abs().max() < 0.03
+    assert (thirds["drawn → drawn"] - thirds["drawn → real"]).abs().max() < 0.03
