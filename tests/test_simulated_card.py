@@ -196,6 +196,13 @@ def test_the_datasheet_is_that_of_the_records():
     assert DATASHEET.read_text(encoding="utf-8") == text, "run `python -m facekit features datasheet`"
 
 
+def groups_of_age() -> pd.Series:
+    """Held-out photos of each age band, of the record."""
+    rows = recorded("feature_model_groups").rows
+    rows = rows[(rows["metric"] == "held-out accuracy by group") & (rows["by"] == "age")]
+    return rows.drop_duplicates("group").set_index("group")["n"]
+
+
 @recorded_once
 def test_drawn_features_stand_in_for_real_ones():
     """The bounds that lessons rely on, on the recorded figures: looser than the aim, so that they hold again."""
@@ -205,6 +212,8 @@ def test_drawn_features_stand_in_for_real_ones():
     mean = accuracy.groupby(["task", "method", "n", "trained_on", "tested_on"])["value"].mean()
     mean = mean.unstack(["trained_on", "tested_on"])
     assert (mean["drawn", "real"] - mean["real", "real"]).min() > -0.04
+    fewest = groups_of_age().nsmallest(len(feature_card.RARE_BANDS))
+    assert set(fewest.index) == set(feature_card.RARE_BANDS)
     # How hard drawn rows are is measured on held-out training photos, which are many more than the test photos.
     groups = recorded("feature_model_groups").rows
     thirds = groups[(groups["metric"] == "held-out accuracy") & (groups["labels"] >= 1000)]
