@@ -311,8 +311,8 @@ plots.show(fig, "Accuracy over labels by task: teacher, student, the teacher's p
 print(record.caption())
 
 # %% [markdown]
-# For gender and age the student is level with its teacher or a little below, for race some points below, and everywhere
-# far above the same network that learnt from labels alone. (How much faster it is stands in its
+# For gender and age the student is about level with its teacher, for race some points below, and everywhere far above the
+# same network that learnt from labels alone. (How much faster it is stands in its
 # [model card](../facekit/models/facenet_mini.md).) One line deserves a second look: *FaceNet's classifier on facenet-mini*
 # was fitted to embeddings of the teacher and is handed those of the student. It works because the student has learnt to
 # speak the teacher's language, number for number; after fine-tuning, as you saw above, it would not.
