@@ -24,7 +24,6 @@ from facekit.training.batches import Batches
 from facekit.training.scoring import predict
 from facekit.transfer.domains import (
     METHODS,
-    PARALLEL_3X3,
     DomainRecipe,
     compare_domains,
     domain_shares,
@@ -375,7 +374,6 @@ def test_every_method_trains_what_it_says_with_the_same_batches():
         added["one network"] == added["frozen, heads"] < added["frozen, own norms"] == added["one network, own norms"]
     )
     assert added["frozen, own norms"] < added["parallel adapters"]
-    assert PARALLEL_3X3.adapters == "parallel" and not PARALLEL_3X3.pointwise
     assert added["a network each"] == added["frozen, heads"] + sum(p.numel() for p in trunk().parameters())
     again = compare_domains(trunk(), (THINGS, TEXTS), train, test, recipe, (0,), METHODS[-1:])
     pd.testing.assert_series_equal(

@@ -251,8 +251,6 @@ METHODS = (
     DomainMethod("series adapters", True, False, "series", True),
     DomainMethod("parallel adapters", True, False, "parallel", True),
 )
-# What the adapters of a trunk's 1 × 1 convolutions are worth: "parallel adapters" without them.
-PARALLEL_3X3 = DomainMethod("parallel, 3 × 3 only", True, False, "parallel", True, pointwise=False)
 
 
 @dataclass(frozen=True)
