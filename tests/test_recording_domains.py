@@ -113,7 +113,7 @@ def test_a_table_gives_mean_and_standard_error_over_the_seeds_of_test_pictures()
         columns=["method", "seed", "split", "value", "parameters"],
     ).assign(domain="things", metric="balanced_accuracy")
     assert real_table(rows, "things") == [
-        "| method | balanced accuracy | parameters it adds |",
+        "| method | balanced accuracy | parameters a domain adds |",
         "|---|---:|---:|",
         "| a | 0.600 ± 0.100 | 1,000 |",
         "| b | 0.250 ± 0.000 | 20 |",
