@@ -59,11 +59,24 @@ def ways_figure(rows: pd.DataFrame, panels: Mapping[str, str] = PANELS) -> Figur
     return fig
 
 
-def ways_costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Index method; columns parameters (that a domain adds) and their share of those of a network of its own."""
-    parameters = rows.groupby("method", sort=False)["parameters"].first()
+def ways_table(rows: pd.DataFrame, panels: Mapping[str, str] = PANELS) -> pd.DataFrame:
+    """Index method; means over the seeds of a record's rows of one split, for `panels`, task name to metric.
+
+    Columns: each score, `parameters` (that a domain adds), their `share` of those of a network of its own, `seconds`
+    (of the training, all domains).
+    """
+    methods = rows.groupby("method", sort=False)
+    scores = {
+        f"{task} {metric.replace('_', ' ')}": rows[(rows["task"] == task) & (rows["metric"] == metric)]
+        .groupby("method", sort=False)["value"]
+        .mean()
+        .round(3)
+        for task, metric in panels.items()
+    }
+    parameters = methods["parameters"].first()
     share = (parameters / parameters["a network each"]).round(3)
-    return pd.DataFrame({"parameters": parameters, "share": share})
+    seconds = methods["seconds"].mean().round().astype(int)
+    return pd.DataFrame({**scores, "parameters": parameters, "share": share, "seconds": seconds})
 
 
 def record_domains(

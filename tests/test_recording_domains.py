@@ -13,8 +13,8 @@ from facekit.recording_domains import (
     SEEDS,
     drawn_pictures,
     real_table,
-    ways_costs,
     ways_figure,
+    ways_table,
 )
 from facekit.records import REFERENCE, ROOT, recorded
 from facekit.transfer.domains import METHODS
@@ -49,8 +49,12 @@ def test_every_method_and_seed_is_recorded_and_kept(tmp_path, monkeypatch):
     assert main(["record", "domains", *options]) == 0
     record = recorded("domains_drawn", tmp_path)
     assert whole(record.rows, (1, 3))
-    costs = ways_costs(record.rows)
-    assert costs.loc["a network each", "share"] == 1 and costs["share"].idxmin() in ("frozen, heads", "one network")
+    table = ways_table(record.rows)
+    assert list(table.index) == list(record.rows["method"].unique())
+    assert table.loc["a network each", "share"] == 1 and table["share"].idxmin() in ("frozen, heads", "one network")
+    for task, metric in (("object", "accuracy"), ("box", "iou")):
+        one = record.rows.query("method == 'one network' and task == @task and metric == @metric")["value"]
+        assert len(one) == 2 and table.loc["one network", f"{task} {metric}"] == round(one.mean(), 3)
     assert len(ways_figure(record.rows).axes) == 3
     assert record.about["command"] == ("python -m facekit record domains --train 60 --test 20 --steps 2 --seeds [1,3]")
     monkeypatch.setattr(recording_domains, "compare_domains", None)  # what is kept is not measured again

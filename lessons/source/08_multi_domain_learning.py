@@ -225,7 +225,7 @@ pd.DataFrame(costs, columns=["way", "parameters a domain adds", "seconds of trai
 # of them, more steps and three seeds (the dots).
 
 # %%
-from facekit.recording_domains import ways_costs, ways_figure
+from facekit.recording_domains import REAL_PANELS, ways_figure, ways_table
 from facekit.records import recorded
 
 record = recorded("domains_drawn")
@@ -233,9 +233,11 @@ plots.show(ways_figure(record.rows), alt="Seven ways to serve three domains, thr
 print(record.caption())
 
 # %%
-ways_costs(record.rows)
+ways_table(record.rows)
 
 # %% [markdown]
+# Means over the seeds; the seconds are those of training for all domains, on one core of a machine with other work to do.
+#
 # Read the figure from both ends.
 #
 # - **A network each** is what there is to reach: 0.74 of the things named right, 6 of a hundred letters misread, and 1.8
@@ -263,12 +265,13 @@ ways_costs(record.rows)
 # Photos of lesions, CIFAR-10 and captchas, again with three seeds, scored on test pictures:
 
 # %%
-from facekit.recording_domains import REAL_PANELS
-
 real = recorded("domains_real")
 rows = real.rows[real.rows["split"] == "test"]
 plots.show(ways_figure(rows, REAL_PANELS), alt="Five ways to serve lesions, things and captchas, three seeds each.")
 print(real.caption())
+
+# %%
+ways_table(rows, REAL_PANELS)
 
 # %% [markdown]
 # - **One network** with own norms is level with a network each on things and captchas and 1.5 points behind on lesions.
