@@ -7,8 +7,9 @@ photos, the backbone is FaceNet and features are its embeddings of those photos.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -187,12 +188,14 @@ class Course:
         Drawn ones in profile laptop. In profile full things and words are photos and captchas, and there are photos
         of lesions; the skin is drawn there as well, since no box belongs to the photos.
         """
-        drawn, tasks = drawn_pictures(DRAWN, self.seed), DRAWN_DOMAINS
         if self.profile == "laptop":
-            return Domains(drawn, tasks, DRAWN_RECIPE)
-        real = real_domains()
-        recipe = replace(real.recipe, steps=400, batch_size=real.recipe.batch_size * 4 // 3)
-        return Domains({"skin": drawn["skin"]} | real.pictures, (tasks[0], *real.domains), recipe)
+            return Domains(drawn_pictures(DRAWN, self.seed), DRAWN_DOMAINS, DRAWN_RECIPE)
+        real, skin = real_domains(), DRAWN_DOMAINS[0]
+        domains = (skin, *real.domains)
+        # As many pictures of each domain as in the record, in two thirds of its steps: a lesson has less time.
+        rows = real.recipe.batch_size // len(real.domains)
+        recipe = replace(real.recipe, steps=real.recipe.steps * 2 // 3, batch_size=rows * len(domains))
+        return Domains({skin.name: SMALL_RENDERERS[skin.name](DRAWN, self.seed)} | real.pictures, domains, recipe)
 
     def backbone(self) -> Backbone:
         """The pretrained network, a fresh copy each time."""
@@ -265,13 +268,17 @@ REAL_RECIPE = DomainRecipe(
 )
 
 
+# Small pictures of the drawn domains: numbers in train, validation and test, and a seed, to pictures.
+SMALL_RENDERERS: dict[str, Callable[[tuple[int, int, int], int], FaceSet]] = {
+    "skin": partial(render_lesions, size=32),
+    "things": partial(render_objects, size=32),
+    "words": partial(render_words, alphabet=DIGITS, lengths=(2, 3), size=(32, 64)),
+}
+
+
 def drawn_pictures(n: tuple[int, int, int], seed: int = 0) -> dict[str, FaceSet]:
     """Small pictures of the three drawn domains by name: `n` of each in train, validation and test."""
-    return {
-        "skin": render_lesions(n, seed, size=32),
-        "things": render_objects(n, seed, size=32),
-        "words": render_words(n, seed, DIGITS, (2, 3), (32, 64)),
-    }
+    return {name: render(n, seed) for name, render in SMALL_RENDERERS.items()}
 
 
 def real_domains() -> Domains:

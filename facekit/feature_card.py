@@ -30,12 +30,11 @@ from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.experiments import PROBES, few_labels, scores
 from facekit.files import atomic_path, sha256_of_file
-from facekit.model_card import markdown
 from facekit.models.embedding import embed
 from facekit.models.facenet import FaceNet
 from facekit.models.heads import Classifier
 from facekit.recording import SEEDS, Sheet
-from facekit.records import ROOT, Record, record, recorded
+from facekit.records import ROOT, Record, markdown, record, recorded
 from facekit.tasks import AGE_BAND
 from facekit.training.scoring import predict
 from facekit.transfer import probe as transfer_probe

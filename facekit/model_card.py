@@ -24,7 +24,7 @@ from facekit.models.embedding import bench_embedding, embed
 from facekit.models.facenet import FaceNet
 from facekit.models.mini import PACKAGED_WEIGHTS, FaceNetMini
 from facekit.recording import SEEDS, TASKS, Sheet
-from facekit.records import Record, record, recorded
+from facekit.records import Record, markdown, record, recorded
 from facekit.tasks import AGE_BAND, GENDER, SKIN_TONE, Task
 from facekit.training.scoring import predict
 from facekit.transfer.distill import about_weights, agreement
@@ -217,12 +217,6 @@ def record_card() -> int:
         path.write_text(text, encoding="utf-8")
     print(f"wrote {CARD}")
     return 0
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown; numbers as they are, so format them before."""
-    lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def accuracy_table(rows: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:

@@ -102,3 +102,9 @@ def recorded(name: str, folder: Path | None = None) -> Record:
     except (json.JSONDecodeError, KeyError) as error:
         raise DataError(f"{path} is damaged ({error}); restore it with git or record it again.") from None
     return Record(name, rows, content)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown; numbers as they are, so format them before."""
+    lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -232,14 +232,13 @@ def score_domains(net: DomainNet, parts: Mapping[str, FaceSet], n_boot: int = 1)
 @dataclass(frozen=True)
 class DomainMethod:
     """A way to serve several domains. together: one network, or one for each. train_trunk: or leave it as it came.
-    adapters, own_norm, pointwise: as in `Domain`."""
+    adapters, own_norm: as in `Domain`."""
 
     name: str
     together: bool
     train_trunk: bool
     adapters: Literal["none", "series", "parallel"]
     own_norm: bool
-    pointwise: bool = True
 
 
 METHODS = (
@@ -307,8 +306,7 @@ def serve(
 
     backbone: what all networks start from; it is copied. Raises what `train_domains` raises.
     """
-    own = {"adapters": method.adapters, "own_norm": method.own_norm, "pointwise": method.pointwise}
-    given = [replace(domain, **own) for domain in domains]
+    given = [replace(d, adapters=method.adapters, own_norm=method.own_norm) for d in domains]
     groups = [given] if method.together else [[domain] for domain in given]
     sizes = {domain.name: len(_part(train, domain)) for domain in given}
     rows = rows_a_step(domain_shares(sizes, recipe.sampling), recipe.batch_size)

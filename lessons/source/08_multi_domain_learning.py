@@ -274,6 +274,8 @@ print(real.caption())
 ways_table(rows, REAL_PANELS)
 
 # %% [markdown]
+# Means over the seeds; in brackets the 95 % interval over the test pictures.
+#
 # - **One network** with own norms is level with a network each on things and captchas and 1.5 points behind on lesions.
 #   Nearly everything is shared here, and nearly nothing is lost.
 # - **Parallel adapters**, at 14 % of a network's parameters, are 1.3 points behind on lesions and 2.8 on things, and misread
