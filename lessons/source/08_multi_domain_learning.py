@@ -285,7 +285,7 @@ ways_table(rows, REAL_PANELS)
 #   points behind on lesions and things.
 #
 # How far can that be trusted? There are 206 test photos of lesions, and the interval over photos is ± 6 points: on lesions
-# only the frozen trunk's distance is more than noise. On 1,000 things it is ± 3. The captchas, all in one font and in nearly
+# only the frozen trunk is farther behind than that. On 1,000 things it is ± 3. The captchas, all in one font and in nearly
 # the same places, are too easy to tell the others apart.
 
 # %% [markdown]
