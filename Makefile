@@ -25,7 +25,7 @@ test-lessons: $(READY)
 		lessons/*.ipynb lessons/solutions/*.ipynb
 
 bench: $(READY)
-	"$(VENV)" -m facekit bench
+	"$(VENV)" -m benchmarks
 
 # The folder's own path is kept in the stamp: an environment that was moved or copied is installed again.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))

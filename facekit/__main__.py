@@ -2,6 +2,6 @@
 
 import sys
 
-from facekit.cli import main
+from facekit.commands.cli import main
 
 sys.exit(main())

@@ -16,21 +16,22 @@ import numpy as np
 import torch
 
 from facekit import settings
-from facekit.data.classes import class_task
-from facekit.data.domains import domain
-from facekit.data.lesions import LESION, render_lesions
-from facekit.data.objects import OBJECT, render_objects
+from facekit.data.catalogue import domain
+from facekit.data.drawn.lesions import LESION, render_lesions
+from facekit.data.drawn.objects import OBJECT, render_objects
+from facekit.data.drawn.words import render_words
+from facekit.data.features.model import FeatureModel
 from facekit.data.pack import pack
 from facekit.data.portraits import render_portraits
+from facekit.data.readers.captcha import ALPHABET
+from facekit.data.readers.classes import class_task
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, Split
-from facekit.data.simulated import FeatureModel
-from facekit.data.words import ALPHABET, render_words
 from facekit.errors import ConfigError, DataError
 from facekit.models.adapters import Domain
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.facenet import FaceNet
+from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed, uses_bf16
-from facekit.models.facenet import FaceNet
-from facekit.models.mini import FaceNetMini
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
 from facekit.training.augment import Augment
 from facekit.transfer.domains import DomainRecipe

@@ -23,15 +23,15 @@ from sklearn.metrics import roc_auc_score
 
 from facekit import settings
 from facekit.course import fairface
-from facekit.data.fit_features import AGE_NOISE, GENDER_NOISE, MIN_FACES, RACE_NOISE, fit_features
+from facekit.data.features.fit import AGE_NOISE, GENDER_NOISE, MIN_FACES, RACE_NOISE, fit_features
+from facekit.data.features.model import CHUNK, COLUMNS, PACKAGED_MODEL, FeatureModel
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, read_manifest
-from facekit.data.simulated import CHUNK, COLUMNS, PACKAGED_MODEL, FeatureModel
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
-from facekit.experiments import PROBES, few_labels, scores
+from facekit.experiments.curves import PROBES, few_labels, scores
 from facekit.files import atomic_path, sha256_of_file
+from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.models.facenet import FaceNet
 from facekit.models.heads import Classifier
 from facekit.recording import SEEDS, Sheet
 from facekit.records import ROOT, Record, markdown, record, recorded
@@ -528,7 +528,7 @@ Gebru et al., Datasheets for Datasets (2018, arXiv 1803.09010).
 ## What it is
 
 `facekit/data/fairface_features.safetensors` ({size} kB, {numbers} numbers): statistics from which
-`facekit.data.simulated.FeatureModel` draws vectors of 512 numbers that lie as FaceNet's embeddings of faces lie, with a
+`facekit.data.features.model.FeatureModel` draws vectors of 512 numbers that lie as FaceNet's embeddings of faces lie, with a
 race, a gender and an age band each, in any mix. No row of it, and nothing drawn from it, belongs to a person.
 
 It is fitted to FaceNet's embeddings (mean of a photo's and its mirror image's, length 1) of {faces} photos, FairFace's
@@ -657,7 +657,7 @@ ROC curve of the model's log density, training photos against validation photos,
 
 ### Speed
 
-Up to {speed} rows a second ({record[hardware]}; `python -m facekit bench features` measures it again). A row is 2 KiB,
+Up to {speed} rows a second ({record[hardware]}; `python -m benchmarks features` measures it again). A row is 2 KiB,
 and a draw pays for new memory, which the system must find and clear, besides the arithmetic: the table shows beside it
 how fast as many threads fill new memory of the same size with a constant, in the same run.
 

@@ -18,11 +18,13 @@ from facekit.data.portraits import render_portraits
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import bootstrap_interval, evaluate
-from facekit.experiments import LADDER, few_labels, scores, train_rung
+from facekit.experiments.curves import few_labels, scores
+from facekit.experiments.ladder import LADDER, train_rung
+from facekit.experiments.speed import bench_embedding
 from facekit.files import atomic_path
-from facekit.models.embedding import bench_embedding, embed
-from facekit.models.facenet import FaceNet
-from facekit.models.mini import PACKAGED_WEIGHTS, FaceNetMini
+from facekit.models.backbones.facenet import FaceNet
+from facekit.models.backbones.mini import PACKAGED_WEIGHTS, FaceNetMini
+from facekit.models.embedding import embed
 from facekit.recording import SEEDS, TASKS, Sheet
 from facekit.records import Record, markdown, record, recorded
 from facekit.tasks import AGE_BAND, GENDER, SKIN_TONE, Task
@@ -288,7 +290,7 @@ Written by `python -m facekit record card` from recorded measurements; do not ed
 
 ## The model
 
-A residual network of {parameters} parameters (`facekit.models.mini.FaceNetMini`) that turns a photo of a face, 96 × 96
+A residual network of {parameters} parameters (`facekit.models.backbones.mini.FaceNetMini`) that turns a photo of a face, 96 × 96
 pixels, into 512 numbers of length 1 in the space of FaceNet's embeddings. It was taught by FaceNet: for each of
 {pictures} pictures, as it is or mirrored, it learned to give the embedding that FaceNet gives the same view (cosine
 loss; a consistent teacher as in Beyer et al. 2022, arXiv 2106.05237; distillation: Hinton et al. 2015, arXiv
@@ -330,7 +332,7 @@ persons apart has not been measured.
 On {test} test photos of FairFace (from its official validation part; no part in training or choosing).
 Cosine to FaceNet's embedding of the same photo, mean: {cosine} (validation photos: {validation}).
 Speed of `facekit.models.embedding.embed`, fastest of fp32 and bf16: {mini_speed} photos a second, FaceNet
-{facenet_speed} in the same run, {times} times as fast ({record[hardware]}; `python -m facekit bench embedding` measures
+{facenet_speed} in the same run, {times} times as fast ({record[hardware]}; `python -m benchmarks embedding` measures
 it again).
 
 Accuracy, mean over seeds {record[seeds]} where several draws of the labelled photos are possible. FaceNet and

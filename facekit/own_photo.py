@@ -19,12 +19,12 @@ from PIL import Image
 
 from facekit import plots
 from facekit.data.align import Framing, Photo, align_faces
-from facekit.data.archives import Problem
-from facekit.data.decode import MAX_PIXELS, Unusable, decode, quiet
 from facekit.data.portraits import render_portraits
+from facekit.data.readers.archives import Problem
+from facekit.data.readers.decode import MAX_PIXELS, Unusable, decode, quiet
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
 from facekit.training.loop import predict

@@ -23,11 +23,12 @@ from facekit import settings
 from facekit.course import fairface
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError
-from facekit.experiments import LADDER, PROBES, Probes, Rung, few_labels, learning_curve, scores, train_rung
+from facekit.experiments.curves import PROBES, Probes, few_labels, learning_curve, scores
+from facekit.experiments.ladder import LADDER, Rung, train_rung
 from facekit.files import write_json
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.models.facenet import FaceNet
 from facekit.models.heads import Classifier
 from facekit.records import git_commit, record, recorded
 from facekit.tasks import AGE_BAND, GENDER, RACE

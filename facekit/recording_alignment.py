@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from facekit.alignment import disturb
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
-from facekit.models.backbone import Backbone
+from facekit.experiments.crops import disturb
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.facenet import FaceNet
+from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
-from facekit.models.facenet import FaceNet
-from facekit.models.mini import FaceNetMini
 from facekit.recording import TASKS, Sheet, fairface_photos, rows_of
 from facekit.records import record
 from facekit.transfer.probe import linear_probe

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from facekit import settings
-from facekit.codings import compare_codings
 from facekit.data.sets import FeatureSet
-from facekit.experiments import sharing_methods
+from facekit.experiments.codings import compare_codings
+from facekit.experiments.runs import sharing_methods
+from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.models.facenet import FaceNet
 from facekit.recording import Sheet, fairface_photos, rows_of, write_record
 from facekit.recording_sharing import RECIPES, Recipe
 from facekit.tasks import AGE_BAND

@@ -8,10 +8,11 @@ from __future__ import annotations
 import pandas as pd
 
 from facekit.data.sets import FeatureSet
-from facekit.experiments import few_labels, scores, sharing_methods
+from facekit.experiments.curves import few_labels, scores
+from facekit.experiments.runs import sharing_methods
+from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.models.facenet import FaceNet
-from facekit.models.sharing import relative_distances
+from facekit.models.multitask import relative_distances
 from facekit.recording import TASKS, Sheet, fairface_photos, rows_of, write_record
 
 SEEDS = (0, 1, 2, 3, 4)

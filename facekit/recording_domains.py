@@ -16,8 +16,8 @@ from facekit.course import REAL_RECIPE, drawn_pictures, real_domains
 from facekit.data.sets import SPLITS, FaceSet
 from facekit.errors import ConfigError
 from facekit.models.adapters import Domain
-from facekit.models.backbone import Backbone
-from facekit.models.mini import FaceNetMini
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.mini import FaceNetMini
 from facekit.recording import SEEDS, Sheet, write_record
 from facekit.records import markdown
 from facekit.training.augment import Augment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import state_hash
 from facekit.models.heads import Classifier
 

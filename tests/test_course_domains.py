@@ -6,17 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny import trunk
 
 from facekit import course as course_module
 from facekit.course import DRAWN_RECIPE, REAL_SIZES, real_domains, start
-from facekit.data.lesions import ISIC_CLASSES, render_lesions
-from facekit.data.objects import CIFAR10_CLASSES, render_objects
+from facekit.data.drawn.lesions import render_lesions
+from facekit.data.drawn.objects import render_objects
+from facekit.data.drawn.words import render_words
+from facekit.data.readers.captcha import ALPHABET
+from facekit.data.readers.cifar10 import CIFAR10_CLASSES
+from facekit.data.readers.isic import ISIC_CLASSES
 from facekit.data.sets import FaceSet
-from facekit.data.words import ALPHABET, render_words
 from facekit.errors import DataError
 from facekit.models.adapters import DomainNet
 from facekit.transfer.domains import train_domains
-from tests.test_adapters import trunk
 
 SIDES = np.repeat(["train", "validation", "test"], 12)
 

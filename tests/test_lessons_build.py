@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facekit.cli import main
+from facekit.commands.cli import main
 from facekit.errors import ConfigError, LessonError
 from facekit.lessons import build, skeleton
 

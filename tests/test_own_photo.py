@@ -20,10 +20,10 @@ from test_decode import huge_png, saved
 from facekit import own_photo, plots
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads
-from facekit.models.mini import FaceNetMini
 from facekit.own_photo import CAUTION, MOST_FACES, example_photos, read_photo
 from facekit.tasks import AGE_BAND, GENDER, RACE, Task
 

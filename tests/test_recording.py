@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from facekit.experiments.ladder import LADDER
 from tiny import SIZE, TinyNet
 
 from facekit import recording
-from facekit.cli import main
+from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
-from facekit.experiments import LADDER, PROBES
+from facekit.experiments.curves import PROBES
 from facekit.records import REFERENCE, recorded
 from facekit.tasks import AGE_BAND, GENDER, RACE
 

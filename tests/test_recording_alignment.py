@@ -6,10 +6,10 @@ import test_recording
 from test_recording import TinyFace, reference
 
 from facekit import recording_alignment
-from facekit.alignment import CHANGES
-from facekit.cli import main
+from facekit.commands.cli import main
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet
+from facekit.experiments.crops import CHANGES
 from facekit.records import recorded
 from facekit.tasks import RACE
 

@@ -8,7 +8,7 @@ import pytest
 from test_recording import TASKS, TinyFace, reference
 
 from facekit import recording_dial
-from facekit.cli import main
+from facekit.commands.cli import main
 from facekit.records import REFERENCE, recorded
 
 assert reference  # the fixture of toy photos

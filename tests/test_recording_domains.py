@@ -2,9 +2,11 @@
 
 import pandas as pd
 import pytest
+from test_course_domains import real_sets  # noqa: F401
+from tiny import trunk
 
 from facekit import recording_domains, records
-from facekit.cli import main
+from facekit.commands.cli import main
 from facekit.recording_domains import (
     DOMAINS,
     REAL_METHODS,
@@ -18,8 +20,6 @@ from facekit.recording_domains import (
 )
 from facekit.records import ROOT, recorded
 from facekit.transfer.domains import METHODS
-from tests.test_adapters import trunk
-from tests.test_course_domains import real_sets  # noqa: F401
 
 METRICS = {("lesion", "accuracy"), ("box", "iou"), ("object", "accuracy"), ("text", "character_error_rate")}
 

@@ -8,12 +8,13 @@ import pytest
 import test_recording
 import torch
 from test_recording import TASKS, TinyFace, reference, toy_faces
-from test_sharing import ChainNet
+from tiny import ChainNet
 
 from facekit import recording_sharing
-from facekit.cli import main
+from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.experiments import STRENGTHS, compare_sharing, few_labels, sharing_methods
+from facekit.experiments.curves import few_labels
+from facekit.experiments.runs import STRENGTHS, compare_sharing, sharing_methods
 from facekit.models.embedding import embed
 from facekit.models.tail import maps, tail_of
 from facekit.recording_sharing import LINEAR, WIDE

@@ -13,11 +13,11 @@ from test_recording import TinyFace
 from tiny import SIZE
 
 from facekit import reference
-from facekit.cli import main
+from facekit.commands.cli import main
+from facekit.data.readers.utkface import UTK_RACE
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.data.utkface import UTK_RACE
 from facekit.errors import DataError
-from facekit.experiments import scores
+from facekit.experiments.curves import scores
 from facekit.records import REFERENCE, recorded
 from facekit.tasks import GENDER, RACE
 from facekit.transfer.probe import linear_probe

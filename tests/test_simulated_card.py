@@ -9,10 +9,10 @@ import torch
 from test_simulated import packaged, toy, toy_model
 
 from facekit import feature_card
-from facekit.cli import main
-from facekit.data.fit_features import MIN_FACES
+from facekit.commands.cli import main
+from facekit.data.features.fit import MIN_FACES
+from facekit.data.features.model import FeatureModel
 from facekit.data.sets import FeatureSet
-from facekit.data.simulated import FeatureModel
 from facekit.errors import ConfigError, DataError
 from facekit.feature_card import (
     DATASHEET,
@@ -86,13 +86,6 @@ def test_a_probe_learns_once_from_the_same_rows(small, monkeypatch):
         assert torch.equal(again.state_dict()[name], value)
     with pytest.raises(AssertionError):
         learned(toy().select(range(151)), "linear", 0)
-
-
-def test_the_bench_prints_rows_a_second(capsys):
-    assert main(["bench", "features", "--rows", "5000", "--rounds", "1"]) == 0
-    printed = capsys.readouterr().out
-    assert "5,000 rows drawn: " in printed and "5,000 rows new memory filled" in printed
-    assert main(["bench", "features", "--rows", "0"]) == 2
 
 
 def test_groups_with_few_photos_are_left_out(small):

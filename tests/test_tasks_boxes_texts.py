@@ -12,12 +12,13 @@ import torch
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import TinyNet, faces
 
 from facekit import boxes, ctc
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import character_error_rate, evaluate, exact_match, mean_iou
-from facekit.experiments import chance
+from facekit.experiments.curves import chance
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Joint, Task
 from facekit.training.config import TrainConfig
@@ -25,7 +26,6 @@ from facekit.training.loop import fit
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
 from facekit.transfer.weighting import scale_weights
-from tests.tiny import TinyNet, faces
 
 BOX = Task("box", "box")
 TEXT = Task("text", "string", tuple("abc"))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Task
 
@@ -73,3 +73,29 @@ def probe(dim: int = 6, tasks=(COLOUR,), seed: int = 0) -> Classifier:
     """Heads on ready embeddings."""
     torch.manual_seed(seed)
     return Classifier(None, Heads(dim, tasks))
+
+
+class ChainNet(TinyNet):
+    """The tiny network with its layers one after another, the mean over places among them, and without dropout."""
+
+    name = "chain"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *self.linear[1:])
+
+    def forward(self, images):
+        return nn.functional.normalize(self.linear(self.block(self.stem(self.prepare(images)))))
+
+
+def trunk(kind: type = ChainNet, seed: int = 0):
+    """The tiny network with statistics and weights of BatchNorm that are nobody's default."""
+    torch.manual_seed(seed)
+    net = kind()
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return net.eval()

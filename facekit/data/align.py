@@ -23,8 +23,8 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 
 from facekit import settings
-from facekit.data.archives import Problem
-from facekit.data.decode import Unusable, decode, resize, rgb
+from facekit.data.readers.archives import Problem
+from facekit.data.readers.decode import Unusable, decode, resize, rgb
 from facekit.errors import ConfigError, DataError
 
 Photo = Image.Image | np.ndarray | Path | str

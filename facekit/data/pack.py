@@ -8,52 +8,26 @@ is one hash and one label row for each photo. Every file that is not packed is n
 from __future__ import annotations
 
 import hashlib
-import io
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import PIL
-from PIL import Image
 
 from facekit import settings
-from facekit.data.archives import Problem, open_source
-from facekit.data.classes import ClassFolderReader, looks_like
-from facekit.data.decode import Unusable, decode, quiet, resize
-from facekit.data.fairface import LABEL_FILES, FairFaceReader, label_files
-from facekit.data.folder import FolderReader, Reader, Record, has_table
-from facekit.data.journal import GrowingSet, Outcome
-from facekit.data.lesions import ISIC_CLASSES, DermaMNISTReader, ISICReader
-from facekit.data.objects import CIFAR10_CLASSES, cifar10_reader, holds_batches
+from facekit.data.growing import GrowingSet, Outcome
+from facekit.data.readers.archives import Problem
+from facekit.data.readers.decode import Unusable, decode, quiet, resize
+from facekit.data.readers.folder import Reader, Record
+from facekit.data.readers.table import READERS, kind_of
 from facekit.data.sets import FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
-from facekit.data.utkface import UTKFaceReader, looks_like_utkface
-from facekit.data.words import CaptchaReader, looks_like_captcha
 from facekit.errors import ConfigError, DataError
 from facekit.settings import cores
 
-Kind = Literal["auto", "fairface", "utkface", "folder", "classes", "isic", "dermamnist", "cifar10", "captcha"]
-READERS: dict[str, Callable[[Path, Path | None], Reader]] = {
-    "fairface": FairFaceReader,
-    "utkface": UTKFaceReader,
-    "folder": FolderReader,
-    "classes": ClassFolderReader,
-    "isic": ISICReader,
-    "dermamnist": DermaMNISTReader,
-    "cifar10": cifar10_reader,
-    "captcha": CaptchaReader,
-}
 FACE_SIZE = 160  # side of packed faces; readers of other things say their own size
 FOUND = "photo files in the source, plus label rows that stand for no photo of their own; packed + rejected"
 # A task for a thread: enough photos that handing it over costs nothing, few enough bytes that several fit in memory.
@@ -68,7 +42,7 @@ def pack(
     source: Path,
     dest: Path,
     size: int | Sequence[int] | None = None,
-    kind: Kind = "auto",
+    kind: str = "auto",
     labels: Path | None = None,
     align: bool = False,
     workers: int | None = None,
@@ -124,39 +98,17 @@ def _shape(size: int | Sequence[int]) -> tuple[int | list[int], tuple[int, int]]
     return (height if height == width else [height, width]), (height, width)
 
 
-def make_reader(source: Path, kind: Kind = "auto", labels: Path | None = None) -> Reader:
+def make_reader(source: Path, kind: str = "auto", labels: Path | None = None) -> Reader:
     """The reader for a source; raises DataError if there is nothing to read, ConfigError for an unknown kind."""
     if not source.exists():
         raise DataError(f"{source} does not exist; give the folder, zip or tar with the photos.")
     if labels is not None and not labels.exists():
         raise DataError(f"{labels} does not exist; give the label table, or the folder that it is in.")
     if kind == "auto":
-        official = labels is None or labels.is_dir() or labels.name in LABEL_FILES
-        if official and label_files(source, labels):
-            kind = "fairface"
-        else:
-            kind = "folder" if labels is not None else _kind_by_names(source)
+        kind = kind_of(source, labels)
     if kind not in READERS:
         raise ConfigError(f"unknown kind {kind!r}; use auto, {', '.join(READERS)}.")
-    return READERS[kind](source, labels)
-
-
-def _kind_by_names(source: Path) -> Kind:
-    """The kind that the names of a source's files tell; `folder`, which needs a label table, where they tell none."""
-    if source.suffix.lower() == ".npz":
-        return "dermamnist"
-    if holds_batches(source):
-        return "cifar10"
-    names = open_source(source).names(50)
-    if looks_like_utkface(names):
-        return "utkface"
-    if has_table(source):
-        return "folder"
-    if looks_like(ISIC_CLASSES, names):
-        return "isic"
-    if looks_like(CIFAR10_CLASSES, names):
-        return "cifar10"
-    return "captcha" if looks_like_captcha(names) else "folder"
+    return READERS[kind].reader(source, labels)
 
 
 def _already_packed(dest: Path, request: dict) -> FaceSet:
@@ -315,128 +267,3 @@ def _decode_one(data: bytes, size: tuple[int, int], align: bool) -> Decoded:
         return sha256, crops[0] if len(crops) else Problem("no face", str(table["reason"].iloc[0]))
     except Unusable as error:
         return sha256, error.problem
-
-
-def pack_command(
-    source: Path,
-    dest: Path,
-    size: int | list[int] | None = None,
-    kind: Kind = "auto",
-    labels: Path | None = None,
-    align: bool = False,
-    workers: int | None = None,
-) -> int:
-    """Packs photos with their labels into a folder that facekit reads: decoded once, split, every reject named.
-
-    Args:
-        source: FairFace's zip, UTKFace's tar, any zip or tar, a folder with photos, or DermaMNIST's npz.
-        dest: Folder for the set; an interrupted packing is continued by the same command.
-        size: Side in pixels, or '[height, width]'; by default 160 for faces, else the size that the set has.
-        kind: Which reader; auto goes by label files and file names.
-        labels: CSV with the labels (or its folder) where it does not stand beside the photos.
-        align: Crop the largest face that MTCNN finds instead of taking the whole photo.
-        workers: Decoding threads; one for each core by default.
-    """
-    faces = pack(source, dest, size, kind, labels, align, workers)
-    about = faces.manifest
-    splits = ", ".join(f"{count} {name}" for name, count in faces.labels["split"].value_counts(sort=True).items())
-    print(f"{about['source']} ({about['reader']}): found {about['found']}, packed {about['packed']} ({splits})")
-    for reason, count in about["rejected_by_reason"].items():
-        print(f"  rejected {count}: {reason}")
-    print(f"{dest}: {faces.images.nbytes / 2**20:,.0f} MiB, every reject with its reason in manifest.json")
-    return 0
-
-
-def bench_packing(source: Path | None = None, photos: int = 2000, rounds: int = 5) -> int:
-    """Measures packing against decoding and resizing with Pillow alone, and its memory at N and 4 N photos.
-
-    Both rates are taken in this run, on the same photos, with as many threads as there are cores, in turns, so that a
-    machine that is busy with something else slows both; medians of the rounds count. Pillow alone starts from bytes
-    in memory and keeps nothing; packing reads a zip, checks, hashes, writes the set to disk and hashes it. Memory is
-    the peak of a fresh process.
-
-    Args:
-        source: Folder, zip or tar to take the photos from; without it JPEGs of 224 × 224 are made.
-        photos: How many photos (N).
-        rounds: How often each of the two is timed.
-    """
-    taken = _photos_of(Path(source), photos) if source else [_made_photo(seed) for seed in range(photos)]
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        small = _bench_zip(Path(folder, "n.zip"), taken)
-        alone, packed = [], []
-        for turn in range(rounds):
-            alone.append(_timed(lambda: _pillow_alone(taken, 160)))
-            packed.append(_timed(lambda turn=turn: pack(small, Path(folder, f"set-{turn}"))))
-            shutil.rmtree(Path(folder, f"set-{turn}"))
-        # Bytes after a JPEG's end are ignored by decoders but make its hash another: four different copies of each.
-        large = _bench_zip(Path(folder, "4n.zip"), [data + bytes([copy]) for copy in range(4) for data in taken])
-        memory = [_peak_of_packing(archive, Path(folder, archive.stem)) for archive in (small, large)]
-    rates = len(taken) / np.median(alone), len(taken) / np.median(packed)
-    share = np.median(np.divide(alone, packed))
-    kind = f"photos of {source}" if source else "made JPEGs, 224 × 224"
-    print(f"{len(taken)} {kind}, to 160 × 160, {cores()} cores, median of {rounds} rounds")
-    print(f"  Pillow alone {rates[0]:8,.0f} photos/s")
-    print(f"  pack         {rates[1]:8,.0f} photos/s   {share:.1%} of it")
-    print(
-        f"  peak memory  {memory[0]:8,.0f} MiB at {len(taken)} photos, {memory[1]:,.0f} MiB at {4 * len(taken)} "
-        f"({(memory[1] - memory[0]) * 2**20 / (3 * len(taken)):+,.0f} bytes for each further photo, "
-        f"{3 * 160 * 160:,} are written)"
-    )
-    return 0
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _pillow_alone(photos: list[bytes], size: int) -> None:
-    """The least that has to be done: decode and resize, nothing kept."""
-
-    def one(data: bytes) -> None:
-        with Image.open(io.BytesIO(data)) as image:
-            np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
-
-    with ThreadPoolExecutor(cores()) as pool:
-        deque(pool.map(one, photos), maxlen=0)
-
-
-def _photos_of(source: Path, limit: int) -> list[bytes]:
-    """The bytes of the first photos of a source."""
-    entries = (entry.data for entry in open_source(source).entries() if entry.data)
-    return list(islice(entries, limit))
-
-
-def _made_photo(seed: int) -> bytes:
-    """A JPEG of 224 × 224 about as big as a face crop: smooth random colours with a little noise."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (14, 14, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((224, 224), Image.Resampling.BICUBIC), dtype=np.int16)
-    noisy = (smooth + rng.integers(-6, 7, smooth.shape)).clip(0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noisy).save(file, "JPEG", quality=80)
-    return file.getvalue()
-
-
-def _bench_zip(path: Path, photos: list[bytes]) -> Path:
-    """A zip of photos with a label table beside it."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, data in enumerate(photos):
-            archive.writestr(f"{number}.jpg", data)
-    lines = [f"{number}.jpg,{('Male', 'Female')[number % 2]}\n" for number in range(len(photos))]
-    path.with_suffix(".csv").write_text("file,gender\n" + "".join(lines), encoding="utf-8")
-    return path
-
-
-def _peak_of_packing(archive: Path, dest: Path) -> float:
-    """Peak resident memory of a process that packs an archive, MiB."""
-    # Linux hands the parent's ru_maxrss on to the child, so VmHWM is read where there is one (kB both).
-    code = (
-        "import re, resource, sys; from pathlib import Path; from facekit.data.pack import pack; "
-        "pack(Path(sys.argv[1]), Path(sys.argv[2])); status = Path('/proc/self/status'); "
-        "print(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1] if status.exists() else "
-        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10)"
-    )
-    command = [sys.executable, "-c", code, str(archive), str(dest)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 2**10

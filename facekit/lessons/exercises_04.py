@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from facekit.lessons.exercises import as_whole_number, define, kind_of, require
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 
 # Parameters of FaceNet's stages, and of a head for 7 classes (`parameter_counts` of the two together).
 _SIZES = {

@@ -139,8 +139,8 @@ def _domain_shares(function):
 
 
 def _own_domain(folder, dest):
-    from facekit.data.classes import class_task
     from facekit.data.pack import pack
+    from facekit.data.readers.classes import class_task
     from facekit.models.adapters import Domain
 
     pictures = pack(folder, dest, size=32, kind="classes")

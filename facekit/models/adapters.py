@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facekit.errors import ConfigError
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import state_hash
 from facekit.models.heads import output_layer
 from facekit.tasks import Task

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 
 from facekit import settings
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, WeightsError
-from facekit.models.backbone import Backbone
-from facekit.models.facenet import FaceNet
-from facekit.models.fusing import fused_copy
-from facekit.models.mini import FaceNetMini
-from facekit.models.weights import local_weights
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.fusing import fused_copy
 
 Precision = Literal["auto", "fp32", "bf16"]
 CACHE_FORMAT = 2  # raise it when embeddings of the same weights and photos change
@@ -215,109 +209,3 @@ def _finished(waiting: torch.Tensor | None, name: str) -> list[np.ndarray]:
     if not np.isfinite(values).all():
         raise WeightsError(f"{name} gives embeddings that are not finite; its weights are damaged or diverged.")
     return [values]
-
-
-def bench_embedding(
-    images: int = 256, batch_size: int = 128, rounds: int = 2, device: str | None = None
-) -> pd.DataFrame:
-    """Measures how fast embeddings are computed, against facenet-pytorch called as its README shows.
-
-    Every row adds one thing to the row above, up to `embed`; cached embeddings are not used. Photos are noise (the
-    time does not depend on them), at each network's own size unless the row says otherwise; FaceNet has its real
-    weights if they are on this machine, else random ones. Every row is run once to warm up, then the rows take turns.
-
-    Args:
-        images: photos per measurement.
-        batch_size: photos per batch.
-        rounds: measurements per row; the fastest counts.
-        device: where to compute, by default as everywhere in facekit.
-
-    Returns:
-        Columns row, photos_per_second, times (as fast as the first row) and least_cosine (to the first row's
-        embeddings; NaN for facenet-mini, which is another network). Also printed.
-    """
-    if min(images, batch_size, rounds) < 1:
-        raise ConfigError(f"images, batch_size and rounds must be 1 or more, got {images}, {batch_size}, {rounds}.")
-    place = torch.device(device) if device is not None else settings.device()
-    weights = local_weights()
-    facenet = FaceNet.from_pretrained(weights) if weights else FaceNet().eval()
-    print(
-        f"{images} photos in batches of {batch_size} on {place} ({_hardware(place)}), torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, FaceNet with {'its' if weights else 'random'} weights"
-    )
-    rows = _bench_rows(facenet, images, batch_size, place)
-    results = {name: run(min(images, batch_size)) for name, run in rows.items()}
-    seconds = dict.fromkeys(rows, float("inf"))
-    for _ in range(rounds):
-        for name, run in rows.items():
-            start = time.perf_counter()
-            results[name] = run(images)
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    first = next(iter(rows))
-    table = pd.DataFrame({"row": list(rows), "photos_per_second": [images / seconds[name] for name in rows]})
-    table["times"] = table["photos_per_second"] / table["photos_per_second"][0]
-    table["least_cosine"] = [
-        float("nan") if FaceNetMini.name in name else float((results[first] * results[name]).sum(1).min())
-        for name in rows
-    ]
-    print(table.to_string(index=False, float_format="{:.4g}".format, na_rep="-"))
-    return table
-
-
-def _hardware(device: torch.device) -> str:
-    """Name of the processor or of the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or platform.processor() or "unknown"
-
-
-def _bench_rows(
-    facenet: FaceNet, images: int, batch_size: int, device: torch.device
-) -> dict[str, Callable[[int], np.ndarray]]:
-    """Name of a row to a function that embeds the first n photos, float32 (n, 512)."""
-    mini = FaceNetMini().eval()
-    generator = np.random.default_rng(0)
-    labels = pd.DataFrame({"split": ["train"] * images})
-    faces = FaceSet(generator.integers(0, 256, (images, 3, 160, 160), dtype=np.uint8), labels)
-    small = faces.resized(mini.image_size)
-    pixels = torch.from_numpy(faces.images)
-
-    def batches(net: torch.nn.Module, n: int, layout: torch.memory_format) -> np.ndarray:
-        parts = [
-            net(
-                ((pixels[i : min(i + batch_size, n)].to(device).float() - 127.5) / 128).contiguous(memory_format=layout)
-            )
-            for i in range(0, n, batch_size)
-        ]
-        return torch.cat(parts).float().cpu().numpy()
-
-    def as_readme(n: int) -> np.ndarray:
-        with torch.no_grad():
-            return batches(plain, n, torch.contiguous_format)
-
-    def fused(net: torch.nn.Module, layout: torch.memory_format, bf16: bool) -> Callable[[int], np.ndarray]:
-        def run(n: int) -> np.ndarray:
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                return batches(net, n, layout)
-
-        return run
-
-    def through_embed(backbone: Backbone, data: FaceSet, precision: Precision) -> Callable[[int], np.ndarray]:
-        return lambda n: (
-            embed(backbone, data.select(range(n)), batch_size, device=device, cache=False, precision=precision).features
-        )
-
-    plain = facenet.net.to(device)
-    nchw, nhwc = torch.contiguous_format, torch.channels_last
-    first, last = (fused_copy(facenet, channels_last=flag).net for flag in (False, True))
-    best: Precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return {
-        "facenet-pytorch as in its README": as_readme,
-        "+ inference_mode, fused BatchNorm": fused(first, nchw, False),
-        "+ channels_last": fused(last, nhwc, False),
-        "+ bf16": fused(last, nhwc, True),
-        f"embed, FaceNet, {best}": through_embed(facenet, faces, best),
-        "embed, facenet-mini, fp32": through_embed(mini, small, "fp32"),
-        "embed, facenet-mini, bf16": through_embed(mini, small, "bf16"),
-        "embed, facenet-mini, fp32, resized from 160": through_embed(mini, faces, "fp32"),
-    }

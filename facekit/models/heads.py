@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from facekit.errors import ConfigError
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.tasks import Task
 
 

@@ -26,10 +26,10 @@ from torch import nn
 from facekit import settings
 from facekit.data.sets import FaceSet, LabelledSet
 from facekit.errors import ConfigError, DataError, WeightsError
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.fusing import fused_copy
 from facekit.models.embedding import Precision, state_hash, uses_bf16
-from facekit.models.fusing import fused_copy
-from facekit.models.sharing import Stack, stack_of
+from facekit.models.multitask import Stack, stack_of
 
 FORMAT = 1  # raise it when maps of the same weights and photos change
 

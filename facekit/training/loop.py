@@ -13,14 +13,14 @@ from torch import nn
 
 from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError, DataError, TrainingError
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.models.heads import Classifier
 from facekit.training import checkpoint, distributed
 from facekit.training.batches import Batch, Batches, seed_for
 from facekit.training.config import FitResult, Precision, TrainConfig
-from facekit.training.logs import Journal
 from facekit.training.methods import Method
 from facekit.training.plans import Phase, Plan
+from facekit.training.run_log import Journal
 from facekit.training.schedule import rate
 from facekit.training.scoring import autocast, predict, validate
 

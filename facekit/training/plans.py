@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from facekit.errors import ConfigError
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.models.heads import Classifier
 from facekit.training.schedule import SCHEDULES, Schedule
 

@@ -32,11 +32,11 @@ from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, WeightsError
 from facekit.files import atomic_path, write_json
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.facenet import FaceNet
+from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed, has_fast_bf16, state_hash
-from facekit.models.facenet import FaceNet
 from facekit.models.heads import Heads
-from facekit.models.mini import FaceNetMini
 from facekit.tasks import AGE_BAND, GENDER, RACE
 from facekit.training import checkpoint
 from facekit.training.augment import Augment

@@ -23,7 +23,7 @@ from facekit.data.sets import FaceSet, LabelledSet
 from facekit.errors import ConfigError, DataError, TrainingError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.adapters import Domain, DomainNet
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.tasks import Task
 from facekit.training.augment import Augment
 from facekit.training.batches import Batch, Batches, seed_for

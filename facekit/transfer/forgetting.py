@@ -11,7 +11,7 @@ import pandas as pd
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.evaluation.metrics import evaluate
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
 from facekit.tasks import Task

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
-from facekit import settings
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
 from facekit.models.heads import Classifier
-from facekit.models.mini import FaceNetMini
-from facekit.models.sharing import CrossStitch, SharedNet, Stack, distance, mlp, sharing_costs, stack_of
-from facekit.tasks import AGE_BAND, GENDER, RACE, Joint, Task
+from facekit.models.multitask import SharedNet, distance
+from facekit.tasks import Joint, Task
 from facekit.training.batches import Batch, Batches
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
@@ -99,82 +94,3 @@ class Marginals(nn.Module):
     def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the network takes, to outputs (N, classes of the part) by name of the part."""
         return self.joint.marginals(self.net(inputs)[self.joint.task.name])
-
-
-def bench_sharing(
-    rounds: int = 5, batch_size: int = 64, device: str | None = None, on: tuple[str, ...] = ("features", "photos")
-) -> pd.DataFrame:
-    """Measures what a training step costs: one network, a network a task, hard and soft sharing, cross-stitch.
-
-    Three tasks (gender, race, age band), forward and backward pass; on features of 512 numbers (one hidden layer of
-    256) and on photos of 96 × 96 (facenet-mini, shared up to its last but one stage where it is split). Inputs are
-    noise, the time does not depend on them. Every row is run once to warm up, then the rows take turns.
-
-    Args:
-        rounds: Measurements per row; the fastest counts.
-        batch_size: Rows a step.
-        device: Where to compute, by default as everywhere in facekit.
-        on: Of `features` and `photos` those to measure on.
-
-    Returns:
-        Columns on, row, parameters, milliseconds, times (the time of the network with one task), also printed.
-    """
-    if rounds < 1 or batch_size < 2:
-        raise ConfigError(f"rounds must be 1 and batch_size 2 or more, got {rounds} and {batch_size}.")
-    if not on or set(on) - {"features", "photos"}:
-        raise ConfigError(f"measure on features, on photos or on both; got {on}.")
-    place = torch.device(device) if device is not None else settings.device()
-    tasks = (GENDER, RACE, AGE_BAND)
-    rng = np.random.default_rng(0)
-    labels = pd.DataFrame({task.name: rng.choice(task.classes, batch_size) for task in tasks} | {"split": "train"})
-    photos = rng.integers(0, 256, (batch_size, 3, 96, 96), dtype=np.uint8)
-    features = rng.normal(size=(batch_size, 512)).astype(np.float32) / 512**0.5
-    sets = {
-        "features": (FeatureSet(features, labels), mlp(512)),
-        "photos": (FaceSet(photos, labels), stack_of(FaceNetMini())),
-    }
-    print(f"{batch_size} rows a step on {place}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    tables = []
-    for kind in on:
-        data, stack = sets[kind]
-        batch = next(Batches(data, tasks, batch_size, device=place).epoch())
-        rows = {name: (net.to(place).train(), method) for name, (net, method) in _bench_rows(stack, tasks).items()}
-        least = dict.fromkeys(rows, math.inf)
-        for i in range(rounds + 1):
-            for name, (net, method) in rows.items():
-                seconds = _step_seconds(net, method, batch, place)
-                least[name] = min(least[name], seconds) if i else math.inf
-        table = pd.DataFrame({"on": kind, "row": list(rows)})
-        table["parameters"] = [int(sharing_costs(net)["all"]) for net, _ in rows.values()]
-        table["milliseconds"] = [1000 * seconds for seconds in least.values()]
-        tables.append(table.assign(times=table["milliseconds"] / table["milliseconds"][0]))
-    table = pd.concat(tables, ignore_index=True)
-    print(table.to_string(index=False, float_format="{:.3g}".format))
-    return table
-
-
-def _bench_rows(stack: Stack, tasks: Sequence[Task]) -> dict[str, tuple[SharedNet, Method]]:
-    plain = Supervised(tasks)
-    rows: dict[str, tuple[SharedNet, Method]] = {
-        "one task": (SharedNet(stack, tasks[:1]), Supervised(tasks[:1])),
-        "hard": (SharedNet(stack, tasks), plain),
-    }
-    if len(stack.stages) > 1:
-        last = list(stack.stages)[-3]
-        rows[f"hard up to {last}"] = (SharedNet(stack, tasks, last), plain)
-    return rows | {
-        "a network a task": (SharedNet(stack, tasks, 0), plain),
-        "soft": (SharedNet(stack, tasks, 0), SoftSharing(tasks, 1.0)),
-        "cross-stitch": (CrossStitch(stack, tasks), plain),
-    }
-
-
-def _step_seconds(net: SharedNet, method: Method, batch: Batch, device: torch.device) -> float:
-    """Seconds of a forward and a backward pass, once."""
-    wait: Callable[[], object] = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
-    net.zero_grad()
-    wait()
-    start = time.perf_counter()
-    method.loss(net, batch)[0].backward()
-    wait()
-    return time.perf_counter() - start

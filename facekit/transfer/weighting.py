@@ -27,7 +27,7 @@ from torch import nn
 from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError
 from facekit.models.heads import Classifier
-from facekit.models.sharing import SharedNet, shared_parameters
+from facekit.models.multitask import SharedNet, shared_parameters
 from facekit.tasks import Task
 from facekit.training import distributed
 from facekit.training.batches import Batch

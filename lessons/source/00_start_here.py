@@ -175,7 +175,7 @@ print("gradient of the sum of squares at 2 and 3:", weight.grad.tolist())
 
 
 # %%
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 
 
 def block(inputs, outputs):

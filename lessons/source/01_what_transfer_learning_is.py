@@ -98,7 +98,7 @@ plots.show(plots.image_grid(shown.images, captions, cell=1.5), alt=f"Twelve face
 # (`stages`) and an embedding of length 1. The factor 8 undoes the latter: numbers around 1 suit a linear layer.
 
 # %%
-from facekit.models.backbone import Backbone
+from facekit.models.backbones.base import Backbone
 
 
 class Body(Backbone):

@@ -377,7 +377,7 @@ print("as often right as it says, within 0.05:", (abs(pd.Series(stated) - accura
 # they are. (What lies outside of a photo is filled with its border.)
 
 # %%
-from facekit.alignment import disturb
+from facekit.experiments.crops import disturb
 
 disturbed = disturb(faces.split("test").select(range(60)), backbone, classifier)
 plots.show(disturbed.examples(), alt="One face, cut in sixteen ways, each with its cosine to the straight crop.")

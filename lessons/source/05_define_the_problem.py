@@ -50,10 +50,10 @@ import pandas as pd
 import torch
 
 from facekit import plots
-from facekit.codings import answers, codings, compare_codings, compare_joint, relative_costs, score_answers
 from facekit.course import start
 from facekit.evaluation.paired import better, over_seeds
 from facekit.experiments import PROBES, chance, few_labels, scores, sharing_methods
+from facekit.experiments.codings import answers, codings, compare_codings, compare_joint, relative_costs, score_answers
 from facekit.lessons.exercises import exercise
 from facekit.lessons.quiz import quiz
 from facekit.tasks import Joint, Task
@@ -380,7 +380,7 @@ linear_probe(replace(apart, labels=both.add_to(apart.labels)), [both.task])
 # photos with tails get strong noise.
 
 # %%
-from facekit.leaks import Protocol, divide, with_noise
+from facekit.data.leaks import Protocol, divide, with_noise
 from facekit.models.embedding import embed
 
 coin = Task("coin", "multiclass", ("heads", "tails"))

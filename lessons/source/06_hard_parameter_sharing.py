@@ -122,7 +122,7 @@ own = ByHand(tasks).eval()  # without dropout, which draws other units in each n
 # labels left out. With the same weights, both networks must have the same loss and the same gradients:
 
 # %%
-from facekit.models.sharing import SharedNet, mlp, sharing_costs, stack_of
+from facekit.models.multitask import SharedNet, mlp, sharing_costs, stack_of
 from facekit.training.methods import Supervised
 
 net = SharedNet(mlp(49, (128,), dropout=0.5), tasks).eval()

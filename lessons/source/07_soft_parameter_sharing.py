@@ -130,18 +130,18 @@ print("the gradient with respect to a is 2λ(a - b):", all(map(torch.allclose, p
 # %%
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from facekit.models.sharing import CrossStitch, SharedNet, corresponding_weights, first_direction, mlp, sharing_costs
+from facekit.experiments.speed import bench_sharing
+from facekit.models.multitask import CrossStitch, SharedNet, corresponding_weights, first_direction, mlp, sharing_costs
 from facekit.training.batches import Batches
-from facekit.transfer.sharing import SoftSharing, bench_sharing, train_shared
+from facekit.transfer.sharing import SoftSharing, train_shared
 
-networks, heads = by_hand[0.01]
-ours = [*networks.parameters(), *heads.parameters()]
+ours = [parameter for part in by_hand[0.01] for parameter in part.parameters()]
 net = SharedNet(mlp(512, (64, 64)), pair, shared=0)
 theirs = [*net.towers.parameters(), *net.outputs.parameters()]
 vector_to_parameters(parameters_to_vector(ours), theirs)
 
 batch = next(Batches(rows, pair, len(rows)).epoch())
-found, expected = SoftSharing(pair, 0.01).loss(net, batch)[0], loss_by_hand(networks, heads, pair, rows, 0.01)
+found, expected = SoftSharing(pair, 0.01).loss(net, batch)[0], loss_by_hand(*by_hand[0.01], pair, rows, 0.01)
 gradients = zip(torch.autograd.grad(found, theirs), torch.autograd.grad(expected, ours), strict=True)
 print("the same loss:", torch.allclose(found, expected, atol=1e-5))
 print("the same gradient:", all(torch.allclose(one, other, atol=1e-5) for one, other in gradients))

@@ -96,7 +96,7 @@ for domain in domains:
 
 # %%
 from facekit.models.adapters import Domain, DomainNet
-from facekit.models.mini import FaceNetMini
+from facekit.models.backbones.mini import FaceNetMini
 
 mini = FaceNetMini.from_pretrained()
 net = DomainNet(mini, domains).eval()
@@ -496,8 +496,8 @@ exercise("08.3").check(shares)
 # check tries it on a folder of its own.
 
 # %% tags=["solution"]
-from facekit.data.classes import class_task
 from facekit.data.pack import pack
+from facekit.data.readers.classes import class_task
 
 
 def own_domain(folder, dest):

@@ -1,0 +1,131 @@
+"""`python -m facekit COMMAND …`: every command is a typed function, its options are the function's parameters.
+
+A command is a file in this folder. It holds a function of its own name, or, for a group of commands, `subcommands()`:
+name to the function behind it, as module:function. Only what was asked for is imported: lists are made from the files'
+text, so that `--help` answers at once and `doctor` still speaks when torch does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import cleandoc, getdoc
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PROGRAM = "python -m facekit"
+COMMANDS = tuple(sorted(path.stem for path in HERE.glob("[a-z]*.py") if path.stem != "cli"))
+
+
+def load(path: str) -> Callable:
+    """The function named `module:function`."""
+    module, _, function = path.partition(":")
+    return getattr(import_module(module), function)
+
+
+def subcommands(command: str) -> dict[str, str]:
+    """Name to `module:function` of the commands of a group; a single command is the only one, without a name."""
+    module = f"facekit.commands.{command}"
+    if "subcommands" not in _functions(module):
+        return {"": f"{module}:{command}"}
+    return load(f"{module}:subcommands")()
+
+
+def summary(path: str) -> str:
+    """The first line of the docstring of `module:function`, read from the file's text."""
+    module, _, function = path.partition(":")
+    return cleandoc(ast.get_docstring(_functions(module)[function]) or "").partition("\n")[0]
+
+
+def _functions(module: str) -> dict[str, ast.FunctionDef]:
+    """The functions of a module, by name, without importing it."""
+    tree = ast.parse(Path(find_spec(module).origin).read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def overview(command: str | None = None) -> str:
+    """All commands, or those of one group, with a line about each."""
+    if command is None:
+        about = {name: _about(name) for name in COMMANDS}
+        usage = f"usage: {PROGRAM} COMMAND [options]\n\nTransfer learning on faces.\n"
+    else:
+        about = {name: summary(path) for name, path in subcommands(command).items()}
+        usage = f"usage: {PROGRAM} {command} COMMAND [options]\n\n{_about(command)}\n"
+    width = max(map(len, about))
+    lines = [f"  {name:<{width}}  {text}" for name, text in about.items()]
+    more = f"{PROGRAM} {f'{command} ' if command else ''}COMMAND --help says more of one."
+    return "\n".join([usage, "commands:", *lines, "", more])
+
+
+def _about(command: str) -> str:
+    """What a command's file says of it in its first line, without the command itself."""
+    tree = ast.parse((HERE / f"{command}.py").read_text(encoding="utf-8"))
+    return re.sub(r"^`[^`]*`: (\w)", lambda match: match[1].upper(), (ast.get_docstring(tree) or "").partition("\n")[0])
+
+
+def with_lesson_numbers(arguments: Sequence[str]) -> list[str]:
+    """`lessons build 03 04` as the parser wants it: it takes a list of any length only as an option."""
+    if not arguments or arguments[0] != "lessons":
+        return list(arguments)
+    return [part for text in arguments for part in (("--numbers+", text) if re.fullmatch(r"\d\d?", text) else (text,))]
+
+
+def run(function: Callable, arguments: Sequence[str], program: str) -> object:
+    """Parses the arguments by the function's parameters and calls it; its docstring is the help, its examples too."""
+    from jsonargparse import DefaultHelpFormatter, auto_cli
+
+    class Formatter(DefaultHelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            return text  # lines and paragraphs as they stand in the docstring
+
+    description, _, examples = (getdoc(function) or "").partition("\nExamples:\n")
+    return auto_cli(
+        function,
+        args=list(arguments),
+        prog=program,
+        description=re.split(r"\n(?:Args|Returns|Raises):\n", description)[0].strip(),
+        epilog=f"examples:\n{examples.rstrip()}" if examples else None,
+        formatter_class=Formatter,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
+    from facekit.errors import FacekitError
+
+    arguments = with_lesson_numbers(sys.argv[1:] if arguments is None else arguments)
+    command, *rest = arguments or [""]
+    try:
+        if command in ("-h", "--help"):
+            print(overview())
+            return 0
+        if command not in COMMANDS:
+            return _unknown(command, COMMANDS)
+        program, path = f"{PROGRAM} {command}", subcommands(command)
+        if "" not in path:
+            name, *rest = rest or [""]
+            if name in ("-h", "--help"):
+                print(overview(command))
+                return 0
+            if name not in path:
+                return _unknown(name, path, command)
+            program, path = f"{program} {name}", {"": path[name]}
+        result = run(load(path[""]), rest, program)
+    except FacekitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; whatever can be resumed goes on when the same command is given again.", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _unknown(name: str, known: Sequence[str] | dict[str, str], group: str = "") -> int:
+    """Says on stderr which commands there are; returns 2."""
+    said = f"there is no command {f'{group} {name}'.strip()!r}" if name else "name a command"
+    print(f"error: {said}; use one of {', '.join(known)}. {PROGRAM} --help says what each does.", file=sys.stderr)
+    return 2

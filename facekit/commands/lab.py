@@ -1,0 +1,7 @@
+"""`python -m facekit lab`: the lessons in JupyterLab."""
+
+from __future__ import annotations
+
+from facekit.doctor import lab
+
+__all__ = ["lab"]

@@ -1,0 +1,178 @@
+"""`python -m facekit train`: training without a notebook, on one process or under torchrun on several."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from facekit import settings
+from facekit.data.sets import SPLITS, FaceSet, FeatureSet, LabelledSet, read_manifest
+from facekit.errors import ConfigError, DataError
+from facekit.evaluation.metrics import evaluate
+from facekit.files import write_json
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.facenet import FaceNet
+from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.heads import Classifier, Heads
+from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+from facekit.training.augment import Augment
+from facekit.training.config import FitResult, Precision, TrainConfig
+from facekit.training.distributed import process_group
+from facekit.training.loop import fit
+from facekit.training.methods import Supervised
+from facekit.training.plans import plan as make_plan
+from facekit.training.scoring import predict
+
+TASKS = {task.name: task for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
+BACKBONES: dict[str, type[Backbone]] = {"facenet": FaceNet, "mini": FaceNetMini}
+
+
+def train(
+    data: str = "portraits",
+    out: Path = Path("run"),
+    tasks: str | list[str] = "gender",
+    backbone: Literal["facenet", "mini", "none"] = "mini",
+    weights: Path | None = None,
+    plan: str = "probe",
+    epochs: int = 5,
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    weight_decay: float = 0.01,
+    hidden: int = 0,
+    dropout: float = 0.0,
+    augment: bool = False,
+    precision: Precision = "fp32",
+    channels_last: bool = False,
+    compile: bool = False,
+    seed: int = 0,
+    device: str | None = None,
+    resume: bool = False,
+    portraits: int = 1000,
+) -> int:
+    """Trains heads, and as much of a network below them as the plan says, on photos or embeddings with labels.
+
+    On several GPUs or machines: `torchrun --nproc-per-node N -m facekit train …` with the same options. The folder
+    `out` gets the model of the best epoch (best.safetensors), log.csv, metrics.json and what --resume needs.
+
+    Args:
+        data: Folder of a packed set (photos or embeddings), or `portraits` to render faces.
+        out: Folder for the results of this run.
+        tasks: Label columns to learn, separated by commas (or a list in the configuration file); gender, race, age and
+            skin_tone have their fixed classes, any other column is a number or a set of classes as its labels say.
+        backbone: Network below the heads; none if the data are embeddings.
+        weights: File with the network's weights, where they are not in their usual place.
+        plan: probe, last_layer, last_block, gradual, discriminative, probe_then_fine_tune, everything or scratch; with
+            scratch the network starts from random weights.
+        epochs: Passes over the training split, over all phases of the plan together.
+        lr: Peak learning rate of the heads; the plan says the others.
+        batch_size: Rows a step, of all processes together.
+        weight_decay: AdamW's.
+        hidden: Units of the heads' hidden layer, 0 for linear heads.
+        dropout: In the heads.
+        augment: Flip, shift and relight the training photos.
+        precision: bf16 computes in bfloat16 where it is safe.
+        channels_last: Memory layout of convolutions.
+        compile: Use torch.compile.
+        seed: Of the heads' first weights, the order, augmentation and dropout.
+        device: Where to compute, by default as everywhere in facekit.
+        resume: Go on with the run that was stopped in `out`.
+        portraits: Faces to render for `portraits`.
+
+    Examples:
+        python -m facekit train --tasks gender,age --out run
+        python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        torchrun --nproc-per-node 8 -m facekit train --data packed/fairface-160 --backbone facenet --plan everything
+    """
+    config = TrainConfig(
+        batch_size, weight_decay, precision, channels_last, compile, Augment() if augment else None, seed, device
+    )
+    with process_group(device) as world:
+        faces = load_data(data, portraits, backbone)
+        names = tasks.split(",") if isinstance(tasks, str) else tasks
+        chosen = [task_of(name.strip(), faces) for name in names]
+        settings.seed_everything(seed)
+        network = None if backbone == "none" else _network(backbone, weights, pretrained=plan != "scratch")
+        if network is not None:
+            faces = faces.resized(network.image_size)
+        width = network.embedding_dim if network is not None else faces.inputs.shape[1]
+        model = Classifier(network, Heads(width, chosen, hidden, dropout))
+        parts = {name: faces.split(name) for name in SPLITS if (faces.labels["split"] == name).any()}
+        if "train" not in parts:
+            raise DataError(f"{data} has no rows in the split 'train'; there is nothing to learn from.")
+        recipe = make_plan(plan, list(model.stages), epochs, lr)
+        if world.first:
+            print(recipe.table(model).to_string(index=False))
+        result = fit(model, Supervised(chosen), parts["train"], parts.get("validation"), recipe, config, out, resume)
+        if world.first:
+            report(model, chosen, parts, result, config, out)
+    return 0
+
+
+def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
+    """The set that `train` was told to use; raises ConfigError where it does not go with the backbone."""
+    if data == "portraits":
+        from facekit.data.portraits import render_portraits  # only here: a stored set needs no renderer
+
+        found: FaceSet | FeatureSet = render_portraits(portraits)
+    else:
+        kinds = {cls.kind: cls for cls in (FaceSet, FeatureSet)}
+        kind = read_manifest(Path(data)).get("kind")
+        if kind not in kinds:
+            raise DataError(f"{data} holds a {kind!r}; train takes a {' or a '.join(kinds)}.")
+        found = kinds[kind].load(Path(data))
+    if isinstance(found, FeatureSet) != (backbone == "none"):
+        remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose one of {', '.join(BACKBONES)}"
+        raise ConfigError(f"{data} is a {found.kind}, which does not go with backbone {backbone!r}; {remedy}.")
+    return found
+
+
+def task_of(name: str, data: LabelledSet) -> Task:
+    """The task of a label column: a known one, else a number (scaled by its spread in the training rows) or classes.
+
+    Raises DataError if there is no such column, or if its training rows have fewer than two different labels.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if name not in data.labels:
+        raise DataError(f"no label column {name!r}; the table has {', '.join(map(str, data.labels.columns))}.")
+    column = data.labels[name]
+    seen = column[data.labels["split"] == "train"].dropna()
+    if seen.nunique() < 2:
+        raise DataError(f"column {name!r} has fewer than two different labels in the split 'train'.")
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return Task(name, "regression", scale=float(seen.std()))
+    return Task(name, "multiclass", tuple(sorted(column.dropna().unique())))
+
+
+def report(
+    model: Classifier,
+    tasks: list[Task],
+    parts: dict[str, LabelledSet],
+    result: FitResult,
+    config: TrainConfig,
+    out: Path,
+) -> pd.DataFrame:
+    """Prints and writes (`metrics.json`) the scores on validation and test; returns them with a column `split`."""
+    tables = []
+    for name in ("validation", "test"):
+        if name in parts:
+            outputs = predict(model, parts[name], device=config.device, precision=config.precision)
+            tables.append(evaluate(tasks, outputs, parts[name].targets(tasks)).assign(split=name))
+    print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.steps} steps, {result.seconds:.1f} s")
+    about = {"configuration": asdict(config), "best_epoch": result.best_epoch, "steps": result.steps}
+    about |= {"seconds": result.seconds, "moved": result.moved, "metrics": []}
+    scores = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if tables:
+        print(scores.drop(columns="group").to_string(index=False, float_format="{:.4f}".format))
+        about["metrics"] = json.loads(scores.to_json(orient="records", double_precision=15))
+    write_json(out / "metrics.json", about)
+    return scores
+
+
+def _network(name: str, weights: Path | None, pretrained: bool) -> Backbone:
+    network = BACKBONES[name]
+    return network.from_pretrained(weights) if pretrained else network()

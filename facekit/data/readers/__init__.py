@@ -1,0 +1,1 @@
+"""Readers: photos and their labels as other people keep them, one file a data set."""

@@ -1,0 +1,173 @@
+"""Reader for photos that are sorted into a folder for each class, in a folder, a zip or a tar.
+
+Above the class folders there may be folders for the sides: `train`, `val` (or `valid`, `validation`), `test`. A photo
+that lies under two classes has no label that could be trusted: it is rejected under both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from facekit.data.readers.archives import Entry, Problem, open_source
+from facekit.data.readers.decode import other_size
+from facekit.data.readers.folder import Record
+from facekit.data.sets import LabelledSet
+from facekit.errors import DataError
+from facekit.tasks import Task
+
+# Folder names that say a side; photos of `train` are divided into train and validation where there is no other.
+SIDES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+SHARE = 0.1  # of the photos for validation, and for test, where the source has no folder for them
+FOLDERS_ONLY = "the labels are in the names; leave out the label table, or use --kind folder."
+
+
+def plain(name: str) -> str:
+    """A class or folder name as names are compared: small letters, blanks for `_` and `-`."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+class ClassFolderReader:
+    """Photos below one folder for each class; the label is the folder's name, in column `class`.
+
+    Sides: those of the folders above, else 80 / 10 / 10 by content; where there is a test folder and no validation
+    folder, a tenth of the other photos are validation photos. Raises DataError for a source without photos, with fewer
+    than two classes, or with a class folder that is empty.
+
+    A subclass for one set names its `classes`; other folders are then rejected, and none of them may be missing.
+    """
+
+    kind = "classes"
+    size: int = 160
+    column = "class"
+    classes: tuple[str, ...] = ()
+    photo_size: tuple[int, int] | None = None  # width and height that every photo of the set has
+    name_is_identity = False  # whether photos with the same file name are the same photo
+    set_about: dict = {"licence": "not stated; ask whoever gave you the photos"}
+
+    def __init__(self, path: Path, labels: Path | None = None) -> None:
+        if labels is not None:
+            raise DataError(f"{labels}: {FOLDERS_ONLY}")
+        self._source = open_source(Path(path))
+        self.total = self._source.total
+        names = [entry.name for entry in self._source.entries(skip=sys.maxsize)]
+        self._known = self._classes_of(Path(path), names)
+        self._sides = {self._side(name) for name in names if self._class(name)} - {None, "train"}
+        validation, test = (0.0 if side in self._sides else SHARE for side in ("validation", "test"))
+        self.fractions = (1 - validation - test, validation, test)
+        found = self.classes or tuple(sorted(self._known.values()))
+        self.about = {**self.set_about, "classes": {self.column: list(found)}, "source": self._source.path.name}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Label columns, as `labels_of` fills them."""
+        return tuple(self.labels_of(""))
+
+    def labels_of(self, name: str) -> dict[str, str]:
+        """The label row of a photo of this class."""
+        return {self.column: name}
+
+    def _classes_of(self, path: Path, names: list[str]) -> dict[str, str]:
+        """Compared folder name to class; raises DataError where classes are too few, missing or empty."""
+        if not names:
+            raise DataError(f"{path} holds no photo; there must be a folder for each class with the photos in it.")
+        folders = {name.split("/")[-2] for name in names if "/" in name}
+        held = {plain(folder): folder for folder in sorted(folders) if plain(folder) not in SIDES}
+        known = {plain(name): name for name in self.classes}
+        missing = [name for name in self.classes if plain(name) not in held]
+        if missing:
+            raise DataError(
+                f"{path}: photos of {len(self.classes) - len(missing)} of the set's {len(self.classes)} classes; "
+                f"no photo in a folder {', '.join(map(repr, missing))}. Unpack or download it again, or read whatever "
+                "classes there are with --kind classes."
+            )
+        if not known and len(held) < 2:
+            raise DataError(f"{path}: photos of {len(held)} classes; put those of each class into a folder of its own.")
+        if not known and (empty := self._source.empty_folders()):
+            raise DataError(f"{path}: no photo in folder {', '.join(map(repr, empty))}; fill it or delete it.")
+        return known or held
+
+    def _class(self, name: str) -> str | None:
+        parts = name.split("/")
+        return self._known.get(plain(parts[-2])) if len(parts) > 1 else None
+
+    @staticmethod
+    def _side(name: str) -> str | None:
+        return next((SIDES[plain(part)] for part in name.split("/")[:-2] if plain(part) in SIDES), None)
+
+    def _identities(self, entry: Entry) -> list[str]:
+        """What two files have in common when they are the same photo."""
+        return [hashlib.sha256(entry.data).hexdigest(), *([entry.name.split("/")[-1]] if self.name_is_identity else [])]
+
+    @cached_property
+    def _other_classes(self) -> dict[str, list[str]]:
+        """Classes by identity, of the photos that lie under more than one; the source is read for it once."""
+        classes: dict[str, set[str]] = {}
+        for entry in self._source.entries():
+            if entry.data is not None and (own := self._class(entry.name)):
+                for identity in self._identities(entry):
+                    classes.setdefault(identity, set()).add(own)
+        return {identity: sorted(found) for identity, found in classes.items() if len(found) > 1}
+
+    def fingerprint(self) -> str:
+        """Changes when the photos do."""
+        return self._source.fingerprint()
+
+    def records(self, skip: int = 0) -> Iterator[Record]:
+        """One record for each photo. Photos of the test and validation folders come first: of copies they are kept."""
+
+        def first(name: str) -> bool:
+            return self._side(name) in ("test", "validation")
+
+        for entry in self._source.entries(skip, first):
+            problem = self._problem(entry)
+            if problem is not None:
+                yield Record(entry.name, problem=problem)
+            else:
+                side = self._side(entry.name)
+                labels = self.labels_of(self._class(entry.name))
+                yield Record(entry.name, entry.data, labels, None if side == "train" else side)
+
+    def _problem(self, entry: Entry) -> Problem | None:
+        own = self._class(entry.name)
+        if entry.problem is not None:
+            return entry.problem
+        if own is None:
+            return Problem("unknown class", f"the folder it is in is none of {', '.join(self._known.values())}")
+        if entry.data is None:  # skipped: what became of it is known
+            return None
+        for identity in self._identities(entry):
+            if others := [name for name in self._other_classes.get(identity, []) if name != own]:
+                return Problem("several classes", f"the same photo is also under {', '.join(others)}")
+        return other_size(entry.data, self.photo_size) if self.photo_size else None
+
+
+def looks_like(classes: tuple[str, ...], names: list[str]) -> bool:
+    """Whether at least half of these file names lie in a folder that is called like one of the classes."""
+    known = {plain(name) for name in classes}
+    return bool(names) and sum(plain(name.split("/")[-2:][0]) in known for name in names) * 2 >= len(names)
+
+
+def class_task(data: LabelledSet, column: str) -> Task:
+    """The task of a label column with all the classes that the set's manifest names, else those that occur.
+
+    Raises DataError where there is no such column, or fewer than two classes.
+    """
+    if column not in data.labels:
+        raise DataError(f"the labels have no column {column!r}, only {', '.join(data.labels.columns)}.")
+    named = data.manifest.get("classes", {}).get(column)
+    classes = tuple(named or sorted(map(str, data.labels[column].dropna().unique())))
+    if len(classes) < 2:
+        raise DataError(f"column {column!r} has {len(classes)} classes; there is nothing to tell apart.")
+    return Task(column, "multiclass", classes)

@@ -1,0 +1,100 @@
+"""FairFace (Kärkkäinen & Joo, WACV 2021, arXiv 1908.04913): photos with perceived gender, race and age band.
+
+The official archive holds `train/N.jpg` and `val/N.jpg`; the label files stand beside it. The official validation
+photos are the test split here; validation photos are a fixed twentieth of the training photos, by content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from facekit.data.readers.archives import Source, is_archive, open_source
+from facekit.data.readers.folder import LabelTable, Record, join, read_label_table
+from facekit.errors import DataError
+
+COLUMNS = ("file", "age", "gender", "race", "service_test")
+LABEL_FILES = ("fairface_label_train.csv", "fairface_label_val.csv")
+ABOUT = {
+    "name": "FairFace",
+    "licence": "CC BY 4.0",
+    "citation": "K. Kärkkäinen and J. Joo. FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age for "
+    "Bias Measurement and Mitigation. WACV 2021.",
+    "home": "https://github.com/joojs/fairface",
+    "labels": "gender, race and age band as annotators perceived them from the photo",
+}
+
+
+def label_files(path: Path, labels: Path | None = None) -> list[Path]:
+    """The official label files in `labels` (a folder or one file), else in or beside `path`; may be empty."""
+    if labels is not None and labels.is_file():
+        return [labels]
+    folder = labels or (path if path.is_dir() else path.parent)
+    return [folder / name for name in LABEL_FILES if (folder / name).is_file()]
+
+
+def _official(name: str) -> str:
+    """`train/3.jpg` of whatever stands before it: the form in which the label files name a photo."""
+    return "/".join(name.split("/")[-2:])
+
+
+def _open(path: Path) -> Source:
+    """The photos: the path itself, or the one archive called fairface in a folder that has no photos of its own."""
+    if path.is_dir():
+        archives = [file for file in sorted(path.iterdir()) if is_archive(file) and "fairface" in file.name.lower()]
+        if len(archives) == 1 and not (path / "train").is_dir() and not (path / "val").is_dir():
+            return open_source(archives[0])
+    return open_source(path)
+
+
+class FairFaceReader:
+    """The official zip (or tar, or unpacked folder) with its label files.
+
+    path: the archive, the folder with `train/` and `val/`, or the folder with the archive in it. labels: folder of the
+    label files, or one of them; by default in or beside `path`. Raises DataError when a part is missing.
+    """
+
+    kind = "fairface"
+    columns = COLUMNS[1:]
+    fractions = (0.95, 0.05, 0.0)
+
+    def __init__(self, path: Path, labels: Path | None = None) -> None:
+        path = Path(path)
+        self._source = _open(path)
+        files = label_files(path, labels)
+        if not files:
+            raise DataError(
+                f"no {LABEL_FILES[0]} or {LABEL_FILES[1]} for {path}; put them beside the photos "
+                f"({ABOUT['home']}), or name their folder with --labels."
+            )
+        self._table = _merged([read_label_table(file, COLUMNS) for file in files])
+        self.total = self._source.total
+        self.about = {**ABOUT, "source": self._source.path.name}
+
+    def fingerprint(self) -> str:
+        return f"{self._source.fingerprint()} {self._table.fingerprint}"
+
+    def records(self, skip: int = 0) -> Iterator[Record]:
+        def find(name: str) -> str | None:
+            official = _official(name)
+            return official if official in self._table.rows else None
+
+        # Official validation photos first: should a training photo be a copy of one, the test keeps it.
+        def first(name: str) -> bool:
+            return _official(name).startswith("val/")
+
+        for record in join(self._source, self._table, find, skip, first):
+            yield replace(record, split="test" if first(record.name) else None)
+
+
+def _merged(tables: list[LabelTable]) -> LabelTable:
+    """The rows of both label files in one table, whatever the order of their columns."""
+    rows: dict[str, tuple[str, ...]] = {}
+    repeated: list[str] = []
+    for table in tables:
+        order = [table.columns.index(column) for column in COLUMNS[1:]]
+        repeated += [*table.repeated, *(name for name in table.rows if name in rows)]
+        for name, values in table.rows.items():
+            rows.setdefault(name, tuple(values[position] for position in order))
+    return LabelTable(COLUMNS[1:], rows, repeated, " ".join(table.fingerprint for table in tables))

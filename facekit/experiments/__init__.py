@@ -1,0 +1,34 @@
+"""Controlled experiments: the same rows, the same number of steps and several seeds for everything that is compared."""
+
+from facekit.experiments.curves import (
+    PROBES,
+    Learner,
+    Probes,
+    chance,
+    few_labels,
+    learning_curve,
+    scores,
+    summary,
+)
+from facekit.experiments.ladder import LADDER, Rung, climb, train_rung
+from facekit.experiments.runs import STRENGTHS, Runs, compare_sharing, sharing_methods, train_net
+
+__all__ = [
+    "LADDER",
+    "PROBES",
+    "STRENGTHS",
+    "Learner",
+    "Probes",
+    "Rung",
+    "Runs",
+    "chance",
+    "climb",
+    "compare_sharing",
+    "few_labels",
+    "learning_curve",
+    "scores",
+    "sharing_methods",
+    "summary",
+    "train_net",
+    "train_rung",
+]

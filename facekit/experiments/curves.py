@@ -1,0 +1,118 @@
+"""Controlled experiments: the same rows, the same number of steps and several seeds for everything that is compared.
+
+Each experiment returns a long table with one measurement a row (never an average alone); `summary` makes the means
+and spreads that lessons print, and `facekit.records` keeps what was measured on real photos.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
+from facekit.errors import ConfigError
+from facekit.evaluation.metrics import evaluate
+from facekit.models.heads import Classifier
+from facekit.tasks import Task
+from facekit.training.config import Precision
+from facekit.training.loop import predict
+from facekit.transfer.probe import hidden_probe, linear_probe
+
+# Few labelled rows, tasks and a seed to a network that predicts these tasks.
+Learner = Callable[[LabelledSet, Sequence[Task], int], nn.Module]
+
+
+def few_labels(data: LabelledSet, n: int, seed: int, pool: np.ndarray | None = None) -> LabelledSet:
+    """`n` rows drawn at random; with the same seed a smaller draw from the same rows is part of a larger one.
+
+    pool: indices of the rows to draw from, by default all; the others of a large set on disk are then never read.
+    Raises ConfigError when there are fewer rows.
+    """
+    rows = np.arange(len(data)) if pool is None else np.asarray(pool)
+    if not 0 < n <= len(rows):
+        raise ConfigError(f"cannot draw {n} rows from a {data.kind} of {len(rows)}.")
+    return data.select(rows[np.random.default_rng(seed).permutation(len(rows))[:n]])
+
+
+def scores(
+    model: Classifier, data: FaceSet | FeatureSet, tasks: Sequence[Task], precision: Precision = "fp32"
+) -> pd.DataFrame:
+    """What `model` gets on all rows of `data`: columns task, metric, value (no intervals; see `metrics.evaluate`)."""
+    table = evaluate(tasks, predict(model, data, precision=precision), data.targets(tasks), n_boot=1)
+    return table[["task", "metric", "value"]]
+
+
+def learning_curve(
+    train: LabelledSet,
+    test: LabelledSet,
+    tasks: Sequence[Task],
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    methods: Mapping[str, Learner],
+) -> pd.DataFrame:
+    """Scores on `test` after learning from `n` labelled rows of `train`, for every method, n, seed and task.
+
+    labels: the numbers of rows; those above len(train) are left out (ConfigError when that leaves none). methods:
+    name to a function (few rows, one task, seed) -> classifier. All methods learn from the same rows. Columns: method,
+    n, seed, task, metric, value, seconds (of the training, wall clock).
+    """
+    return curve(train, test, [[task] for task in tasks], labels, seeds, methods)
+
+
+def curve(
+    train: LabelledSet,
+    test: LabelledSet,
+    together: Sequence[Sequence[Task]],
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    methods: Mapping[str, Learner],
+) -> pd.DataFrame:
+    """As `learning_curve`; together: the tasks that one call of a method learns."""
+    possible = [n for n in labels if n <= len(train)]
+    if not possible or not seeds or not methods:
+        raise ConfigError(
+            f"nothing to measure: labels {list(labels)} with {len(train)} rows, seeds {list(seeds)}, methods "
+            f"{list(methods)}."
+        )
+    tables = []
+    for n in possible:
+        for seed in seeds:
+            few = few_labels(train, n, seed)
+            for tasks in together:
+                for name, method in methods.items():
+                    start = time.perf_counter()
+                    model = method(few, tasks, seed)
+                    seconds = time.perf_counter() - start
+                    rows = scores(model, test, tasks)
+                    tables.append(rows.assign(method=name, n=n, seed=seed, seconds=seconds))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["method", "n", "seed", "task", "metric", "value", "seconds"]]
+
+
+Probes = dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]]
+PROBES: Probes = {
+    "linear": lambda rows, tasks, seed: linear_probe(rows, tasks),
+    "one hidden layer": lambda rows, tasks, seed: hidden_probe(rows, tasks, seed=seed),
+}
+
+
+def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.DataFrame:
+    """The baseline that looks at nothing: always the most frequent class of `train`. Columns task, metric, value.
+
+    For a number it is what fits best without a look (see `Task.constant`).
+    """
+    outputs = {}
+    for task in tasks:
+        constant = task.constant(train.targets([task])[task.name])
+        outputs[task.name] = constant.expand(len(test), -1)
+    return evaluate(tasks, outputs, test.targets(tasks), n_boot=1)[["task", "metric", "value"]]
+
+
+def summary(rows: pd.DataFrame, by: Sequence[str], metric: str = "accuracy") -> pd.DataFrame:
+    """Mean, spread (standard deviation over seeds) and number of seeds of one metric, indexed by `by`."""
+    chosen = rows[rows["metric"] == metric].groupby(list(by), sort=False)["value"]
+    return chosen.agg(mean="mean", spread="std", seeds="count")

@@ -1,0 +1,83 @@
+"""FaceNet: facenet-pytorch's Inception-ResNet-v1 behind the `Backbone` contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from facenet_pytorch import InceptionResnetV1
+from torch import nn
+
+from facekit.models.backbones.base import Backbone
+from facekit.models.weights import find_weights, load_into, read_weights
+
+
+class FaceNet(Backbone):
+    """Inception-ResNet-v1 (Szegedy et al., AAAI 2017) trained as FaceNet (Schroff et al., CVPR 2015).
+
+    `forward`: uint8 (N, 3, H, W), at least 75 × 75, best 160 × 160, to float32 (N, 512) of length 1. The layers are
+    those of `facenet_pytorch.InceptionResnetV1` (in `net`, with its state-dict keys), without its class logits. The
+    sum, the BatchNorm and the length of the embedding are always computed in float32, also under autocast.
+
+    dropout: probability before the last layer while training (facenet-pytorch's default 0.6).
+    """
+
+    name = "facenet"
+    image_size = 160
+    smallest_size = 75  # smaller photos leave no pixel for the strides of mixed_7a
+    embedding_dim = 512
+
+    def __init__(self, dropout: float = 0.6) -> None:
+        super().__init__()
+        self.net = InceptionResnetV1(classify=False, dropout_prob=dropout)
+        self.flatten = nn.Flatten()
+
+    @classmethod
+    def from_pretrained(cls, path: Path | str | None = None) -> Self:
+        """FaceNet with its VGGFace2 weights, in evaluation mode.
+
+        path: a file of weights; None looks in `FACEKIT_DATA` and the cache, then downloads (see `weights`). Raises
+        WeightsError when there are none, or they are damaged or of another network.
+        """
+        file = find_weights(path)
+        model = cls()
+        load_into(model.net, read_weights(file), file)
+        return model.eval()
+
+    @property
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Seven stages; the last block8 belongs to `repeat_3`, pooling and dropout to `embedding`."""
+        net = self.net
+        return {
+            "stem": [
+                net.conv2d_1a,
+                net.conv2d_2a,
+                net.conv2d_2b,
+                net.maxpool_3a,
+                net.conv2d_3b,
+                net.conv2d_4a,
+                net.conv2d_4b,
+            ],
+            "repeat_1": [net.repeat_1],
+            "mixed_6a": [net.mixed_6a],
+            "repeat_2": [net.repeat_2],
+            "mixed_7a": [net.mixed_7a],
+            "repeat_3": [net.repeat_3, net.block8],
+            "embedding": [net.avgpool_1a, self.flatten, net.dropout, net.last_linear, net.last_bn],
+        }
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, 3, H, W) to unit-length embeddings float32 (N, 512)."""
+        x = self.prepare(images)
+        *trunk, last = self.stages.values()
+        for modules in trunk:
+            for module in modules:
+                x = module(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            for module in last:
+                x = module(x)
+            return F.normalize(x)

@@ -1,0 +1,393 @@
+"""Networks for several tasks: one trunk with a head a task, a network a task, and everything in between.
+
+All of them are made from one `Stack`, a network as a list of stages, on frozen features (`mlp`) or on photos
+(`stack_of` a backbone). `SharedNet` uses its first stages for all tasks together and copies the others for each task:
+
+- all stages shared is hard parameter sharing (Caruana 1997, Machine Learning 28);
+- none shared is a network a task. With a penalty on the distance between their layers (`distance`) that is soft
+  sharing (Duong et al. 2015, ACL, draw a parser to that of another language; Yang & Hospedales 2017, 1606.04038, use
+  the trace norm of the stacked layers in its place), without it they are independent;
+- `CrossStitch` lets the networks exchange activations (Misra et al. 2016, CVPR).
+
+Like a `Classifier` they have `tasks`, `stages` and `freeze`, so that plans and `fit` treat them as any other network.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from facekit.errors import ConfigError
+from facekit.models.backbones.base import Backbone
+from facekit.models.heads import Classifier, output_layer
+from facekit.tasks import Task
+
+HEADS, STITCHES = "heads", "stitches"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A network without its last layers: what prepares the inputs, then named stages, each a function of one tensor.
+
+    width: length of the vectors (N, width) that the last stage returns.
+    """
+
+    inputs: nn.Module
+    stages: Mapping[str, nn.Module]
+    width: int
+
+
+def mlp(dim: int, hidden: Sequence[int] = (256,), dropout: float = 0.0) -> Stack:
+    """Fully connected layers on unit-length embeddings (N, dim), each with ReLU and dropout: stages `layer_1`, ….
+
+    hidden: units of the layers, at least one layer. The embeddings are multiplied by √dim first, as in `Heads`.
+    """
+    if dim < 1 or not hidden or min(hidden) < 1 or not 0 <= dropout < 1:
+        raise ConfigError(
+            f"dim and every hidden layer must be 1 or more, with at least one layer, and dropout in [0, 1); got {dim}, "
+            f"{tuple(hidden)}, {dropout}."
+        )
+    sizes = [dim, *hidden]
+    stages = {
+        f"layer_{i}": nn.Sequential(nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
+        for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False), 1)
+    }
+    return Stack(_Features(dim), stages, sizes[-1])
+
+
+def stack_of(backbone: Backbone) -> Stack:
+    """A backbone (FaceNet, facenet-mini) as a stack with the same stages and weights; `backbone` is not changed.
+
+    The last stage returns the embedding times √D, which is what `Heads` computes on. Raises ConfigError for a backbone
+    that is more than its stages one after another (found by running it on two photos of noise).
+    """
+    copied = copy.deepcopy(backbone).eval()
+    *trunk, (last, modules) = copied.stages.items()
+    stages = {name: nn.Sequential(*parts) for name, parts in trunk} | {last: _Embedding(*modules)}
+    stack = Stack(_Photos(backbone), stages, backbone.embedding_dim)
+    noise = torch.randint(0, 256, (2, 3, *[backbone.image_size] * 2), dtype=torch.uint8)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        device = next(copied.parameters()).device
+        x = noise.to(device)
+        expected, found = copied(x), stack.inputs.eval()(x)
+        for stage in stages.values():
+            found = stage(found)
+    if not torch.allclose(found, expected * math.sqrt(stack.width), atol=1e-4):
+        raise ConfigError(f"{backbone.name} is not the sequence of its stages, so it cannot be split between them.")
+    for stage in stages.values():
+        stage.requires_grad_(True)
+    return stack
+
+
+class SharedNet(nn.Module):
+    """The first stages of a stack for all tasks together, the others once for each task, and an output layer a task.
+
+    shared: how many stages are shared, or the name of the last shared one; None shares all, 0 none. All copies start
+    with the weights that the stack has, and the stack keeps its own. A task's output layer is new.
+
+    `stages` are those of the stack (a copied stage stands for all of its copies) with one stage more, `heads`.
+    """
+
+    def __init__(self, stack: Stack, tasks: Sequence[Task], shared: int | str | None = None) -> None:
+        super().__init__()
+        names = [task.name for task in tasks]
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"a network needs at least one task and each only once, got {names}.")
+        n_shared = _number_of(shared, list(stack.stages))
+        self.tasks = tuple(tasks)
+        self.inputs = copy.deepcopy(stack.inputs)
+        self.trunk, self.towers, self.outputs = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for name, stage in list(stack.stages.items())[:n_shared]:
+            self.trunk[name] = copy.deepcopy(stage)
+        for task in self.tasks:
+            rest = dict(list(stack.stages.items())[n_shared:])
+            try:
+                self.towers[task.name] = nn.ModuleDict(copy.deepcopy(rest))
+            except KeyError:  # torch's own rule: no dots, no names of ModuleDict's attributes
+                raise ConfigError(f"a task cannot be named {task.name!r}; choose another column name.") from None
+            self.outputs[task.name] = output_layer(stack.width, task)
+        self._frozen: frozenset[str] = frozenset()
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the stages that all tasks use together."""
+        return tuple(self.trunk)
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """Names of the stages of which each task has its own."""
+        return tuple(self.towers[self.tasks[0].name])
+
+    @property
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Stage name to its modules, from the input to the output; every parameter is in exactly one."""
+        towers = {name: [tower[name] for tower in self.towers.values()] for name in self.private}
+        return {**{name: [stage] for name, stage in self.trunk.items()}, **towers, HEADS: [self.outputs]}
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the stages that do not change in training."""
+        return self._frozen
+
+    def freeze(self, names: Sequence[str] | None = None) -> None:
+        """Freezes exactly these stages (None: all) and unfreezes the others; see `Backbone.freeze`."""
+        stages = self.stages
+        chosen = frozenset(stages if names is None else names)
+        if unknown := chosen - set(stages):
+            raise ConfigError(f"this model has no stage {sorted(unknown)}; its stages are {list(stages)}.")
+        self._frozen = chosen
+        for name, modules in stages.items():
+            for module in modules:
+                module.requires_grad_(name not in chosen)
+        if isinstance(self.inputs, _Photos):
+            self.inputs.freeze([name for name in self.inputs.stages if name in chosen])
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SharedNet:
+        """As `nn.Module.train`, but frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for name, modules in self.stages.items() if self._frozen else ():
+            for module in modules if name in self._frozen else ():
+                module.train(False)
+        return self
+
+    def start_apart(self) -> SharedNet:
+        """Gives every task's copies new random weights of their own, where they had the same; returns self.
+
+        For comparison: between networks that start like that the units at one place do not correspond.
+        """
+        for tower in self.towers.values():
+            for module in tower.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        return self
+
+    def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the stack takes, to outputs (N, task.n_outputs) by task name."""
+        x = self.inputs(inputs)
+        for stage in self.trunk.values():
+            x = stage(x)
+        each = dict.fromkeys(self.towers, x)
+        for name in self.private:
+            each = self._exchange(name, {task: tower[name](each[task]) for task, tower in self.towers.items()})
+        return {task: layer(each[task]) for task, layer in self.outputs.items()}
+
+    def _exchange(self, stage: str, each: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the networks pass on after a stage, by task: here, each its own."""
+        return each
+
+
+class CrossStitch(SharedNet):
+    """A network a task whose activations are mixed after every stage: x_i ← Σ_j α_ij x_j (Misra et al. 2016).
+
+    shared: as in SharedNet, by default no stage. stitched: stages after which activations are mixed, by default all
+    that are not shared. mix: what a task takes from the others at the start, in equal parts, so that α is 1 - mix on
+    the diagonal; with 0 the networks start as independent ones. One α for all channels of a stage.
+
+    The α are a stage of their own, `stitches`, before the heads, so that a Phase can let them learn faster than the
+    layers: to get from one end of their range to the other they have much farther to go than a weight.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        tasks: Sequence[Task],
+        shared: int | str = 0,
+        stitched: Sequence[str] | None = None,
+        mix: float = 0.1,
+    ) -> None:
+        super().__init__(stack, tasks, shared)
+        chosen = self.private if stitched is None else tuple(stitched)
+        if not 0 <= mix <= 1 or len(self.tasks) < 2 or not chosen:
+            raise ConfigError(
+                f"cross-stitch needs a mix in [0, 1], two tasks or more and a stage that is not shared; got {mix}, "
+                f"{len(self.tasks)} and {list(chosen)}."
+            )
+        if unknown := set(chosen) - set(self.private):
+            raise ConfigError(f"no task has a stage {sorted(unknown)} of its own; those are {list(self.private)}.")
+        n = len(self.tasks)
+        start = torch.full((n, n), mix / (n - 1)).fill_diagonal_(1 - mix)
+        # Flat, because weight decay acts on matrices only, and α is not to be drawn to 0.
+        self.alphas = nn.ParameterDict({name: nn.Parameter(start.flatten().clone()) for name in chosen})
+
+    @property
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """As in SharedNet, with `stitches` before `heads`."""
+        stages = dict(super().stages)
+        heads = stages.pop(HEADS)
+        return {**stages, STITCHES: [self.alphas], HEADS: heads}
+
+    def alpha(self, stage: str) -> pd.DataFrame:
+        """The α of a stage: what the task of the row takes from the task of the column."""
+        names = [task.name for task in self.tasks]
+        return pd.DataFrame(self.alphas[stage].detach().cpu().view(len(names), -1).numpy(), names, names)
+
+    def _exchange(self, stage: str, each: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if stage not in self.alphas:
+            return each
+        alpha = self.alphas[stage].view(len(each), len(each))
+        return {
+            task: sum(weight * x for weight, x in zip(row, each.values(), strict=True))
+            for task, row in zip(each, alpha, strict=True)
+        }
+
+
+def distance(net: SharedNet, strength: float | Mapping[str, float] = 1.0) -> torch.Tensor:
+    """Σ_stage λ_stage Σ_{i<j} ‖w_i - w_j‖² over all pairs of tasks, a scalar; w are a stage's weights and biases.
+
+    With two tasks its gradient with respect to a is 2λ(a - b). With T tasks the sum over pairs is T times that of the
+    distances to the mean, so that both choices are one with another λ. Frozen stages add nothing to the gradient.
+    strength: λ of every stage that is not shared, or by name (then 0 for the others). Raises ConfigError for stages of
+    which the tasks have no copies, and for λ below 0.
+    """
+    strengths = dict.fromkeys(net.private, strength) if not isinstance(strength, Mapping) else dict(strength)
+    if unknown := set(strengths) - set(net.private):
+        raise ConfigError(f"no task has a stage {sorted(unknown)} of its own; those are {list(net.private)}.")
+    if min(strengths.values(), default=0) < 0:
+        raise ConfigError(f"the strength of sharing must be 0 or more, got {strength}.")
+    terms = [
+        value * F.mse_loss(one, other, reduction="sum")
+        for name, value in strengths.items()
+        if value
+        for same in _corresponding(net, name)
+        for one, other in combinations(same, 2)
+    ]
+    return sum(terms) if terms else next(net.outputs.parameters()).new_zeros(())
+
+
+@torch.no_grad()
+def relative_distances(net: SharedNet) -> pd.Series:
+    """How far apart the tasks' copies of each stage are: 0 where they are equal, about 1 where they are unrelated.
+
+    Root mean square over the pairs of ‖w_i - w_j‖, divided by √2 times the root mean square of ‖w_i‖; index: stage.
+    """
+    found = {}
+    for name in net.private:
+        parts = [torch.cat([p.flatten() for p in tower[name].parameters()]).double() for tower in net.towers.values()]
+        pairs = [(one - other).square().sum().item() for one, other in combinations(parts, 2)]
+        sizes = [part.square().sum().item() for part in parts]
+        mean = sum(sizes) / len(sizes)
+        found[name] = math.sqrt(sum(pairs) / len(pairs) / (2 * mean)) if pairs and mean else 0.0
+    return pd.Series(found, name="distance", dtype=float)
+
+
+@torch.no_grad()
+def first_direction(net: SharedNet) -> pd.Series:
+    """The first singular value's share of the trace norm of the tasks' copies of each stage; index: stage.
+
+    The copies are the rows of a matrix (tasks, numbers of the stage), whose trace norm Yang & Hospedales 2017 penalise.
+    1 where all rows are multiples of one; 1 / T for T rows of one length that are perpendicular to each other.
+    """
+    found = {}
+    for name in net.private:
+        rows = [torch.cat([p.flatten() for p in tower[name].parameters()]) for tower in net.towers.values()]
+        values = torch.linalg.svdvals(torch.stack(rows).double())
+        found[name] = (values[0] / values.sum()).item() if values[0] > 0 else 1.0
+    return pd.Series(found, name="first_direction", dtype=float)
+
+
+def corresponding_weights(net: SharedNet, one: str, other: str, every: int = 1) -> dict[str, tuple[np.ndarray, ...]]:
+    """By stage, the weights and biases of two tasks' copies, each (N,), so that place k is the same in both.
+
+    every: only each so many-th, for pictures.
+    """
+    towers = [net.towers[task] for task in (one, other)]
+    flat = [
+        {name: torch.cat([p.detach().flatten() for p in tower[name].parameters()]) for name in net.private}
+        for tower in towers
+    ]
+    return {name: tuple(each[name][::every].cpu().numpy() for each in flat) for name in net.private}
+
+
+def shared_parameters(model: Classifier | SharedNet, stages: Sequence[str] | None = None) -> list[nn.Parameter]:
+    """The trainable parameters that serve all tasks: of a classifier its backbone's, of a SharedNet its trunk's.
+
+    stages: only those of these stages. Raises ConfigError where nothing is shared or a stage is not.
+    """
+    parts = dict(model.stages)
+    shared = getattr(model, "shared", [name for name in parts if name != HEADS])
+    parts = {name: parts[name] for name in shared}
+    if unknown := set(stages or ()) - set(parts):
+        raise ConfigError(f"the tasks do not share a stage {sorted(unknown)}; shared are {list(parts)}.")
+    chosen = [parts[name] for name in (parts if stages is None else stages)]
+    found = [p for modules in chosen for module in modules for p in module.parameters() if p.requires_grad]
+    if not found:
+        raise ConfigError("the tasks share no trainable parameter, so nothing can be said of their gradients there.")
+    return found
+
+
+def sharing_costs(model: SharedNet) -> pd.Series:
+    """Number of parameters by who uses them: index `shared`, the tasks in order, `all`."""
+    counts = {"shared": sum(p.numel() for p in model.trunk.parameters())}
+    if isinstance(model, CrossStitch):
+        counts["shared"] += sum(p.numel() for p in model.alphas.parameters())
+    for task in model.tasks:
+        own = [*model.towers[task.name].parameters(), *model.outputs[task.name].parameters()]
+        counts[task.name] = sum(p.numel() for p in own)
+    return pd.Series(counts | {"all": sum(counts.values())}, name="parameters")
+
+
+def _number_of(shared: int | str | None, names: list[str]) -> int:
+    """How many of the stages are shared."""
+    if shared is None:
+        return len(names)
+    if isinstance(shared, str) and shared in names:
+        return names.index(shared) + 1
+    if isinstance(shared, int) and 0 <= shared <= len(names):
+        return shared
+    raise ConfigError(f"shared is {shared!r}; give one of the stages {names}, or a number from 0 to {len(names)}.")
+
+
+def _corresponding(net: SharedNet, stage: str) -> list[tuple[nn.Parameter, ...]]:
+    """The parameters of a stage, each with its counterparts in all the tasks' copies."""
+    return list(zip(*(tower[stage].parameters() for tower in net.towers.values()), strict=True))
+
+
+class _Features(nn.Module):
+    """The input of `mlp`: checks embeddings and multiplies them by √D."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ConfigError(f"this network takes embeddings (N, {self.dim}), got {tuple(x.shape)}.")
+        return x * math.sqrt(self.dim)
+
+
+class _Photos(Backbone):
+    """The input of a backbone without its layers: checks and scales photos as the backbone does."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.name, self.image_size = backbone.name, backbone.image_size
+        self.smallest_size, self.embedding_dim = backbone.smallest_size, backbone.embedding_dim
+        self._last = list(backbone.stages)[-1]
+
+    @property
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Only the last stage's name, which decides whether one photo alone is a batch to train on."""
+        return {self._last: []}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.prepare(images)
+
+
+class _Embedding(nn.Sequential):
+    """The last stage of a backbone: always in float32, to vectors of length √D."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.normalize(super().forward(x.float()))
+            return x * math.sqrt(x.shape[1])

@@ -1,0 +1,161 @@
+"""The train command: from a stored set to metrics, from options or a configuration file, on one process or two."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tiny import faces, features
+
+from facekit.commands.cli import main
+from facekit.commands.train import load_data, task_of, train
+from facekit.data.sets import FaceSet, FeatureSet
+from facekit.errors import ConfigError, DataError
+from facekit.tasks import GENDER
+
+OPTIONS = {"tasks": ["side", "level"], "backbone": "none", "epochs": 3, "lr": 0.05, "batch_size": 16}
+
+
+@pytest.fixture
+def stored(tmp_path) -> Path:
+    """Embeddings with all three splits, on disk."""
+    parts = [features(60), features(20, seed=1, split="validation"), features(24, seed=2, split="test")]
+    labels = pd.concat([part.labels for part in parts])
+    return FeatureSet(np.concatenate([part.features for part in parts]), labels).save(tmp_path / "set")
+
+
+def metrics(folder: Path) -> pd.DataFrame:
+    about = json.loads((folder / "metrics.json").read_text())
+    return pd.DataFrame(about["metrics"]).set_index(["split", "task", "metric"])["value"]
+
+
+def torchrun(processes: int, *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr; leaves no process behind, should it have to be stopped."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, *map(str, arguments)], **pipes) as process:
+        try:
+            printed = process.communicate(timeout=180)
+            return process.returncode, *printed
+        except subprocess.TimeoutExpired:
+            process.terminate()  # torchrun then ends its processes
+            return 124, *process.communicate()
+
+
+def test_it_writes_scores_weights_and_a_log(stored, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(str(stored), out, **OPTIONS) == 0
+    scores = metrics(out)
+    assert set(scores.index.get_level_values("split")) == {"validation", "test"}
+    assert 0 <= scores["test", "side", "accuracy"] <= 1 and scores["test", "level", "mae"] > 0
+    assert len(pd.read_csv(out / "log.csv")) == 3
+    assert load_file(out / "best.safetensors").keys() == {
+        f"heads.layers.{task}.1.{kind}" for task in ("side", "level") for kind in ("weight", "bias")
+    }
+    printed = capsys.readouterr().out
+    assert "best epoch" in printed and "side" in printed
+
+
+def test_a_configuration_file_and_resume_give_the_same(stored, tmp_path, capsys):
+    train(str(stored), tmp_path / "a", **OPTIONS)
+    config = {**OPTIONS, "tasks": "side, level", "data": str(stored), "out": str(tmp_path / "b")}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", "--config", str(tmp_path / "run.yaml")]) == 0
+    pd.testing.assert_series_equal(metrics(tmp_path / "a"), metrics(tmp_path / "b"))
+    assert main(["train", "--config", str(tmp_path / "run.yaml")]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["train", "--config", str(tmp_path / "run.yaml"), "--resume", "true"]) == 0
+
+
+TWO = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+import torch.distributed as dist
+from tiny import COLOUR, SIDE, classifier, faces
+from facekit.commands.cli import main
+from facekit.models.embedding import state_hash
+from facekit.training.augment import Augment
+from facekit.training.config import TrainConfig
+from facekit.training.distributed import process_group
+from facekit.training.loop import fit
+from facekit.training.methods import Supervised
+from facekit.training.plans import plan
+
+class Faulty(Supervised):
+    steps = 0
+    def loss(self, model, batch):
+        self.steps += 1
+        if self.steps == 9 and dist.get_rank() == 1:
+            raise RuntimeError("a fault in process 1")
+        return super().loss(model, batch)
+
+torch.set_num_threads(1)
+with process_group("cpu") as world:
+    assert main(["train", "--config", sys.argv[2]]) == 0
+    model = classifier((COLOUR, SIDE))
+    recipe = plan("gradual", list(model.stages), 4, 0.02)
+    config = TrainConfig(batch_size=8, augment=Augment(), device="cpu")
+    fit(model, Supervised([COLOUR]), faces(), faces(9, 1), recipe, config)  # one head is not used
+    hashes = [None, None]
+    dist.all_gather_object(hashes, state_hash(model))
+    assert hashes[0] == hashes[1], "all processes end with the same model"
+    print("same model", flush=True)
+    fit(model, Faulty([COLOUR, SIDE]), faces(), faces(9, 1), recipe, config)
+"""
+
+
+def test_two_processes_get_the_scores_of_one_and_a_fault_in_one_ends_both(stored, tmp_path):
+    options = {**OPTIONS, "data": str(stored), "batch_size": 14}
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**options, "out": str(tmp_path / name)}))
+    assert main(["train", "--config", str(tmp_path / "one.yaml")]) == 0
+    (tmp_path / "two.py").write_text(TWO)
+    status, printed, errors = torchrun(2, tmp_path / "two.py", Path(__file__).parents[1], tmp_path / "two.yaml")
+    assert printed.count("best epoch") == 1, f"one process reports\n{errors}"
+    pd.testing.assert_series_equal(metrics(tmp_path / "one"), metrics(tmp_path / "two"), rtol=1e-4)
+    logs = [pd.read_csv(tmp_path / name / "log.csv").drop(columns="seconds") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*logs, rtol=1e-4)
+    one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    assert all(np.allclose(one[key], two[key], atol=1e-5) for key in one)
+    assert printed.count("same model") == 2, f"with BatchNorm and augmentation\n{errors}"
+    assert status != 0 and "a fault in process 1" in errors
+
+
+def test_photos_go_through_a_network(tmp_path):
+    data = faces(12)
+    data = FaceSet(data.images, data.labels.assign(split=["train"] * 8 + ["test"] * 4)).resized(32)
+    folder = data.save(tmp_path / "faces")
+    options = {"tasks": "colour", "plan": "scratch", "epochs": 1, "batch_size": 4, "augment": True}
+    assert train(str(folder), tmp_path / "run", **options) == 0
+    assert "test" in metrics(tmp_path / "run").index
+
+
+def test_columns_become_tasks():
+    data = features()
+    assert task_of("gender", data) is GENDER
+    assert task_of("colour", data).classes == ("bright", "dark")
+    level = task_of("level", data)
+    assert level.kind == "regression" and level.scale == pytest.approx(data.labels["level"].std())
+    with pytest.raises(DataError, match="no label column"):
+        task_of("hair", data)
+    data.labels["same"] = "x"
+    with pytest.raises(DataError, match="fewer than two"):
+        task_of("same", data)
+
+
+def test_bad_choices_are_one_line(stored, tmp_path, capsys):
+    with pytest.raises(ConfigError, match="backbone none"):
+        load_data(str(stored), 0, "mini")
+    with pytest.raises(ConfigError, match="choose one of facenet, mini"):
+        load_data(str(faces().save(tmp_path / "faces")), 0, "none")
+    assert main(["train", "--data", str(tmp_path / "nothing"), "--backbone", "none"]) == 2
+    assert main(["train", "--data", str(stored), "--backbone", "none", "--tasks", "side", "--plan", "last_layer"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
+    assert "not a complete set" in errors[0] and "use the plan 'probe'" in errors[1]

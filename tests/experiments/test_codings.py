@@ -1,0 +1,191 @@
+"""Codings of a label: each answer is the best for its metric, and all are scored as facekit's metrics score them."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import test_recording
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_recording import TinyFace, reference, toy_faces
+
+from facekit import recording_codings
+from facekit.commands.cli import main
+from facekit.data.sets import FeatureSet
+from facekit.errors import ConfigError
+from facekit.evaluation.metrics import evaluate
+from facekit.experiments.codings import answers, codings, compare_codings, compare_joint, relative_costs, score_answers
+from facekit.experiments.curves import few_labels, scores
+from facekit.experiments.runs import sharing_methods
+from facekit.models.embedding import embed
+from facekit.recording_sharing import Recipe
+from facekit.records import REFERENCE, recorded
+from facekit.tasks import AGE_BAND, GENDER, Task
+from facekit.training.loop import predict
+
+assert reference and test_recording  # the fixture of toy photos
+ANSWERS = ["most probable", "mean", "median", "levels", "number"]
+GRADE = Task("grade", "multiclass", ("a", "b", "c", "d"), midpoints=(1.0, 2.0, 4.0, 9.0))
+
+
+def random_outputs(n: int, task: Task = GRADE, seed: int = 0) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return {name: 2 * torch.randn(n, each.n_outputs, generator=rng) for name, each in codings(task).items()}
+
+
+@given(st.integers(0, 10_000))
+def test_each_answer_from_classes_is_the_best_for_its_metric(seed):
+    outputs = random_outputs(1, seed=seed)
+    found = answers(GRADE, outputs)
+    p, middles = outputs["classes"].softmax(1)[0].double(), torch.tensor(GRADE.midpoints, dtype=torch.float64)
+    tried = torch.cat([middles, torch.linspace(0, 10, 101, dtype=torch.float64)])
+    distance = (tried[:, None] - middles).abs()
+    own = (found["median"].double() - middles).abs() @ p
+    assert own <= (distance @ p).min() + 1e-5, "the median has the least expected absolute error"
+    own = (found["mean"].double() - middles).square() @ p
+    assert own <= (distance.square() @ p).min() + 1e-4, "the mean has the least expected squared error"
+    assert p[middles == found["most probable"]].item() == p.max(), "the most probable class is right most often"
+
+
+def test_the_median_of_probabilities_that_add_up_to_less_than_one_is_a_class():
+    outputs = random_outputs(1)
+    outputs["classes"] = torch.tensor([[-100.0, -100.0, -100.0, 0.0]])
+    assert answers(GRADE, outputs)["median"].item() == 9
+
+
+def test_answers_are_scored_as_the_metrics_score_the_tasks():
+    outputs, asked = random_outputs(200), codings(GRADE)
+    targets = torch.randint(-1, 4, (200,), generator=torch.Generator().manual_seed(1))
+    found = score_answers(GRADE, answers(GRADE, outputs), targets).set_index(["answer", "metric"])["value"]
+    as_number = replace(asked["number"], classes=GRADE.classes, midpoints=GRADE.midpoints)
+    same = {
+        "most probable": (GRADE, "classes"),
+        "mean": (replace(GRADE, kind="expectation"), "classes"),
+        "levels": (asked["levels"], "levels"),
+        "number": (as_number, "number"),
+    }
+    labels = pd.Series([None if target < 0 else GRADE.classes[target] for target in targets.tolist()])
+    for name, (task, key) in same.items():
+        expected = evaluate([task], {"grade": outputs[key]}, {"grade": task.encode(labels)}, n_boot=1)
+        expected = expected.set_index("metric")["value"]
+        for metric in ("accuracy", "mae"):
+            assert found[name, metric] == pytest.approx(expected[metric], abs=1e-6), (name, metric)
+
+
+def test_bands_without_numbers_have_no_codings():
+    with pytest.raises(ConfigError, match="'gender' stand for no numbers"):
+        codings(GENDER)
+    asked = codings(AGE_BAND, scale=5.0)
+    assert [(name, task.kind, task.n_outputs) for name, task in asked.items()] == [
+        ("classes", "multiclass", 9), ("levels", "ordinal", 8), ("number", "regression", 1)
+    ]  # fmt: skip
+    assert asked["number"].scale == 5 and asked["number"].encode(pd.Series(["30-39"])).item() == 34.5
+
+
+def toy_features(n: int, seed: int) -> FeatureSet:
+    rng = np.random.default_rng(seed)
+    labels = pd.DataFrame({"grade": rng.choice(GRADE.classes, n), "split": "train"})
+    centres = np.eye(4)[[GRADE.classes.index(grade) for grade in labels["grade"]]]
+    features = np.concatenate([centres, np.zeros((n, 2))], 1) + rng.normal(0, 0.1, (n, 6))
+    return FeatureSet((features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), labels)
+
+
+def test_all_codings_learn_from_the_same_rows_what_the_method_learns_alone():
+    train, test = toy_features(80, 0), toy_features(60, 1)
+    learn = sharing_methods((4,), 0.0, (), steps=200, lr=0.03)["single"]
+    seen = []
+
+    def spy(rows, tasks, seed):
+        seen.append((rows.content_hash(), tasks[0].kind, seed))
+        return learn(rows, tasks, seed)
+
+    table = compare_codings(train, test, GRADE, [40, 80], [0, 3], spy)
+    assert list(table.columns) == ["answer", "n", "seed", "task", "metric", "value", "seconds"]
+    wanted = set(itertools.product(ANSWERS, [40, 80], [0, 3], ["grade"], ["accuracy", "mae"]))
+    found = list(table[["answer", "n", "seed", "task", "metric"]].itertuples(index=False, name=None))
+    assert len(found) == len(wanted) and set(found) == wanted
+    rows = few_labels(train, 40, 3)
+    assert [entry[1:] for entry in seen[3:6]] == [("multiclass", 3), ("ordinal", 3), ("regression", 3)]
+    assert {entry[0] for entry in seen[3:6]} == {rows.content_hash()}
+    alone = scores(learn(rows, [GRADE], 3), test, [GRADE]).set_index("metric")["value"]
+    mine = table.query("answer == 'most probable' and n == 40 and seed == 3").set_index("metric")["value"]
+    assert mine["accuracy"] == alone["accuracy"] and mine["mae"] == pytest.approx(alone["mae"])
+    assert mine["accuracy"] > 0.9, "what is easy is learnt"
+    asked = codings(GRADE)["number"]
+    number = asked.predict(predict(learn(rows, [asked], 3), test)["grade"])
+    mine = table.query("answer == 'number' and n == 40 and seed == 3 and metric == 'mae'")["value"].item()
+    truth = test.labels["grade"].map(dict(zip(GRADE.classes, GRADE.midpoints, strict=True)))
+    assert mine == pytest.approx(np.abs(number.numpy() - truth.to_numpy()).mean(), abs=1e-5)
+
+
+def test_every_size_and_seed_is_recorded(reference, monkeypatch):
+    recipe = Recipe(few_steps=2, steps=4, lr=1e-2, dropout=0.1, hidden=3, few=20)
+    monkeypatch.setattr(recording_codings, "FaceNet", TinyFace)
+    monkeypatch.setattr(recording_codings, "RECIPES", {"embedding": recipe})
+    assert main(["record", "codings", "--labels", "[15]", "--seeds", "[0,4]"]) == 0
+    record = recorded("codings_fairface", reference)
+    features = embed(TinyFace.from_pretrained(), toy_faces(), flip=True)
+    train = features.select(features.labels["split"].isin(["train", "validation"]).to_numpy())
+    test = features.split("test")
+    wanted = set(itertools.product(ANSWERS, [15, len(train)], [0, 4], ["accuracy", "mae"]))
+    assert set(record.rows[["answer", "n", "seed", "metric"]].itertuples(index=False, name=None)) == wanted
+    assert record.about["command"] == "python -m facekit record codings --labels [15] --seeds [0,4]"
+    learn = sharing_methods((3,), 0.1, (), steps=2, lr=1e-2)["single"]
+    expected = compare_codings(train, test, AGE_BAND, [15], [4], learn)["value"].tolist()
+    assert record.rows.query("n == 15 and seed == 4")["value"].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.skipif(not (REFERENCE / "codings_fairface.json").is_file(), reason="is not recorded yet")
+def test_the_shipped_record_is_whole():
+    rows = recorded("codings_fairface").rows
+    counts = rows.groupby(["answer", "n", "metric"])["seed"].nunique()
+    assert set(counts) == {len(recording_codings.SEEDS)} and len(counts) == 5 * 4 * 2
+    assert rows.query("metric == 'accuracy'")["value"].between(0.1, 0.7).all()
+
+
+SIDE = Task("side", "multiclass", ("left", "right"))
+
+
+def test_all_right_counts_the_faces_without_any_error():
+    train, test = toy_features(60, 0), toy_features(40, 1)
+    for data in (train, test):
+        data.labels["side"] = np.where(data.features[:, 4] > 0, "right", "left")
+    test.labels.loc[:4, "side"] = None
+    methods = sharing_methods((4,), 0.0, (), steps=30, lr=0.03, joint=True)
+    chosen = {"heads": methods["hard"], "classes": methods["joint classes"]}
+    tables = compare_joint(train, test, (GRADE, SIDE), 30, [2, 5], chosen)
+    assert list(tables) == ["grade", "side", "all right"]
+    model = chosen["heads"](few_labels(train, 30, 5), (GRADE, SIDE), 5)
+    outputs = predict(model, test)
+    answers_of = {task.name: np.array(task.classes)[task.predict(outputs[task.name])] for task in (GRADE, SIDE)}
+    right = [(answers_of[name] == test.labels[name])[5:] for name in ("grade", "side")]
+    expected = [right[0].mean(), right[1].mean(), (right[0] & right[1]).mean()]
+    for table, value in zip(tables.values(), expected, strict=True):
+        assert list(table.index) == [2, 5] and list(table) == ["heads", "classes"]
+        assert table.loc[5, "heads"] == pytest.approx(value)
+    assert (tables["all right"] <= np.minimum(tables["grade"], tables["side"])).all(axis=None)
+
+
+@pytest.mark.parametrize("sure", [0.6, 0.9])
+def test_costs_have_the_shape_of_their_losses(sure):
+    table = relative_costs(AGE_BAND, "20-29", sure)
+    assert list(table.index) == list(AGE_BAND.classes) and list(table.columns) == ["classes", "levels", "number"]
+    assert (table.max() == 1).all() and (table.idxmin() == "20-29").all()
+    away = np.abs(np.arange(9) - 3)
+    wrong = table["classes"][away > 0].to_numpy()
+    np.testing.assert_allclose(wrong, wrong[0])
+    assert table["classes"]["20-29"] == pytest.approx(np.log(sure) / np.log((1 - sure) / 8))
+    steps = (table["levels"] - table["levels"]["20-29"]).to_numpy()
+    np.testing.assert_allclose(steps, steps[2] * away, atol=1e-12)
+    decades = np.abs(np.array(AGE_BAND.midpoints) - 24.5) / 10
+    huber = np.where(decades < 1, decades**2 / 2, decades - 0.5)
+    np.testing.assert_allclose(table["number"], huber / huber.max(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("label", "sure"), [("21", 0.9), ("20-29", 1.0), ("20-29", 0.0)])
+def test_costs_need_a_class_and_a_probability(label, sure):
+    with pytest.raises(ConfigError, match="label must be one of 0-2"):
+        relative_costs(AGE_BAND, label, sure)
