@@ -149,7 +149,7 @@ class Course:
 
     @property
     def how(self) -> dict:
-        """Options of `experiments.climb` and `train_rung` for this profile and device, from `budget.tuning`."""
+        """Options of `experiments.fine_tune_and_score` and `fine_tune` for this profile and device, from `budget.tuning`."""
         bf16 = uses_bf16("auto", self.device)
         tuning = self.budget.tuning
         return {

@@ -19,7 +19,7 @@ from facekit.data.sets import SPLITS, FaceSet, FeatureSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import bootstrap_interval, evaluate
 from facekit.experiments.curves import few_labels, scores
-from facekit.experiments.ladder import LADDER, train_rung
+from facekit.experiments.ladder import LADDER, fine_tune
 from facekit.experiments.speed import bench_embedding
 from facekit.files import atomic_path
 from facekit.models.backbones.facenet import FaceNet
@@ -65,7 +65,7 @@ def pixel_scores(
     """facenet-mini trained on `n` labelled photos of the split `train`: from random weights, and from its own.
 
     Both get the same photos, order and number of steps, each at the learning rate of its rung in
-    `experiments.LADDER`. options: as `train_rung` takes them. Columns as `probe_scores`.
+    `experiments.LADDER`. options: as `fine_tune` takes them. Columns as `probe_scores`.
     """
     rungs = {rung.plan: rung for rung in LADDER}
     pool = np.flatnonzero(faces.labels["split"] == "train")
@@ -73,7 +73,7 @@ def pixel_scores(
     tables = []
     for name, rung in ((SCRATCH, rungs["scratch"]), (TUNED, rungs["probe_then_fine_tune"])):
         backbone = FaceNetMini.from_pretrained() if rung.pretrained else FaceNetMini()
-        model, _ = train_rung(rung, backbone, few, tasks, epochs=epochs, seed=seed, **options)
+        model, _ = fine_tune(rung, backbone, few, tasks, epochs=epochs, seed=seed, **options)
         tables.append(scores(model, test, tasks).assign(network=name))
     return pd.concat(tables, ignore_index=True).assign(n=n, seed=seed)
 

@@ -24,7 +24,7 @@ from facekit.course import fairface
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError
 from facekit.experiments.curves import PROBES, Probes, few_labels, learning_curve, scores
-from facekit.experiments.ladder import LADDER, Rung, train_rung
+from facekit.experiments.ladder import LADDER, Strategy, fine_tune
 from facekit.files import write_json
 from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
@@ -89,7 +89,7 @@ class Sheet:
         return pd.concat(self._tables, ignore_index=True)
 
 
-def kept(before: FeatureSet, after: FeatureSet, copies: FeatureSet) -> pd.DataFrame:
+def retention(before: FeatureSet, after: FeatureSet, copies: FeatureSet) -> pd.DataFrame:
     """What is left of what FaceNet was trained for: columns task (`faces`), metric, value.
 
     before, after: embeddings (N, D) of the same photos by FaceNet as it came and by the network now; copies: now, of
@@ -121,7 +121,7 @@ def measure_probes(
 
 
 def measure_rung(
-    rung: Rung,
+    rung: Strategy,
     seed: int,
     train: FaceSet,
     test: FaceSet,
@@ -133,12 +133,12 @@ def measure_rung(
 ) -> pd.DataFrame:
     """One rung with one seed: its scores on `test`, what it cost, and what is left of the old skill.
 
-    make: (pretrained, seed) to a fresh backbone. copies: test photos for the old skill (see `kept`), 0 for none.
+    make: (pretrained, seed) to a fresh backbone. copies: test photos for the old skill (see `retention`), 0 for none.
     Columns rung, n, seed, task, metric, value, lr, moved, steps, seconds
     (wall clock of the training) and cpu_seconds (of all its threads).
     """
     start = time.process_time()
-    model, result = train_rung(
+    model, result = fine_tune(
         rung,
         make(rung.pretrained, seed),
         train,
@@ -155,14 +155,14 @@ def measure_rung(
     if copies:
         some = test.select(range(min(copies, len(test))))
         some = replace(some, inputs=(some.images[..., ::-1] * 0.7).astype(np.uint8))
-        tables.append(kept(embed(make(True, 0), test), after, embed(model.backbone, some, cache=False)))
+        tables.append(retention(embed(make(True, 0), test), after, embed(model.backbone, some, cache=False)))
     rows = pd.concat(tables, ignore_index=True)
     rows.insert(0, "rung", rung.name)
     cost = {"moved": sum(result.moved.values()), "steps": result.steps, "seconds": result.seconds}
     return rows.assign(n=len(train), seed=seed, lr=rung.lr, **cost, cpu_seconds=cpu_seconds)
 
 
-def rungs_at_best_rates(rates: pd.DataFrame) -> tuple[Rung, ...]:
+def rungs_at_best_rates(rates: pd.DataFrame) -> tuple[Strategy, ...]:
     """The ladder with the learning rate of each rung that had the highest mean accuracy over tasks and seeds.
 
     rates: rows of the record `ladder_rates`. Raises DataError when a rung is not in it.
@@ -328,7 +328,7 @@ def _backbone(pretrained: bool, seed: int) -> Backbone:
 
 def _measure_rungs(
     name: str,
-    trials: Sequence[tuple[int, Rung, float]],
+    trials: Sequence[tuple[int, Strategy, float]],
     faces: FaceSet,
     pool: np.ndarray,
     test: FaceSet,

@@ -8,7 +8,7 @@ import pytest
 
 from facekit import plots
 from facekit.errors import ConfigError
-from facekit.evaluation.paired import better, over_seeds, side_by_side
+from facekit.evaluation.paired import clearly_better, over_seeds, side_by_side
 
 
 def test_every_seed_is_a_row_and_every_method_a_column():
@@ -28,16 +28,16 @@ def test_a_gain_counts_within_the_row():
     table = pd.DataFrame(
         {"base": rows, "more": rows + [0.02, 0.03, 0.02, 0.03], "noise": rows + [0.2, -0.19, 0.2, -0.1]}
     )
-    assert better(table, "more", "base") and not better(table, "base", "more")
-    assert not better(table, "noise", "base") and not better(table, "base", "base")
-    assert not better(table, "more", "base", at_least=0.03)
+    assert clearly_better(table, "more", "base") and not clearly_better(table, "base", "more")
+    assert not clearly_better(table, "noise", "base") and not clearly_better(table, "base", "base")
+    assert not clearly_better(table, "more", "base", at_least=0.03)
 
 
 def test_better_needs_two_seeds_and_known_columns():
     with pytest.raises(ConfigError, match="one seed"):
-        better(pd.DataFrame({"a": [1.0], "b": [2.0]}), "b", "a")
+        clearly_better(pd.DataFrame({"a": [1.0], "b": [2.0]}), "b", "a")
     with pytest.raises(ConfigError, match="no column"):
-        better(pd.DataFrame({"a": [1.0, 2.0]}), "b", "a")
+        clearly_better(pd.DataFrame({"a": [1.0, 2.0]}), "b", "a")
 
 
 def test_pictures_of_such_tables_and_of_domains():
@@ -65,7 +65,7 @@ def test_a_long_table_side_by_side_is_what_better_takes():
     )
     table = side_by_side(rows, "race", 20)
     assert list(table.index) == [1, 3] and np.allclose(table[["a", "b"]], [[0.201, 0.301], [0.203, 0.303]])
-    assert better(table, "b", "a")
+    assert clearly_better(table, "b", "a")
     assert np.allclose(side_by_side(rows, "age", 10, "mae"), 5)
     with pytest.raises(ConfigError, match="'race', n 30"):
         side_by_side(rows, "race", 30)

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from facekit.experiments.ladder import LADDER
 from tiny import SIZE, TinyNet
 
 from facekit import recording
@@ -16,6 +15,7 @@ from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.experiments.curves import PROBES
+from facekit.experiments.ladder import LADDER
 from facekit.records import REFERENCE, recorded
 from facekit.tasks import AGE_BAND, GENDER, RACE
 
@@ -205,8 +205,8 @@ def test_what_is_kept_of_recognising_faces():
     before = FeatureSet(eye[:4], labels)
     swapped = FeatureSet(eye[[1, 0, 2, 3]], labels)
     copies = FeatureSet(eye[:3], labels[:3])
-    assert recording.kept(before, before, copies)["value"].tolist() == [1, 1]
-    assert recording.kept(before, swapped, copies)["value"].tolist() == pytest.approx([1 / 3, 1 / 2])
+    assert recording.retention(before, before, copies)["value"].tolist() == [1, 1]
+    assert recording.retention(before, swapped, copies)["value"].tolist() == pytest.approx([1 / 3, 1 / 2])
 
 
 @pytest.mark.parametrize("name", ["probe", "rates", "ladder"])

@@ -1,7 +1,8 @@
 """`python -m facekit COMMAND …`: every command is a typed function, its options are the function's parameters.
 
 A command is a file in this folder. It holds a function of its own name, or, for a group of commands, `subcommands()`:
-name to the function behind it, as module:function. Only what was asked for is imported: lists are made from the files'
+name to the function behind it, as module:function. Where it has `prepare`, that rewrites the arguments before they are
+parsed. Only what was asked for is imported: lists are made from the files'
 text, so that `--help` answers at once and `doctor` still speaks when torch does not.
 """
 
@@ -67,13 +68,6 @@ def _about(command: str) -> str:
     return re.sub(r"^`[^`]*`: (\w)", lambda match: match[1].upper(), (ast.get_docstring(tree) or "").partition("\n")[0])
 
 
-def with_lesson_numbers(arguments: Sequence[str]) -> list[str]:
-    """`lessons build 03 04` as the parser wants it: it takes a list of any length only as an option."""
-    if not arguments or arguments[0] != "lessons":
-        return list(arguments)
-    return [part for text in arguments for part in (("--numbers+", text) if re.fullmatch(r"\d\d?", text) else (text,))]
-
-
 def run(function: Callable, arguments: Sequence[str], program: str) -> object:
     """Parses the arguments by the function's parameters and calls it; its docstring is the help, its examples too."""
     from jsonargparse import DefaultHelpFormatter, auto_cli
@@ -97,8 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
     from facekit.errors import FacekitError
 
-    arguments = with_lesson_numbers(sys.argv[1:] if arguments is None else arguments)
-    command, *rest = arguments or [""]
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     try:
         if command in ("-h", "--help"):
             print(overview())
@@ -114,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in path:
                 return _unknown(name, path, command)
             program, path = f"{program} {name}", {"": path[name]}
+        if "prepare" in _functions(f"facekit.commands.{command}"):
+            rest = load(f"facekit.commands.{command}:prepare")(rest)
         result = run(load(path[""]), rest, program)
     except FacekitError as error:
         print(f"error: {error}", file=sys.stderr)

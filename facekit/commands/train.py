@@ -18,23 +18,49 @@ from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.heads import Classifier, Heads
+from facekit.models.multitask import Stack, mlp, stack_of
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
 from facekit.training.augment import Augment
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.distributed import process_group
 from facekit.training.loop import fit
-from facekit.training.methods import Supervised
 from facekit.training.plans import plan as make_plan
 from facekit.training.scoring import predict
+from facekit.transfer.sharing import with_stitch_rate
+from facekit.transfer.table import row, table
 
 TASKS = {task.name: task for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
 BACKBONES: dict[str, type[Backbone]] = {"facenet": FaceNet, "mini": FaceNetMini}
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """Options that are parameters of a method, `--strength 0.1`, as entries of the option `parameters`."""
+    names = {name for each in table().values() for name in each.parameters}
+    found: dict[str, float] = {}
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, _, value = word.partition("=")
+        if option.startswith("--") and option[2:].replace("-", "_") in names:
+            found[option[2:].replace("-", "_")] = _number(option, value or next(words, ""))
+        else:
+            rest.append(word)
+    return rest + (["--parameters", json.dumps(found)] if found else [])
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{option} takes a number, got {text!r}.") from None
 
 
 def train(
     data: str = "portraits",
     out: Path = Path("run"),
     tasks: str | list[str] = "gender",
+    method: str = "hard",
+    parameters: dict[str, float] | None = None,
     backbone: Literal["facenet", "mini", "none"] = "mini",
     weights: Path | None = None,
     plan: str = "probe",
@@ -63,6 +89,9 @@ def train(
         out: Folder for the results of this run.
         tasks: Label columns to learn, separated by commas (or a list in the configuration file); gender, race, age and
             skin_tone have their fixed classes, any other column is a number or a set of classes as its labels say.
+        method: How the tasks' losses and networks go together: hard, single, soft, cross_stitch, uncertainty … ;
+            `python -m facekit methods` lists all with their parameters.
+        parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
         backbone: Network below the heads; none if the data are embeddings.
         weights: File with the network's weights, where they are not in their usual place.
         plan: probe, last_layer, last_block, gradual, discriminative, probe_then_fine_tune, everything or scratch; with
@@ -84,6 +113,7 @@ def train(
 
     Examples:
         python -m facekit train --tasks gender,age --out run
+        python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
         torchrun --nproc-per-node 8 -m facekit train --data packed/fairface-160 --backbone facenet --plan everything
     """
@@ -99,14 +129,22 @@ def train(
         if network is not None:
             faces = faces.resized(network.image_size)
         width = network.embedding_dim if network is not None else faces.inputs.shape[1]
-        model = Classifier(network, Heads(width, chosen, hidden, dropout))
+
+        def stack() -> Stack:
+            return mlp(width, (hidden,), dropout) if network is None else stack_of(network)
+
+        def classifier() -> Classifier:
+            return Classifier(network, Heads(width, chosen, hidden, dropout))
+
         parts = {name: faces.split(name) for name in SPLITS if (faces.labels["split"] == name).any()}
         if "train" not in parts:
             raise DataError(f"{data} has no rows in the split 'train'; there is nothing to learn from.")
-        recipe = make_plan(plan, list(model.stages), epochs, lr)
+        steps = -(-len(parts["train"]) // batch_size)
+        model, learner = row(method).trained(stack, classifier, chosen, steps, **(parameters or {}))
+        recipe = with_stitch_rate(make_plan(plan, list(model.stages), epochs, lr))
         if world.first:
             print(recipe.table(model).to_string(index=False))
-        result = fit(model, Supervised(chosen), parts["train"], parts.get("validation"), recipe, config, out, resume)
+        result = fit(model, learner, parts["train"], parts.get("validation"), recipe, config, out, resume)
         if world.first:
             report(model, chosen, parts, result, config, out)
     return 0

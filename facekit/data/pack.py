@@ -21,7 +21,7 @@ from facekit import settings
 from facekit.data.growing import GrowingSet, Outcome
 from facekit.data.readers.archives import Problem
 from facekit.data.readers.decode import Unusable, decode, quiet, resize
-from facekit.data.readers.folder import Reader, Record
+from facekit.data.readers.folder import Reader, Sample
 from facekit.data.readers.table import READERS, kind_of
 from facekit.data.sets import FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
@@ -127,7 +127,7 @@ class _Ledger:
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # many rows have the same labels: kept once
         self.rejected: list[dict[str, str]] = []
 
-    def judge(self, record: Record, decoded: Decoded | None) -> Outcome:
+    def judge(self, record: Sample, decoded: Decoded | None) -> Outcome:
         """The outcome of the next record: its own problem, the decoder's, a duplicate, or packed."""
         if record.problem is not None:
             return Outcome(record.name, problem=record.problem)
@@ -146,7 +146,7 @@ class _Ledger:
         conflict = f"; its labels differ in {', '.join(differing)}" if differing else ""
         return Outcome(record.name, problem=Problem("duplicate", f"same bytes as {row[0]}{conflict}"))
 
-    def enter(self, record: Record, outcome: Outcome) -> None:
+    def enter(self, record: Sample, outcome: Outcome) -> None:
         """Books an outcome, of this run or of an earlier one."""
         if outcome.problem is not None:
             reason, detail = outcome.problem.reason, outcome.problem.detail
@@ -155,7 +155,7 @@ class _Ledger:
         self._row_of[bytes.fromhex(outcome.sha256)] = len(self.rows)
         self.rows.append((record.name, self._values(record), record.split))
 
-    def _values(self, record: Record) -> tuple[str, ...]:
+    def _values(self, record: Sample) -> tuple[str, ...]:
         values = tuple(record.labels.get(column, "") for column in self._columns)
         return self._shared.setdefault(values, values)
 
@@ -218,9 +218,9 @@ def _fill(
     return FaceSet.load(dest)
 
 
-def _tasks(records: Iterable[Record]) -> Iterator[list[Record]]:
+def _tasks(records: Iterable[Sample]) -> Iterator[list[Sample]]:
     """Records in groups bounded by number and by bytes."""
-    group: list[Record] = []
+    group: list[Sample] = []
     held = 0
     for record in records:
         group.append(record)
@@ -233,14 +233,14 @@ def _tasks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def _decoded(
-    records: Iterable[Record], size: tuple[int, int], align: bool, workers: int
-) -> Iterator[tuple[Record, Decoded | None]]:
+    records: Iterable[Sample], size: tuple[int, int], align: bool, workers: int
+) -> Iterator[tuple[Sample, Decoded | None]]:
     """Each record with its decoded photo, in order; at most `workers` + `_TASKS_AHEAD` groups are under way."""
 
-    def decode_group(group: list[Record]) -> list[Decoded | None]:
+    def decode_group(group: list[Sample]) -> list[Decoded | None]:
         return [None if record.problem else _decode_one(record.data or b"", size, align) for record in group]
 
-    waiting: deque[tuple[list[Record], Future]] = deque()
+    waiting: deque[tuple[list[Sample], Future]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for group in _tasks(records):

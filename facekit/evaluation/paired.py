@@ -24,7 +24,7 @@ def over_seeds(experiment: Callable[..., Mapping[str, float]], *of, seeds: Itera
 def side_by_side(rows: pd.DataFrame, task: str, n: int, metric: str = "accuracy") -> pd.DataFrame:
     """One task's values at one n from a long table of `experiments`: one row a seed and one column a method.
 
-    rows: columns method, n, seed, task, metric, value. The table is as `over_seeds` makes it, for `better`. Raises
+    rows: columns method, n, seed, task, metric, value. The table is as `over_seeds` makes it, for `clearly_better`. Raises
     ConfigError where there is no such measurement.
     """
     chosen = rows[(rows["task"] == task) & (rows["n"] == n) & (rows["metric"] == metric)]
@@ -33,7 +33,7 @@ def side_by_side(rows: pd.DataFrame, task: str, n: int, metric: str = "accuracy"
     return chosen.pivot(index="seed", columns="method", values="value")
 
 
-def better(table: pd.DataFrame, method: str, baseline: str, at_least: float = 0.005) -> bool:
+def clearly_better(table: pd.DataFrame, method: str, baseline: str, at_least: float = 0.005) -> bool:
     """Whether `method` clearly beats `baseline` in a table of `over_seeds`.
 
     Clearly: the mean gain within the rows is above `at_least` and above twice its standard error. Twice is a rule of

@@ -10,7 +10,7 @@ from facekit.experiments.curves import (
     scores,
     summary,
 )
-from facekit.experiments.ladder import LADDER, Rung, climb, train_rung
+from facekit.experiments.ladder import LADDER, fine_tune, fine_tune_and_score
 from facekit.experiments.runs import STRENGTHS, Runs, compare_sharing, sharing_methods, train_net
 
 __all__ = [
@@ -19,16 +19,15 @@ __all__ = [
     "STRENGTHS",
     "Learner",
     "Probes",
-    "Rung",
     "Runs",
     "chance",
-    "climb",
     "compare_sharing",
     "few_labels",
+    "fine_tune",
+    "fine_tune_and_score",
     "learning_curve",
     "scores",
     "sharing_methods",
     "summary",
     "train_net",
-    "train_rung",
 ]

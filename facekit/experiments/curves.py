@@ -20,7 +20,7 @@ from facekit.models.heads import Classifier
 from facekit.tasks import Task
 from facekit.training.config import Precision
 from facekit.training.loop import predict
-from facekit.transfer.probe import hidden_probe, linear_probe
+from facekit.transfer import probe
 
 # Few labelled rows, tasks and a seed to a network that predicts these tasks.
 Learner = Callable[[LabelledSet, Sequence[Task], int], nn.Module]
@@ -94,10 +94,7 @@ def curve(
 
 
 Probes = dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]]
-PROBES: Probes = {
-    "linear": lambda rows, tasks, seed: linear_probe(rows, tasks),
-    "one hidden layer": lambda rows, tasks, seed: hidden_probe(rows, tasks, seed=seed),
-}
+PROBES: Probes = {row.name: row.learn for row in probe.ROWS if row.learn}
 
 
 def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.DataFrame:

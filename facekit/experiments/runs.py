@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pandas as pd
 import torch
@@ -12,10 +11,12 @@ import torch
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.experiments.curves import Learner, curve, scores
-from facekit.models.multitask import CrossStitch, SharedNet, Stack, mlp, relative_distances
+from facekit.models.multitask import SharedNet, Stack, mlp, relative_distances
 from facekit.tasks import Joint, Task
 from facekit.training.methods import Method, Supervised
-from facekit.transfer.sharing import Marginals, SoftSharing, train_shared
+from facekit.transfer import sharing
+from facekit.transfer.sharing import Marginals, train_shared
+from facekit.transfer.table import Row
 
 STRENGTHS = (0.001, 0.01, 0.03, 0.1, 1.0, 10.0)
 
@@ -36,26 +37,27 @@ def sharing_methods(
     start from the same hidden layers, see the same batches and take the same number of steps (see `train_shared`).
     """
 
-    def with_net(make: Callable[[Stack, Sequence[Task]], SharedNet], method: Callable[..., Method]) -> Learner:
+    def learner(row: Row, **given: float) -> Learner:
         def learn(rows: FeatureSet, tasks: Sequence[Task], seed: int) -> SharedNet:
             torch.manual_seed(seed)
-            net = make(mlp(rows.features.shape[1], hidden, dropout), tasks)
-            return train_shared(net, method(tasks), rows, steps=steps, seed=seed, lr=lr)
+
+            def stack() -> Stack:
+                return mlp(rows.features.shape[1], hidden, dropout)
+
+            net, method = row.trained(stack, lambda: SharedNet(stack(), tasks), tasks, 1, **given)
+            return train_shared(net, method, rows, steps=steps, seed=seed, lr=lr)
 
         return learn
 
     def learn_joint(rows: FeatureSet, tasks: Sequence[Task], seed: int) -> Marginals:
         both = Joint(tuple(tasks))
         combined = replace(rows, labels=both.add_to(rows.labels))
-        return Marginals(with_net(SharedNet, Supervised)(combined, [both.task], seed), both)
+        return Marginals(found["hard"](combined, [both.task], seed), both)
 
-    def separate(stack: Stack, tasks: Sequence[Task]) -> SharedNet:
-        return SharedNet(stack, tasks, shared=0)
-
-    found = {"single": with_net(separate, Supervised), "hard": with_net(SharedNet, Supervised)}
-    for value in strengths:
-        found[f"soft {value:g}"] = with_net(separate, partial(SoftSharing, strength=value))
-    found["cross-stitch"] = with_net(CrossStitch, Supervised)
+    ways = {row.name: row for row in sharing.ROWS}
+    found = {name: learner(ways[name]) for name in ("single", "hard")}
+    found |= {f"soft {value:g}": learner(ways["soft"], strength=value) for value in strengths}
+    found["cross-stitch"] = learner(ways["cross-stitch"])
     return found | ({"joint classes": learn_joint} if joint else {})
 
 
@@ -129,7 +131,7 @@ class Runs:
         return found.loc[found["metric"] == "accuracy", ["method", "seed", "task", "value"]].reset_index(drop=True)
 
     def by_seed(self, data: FeatureSet) -> dict[str, pd.DataFrame]:
-        """The same by task, and their `mean`: one row a seed and one column a method, as `paired.better` takes it."""
+        """The same by task, and their `mean`: one row a seed and one column a method, as `paired.clearly_better` takes it."""
         found = self.accuracies(data)
         tables = {
             name: rows.pivot(index="seed", columns="method", values="value")

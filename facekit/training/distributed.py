@@ -23,7 +23,7 @@ from facekit import settings
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """rank: this process, 0 … size - 1. device: where it computes."""
 
     rank: int
@@ -60,18 +60,18 @@ class World:
         return DistributedDataParallel(module, device_ids=where, find_unused_parameters=not all_used)
 
 
-def world(device: str | torch.device | None = None) -> World:
+def world(device: str | torch.device | None = None) -> ProcessGroup:
     """The process group if there is one, else a world of one; device: by default the usual one of facekit."""
     place = torch.device(device) if device is not None else settings.device()
     if not (dist.is_available() and dist.is_initialized()):
-        return World(0, 1, place)
+        return ProcessGroup(0, 1, place)
     if place.type == "cuda" and place.index is None:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", dist.get_rank())))
-    return World(dist.get_rank(), dist.get_world_size(), place)
+    return ProcessGroup(dist.get_rank(), dist.get_world_size(), place)
 
 
 @contextmanager
-def process_group(device: str | torch.device | None = None) -> Iterator[World]:
+def process_group(device: str | torch.device | None = None) -> Iterator[ProcessGroup]:
     """Joins the processes that torchrun started (it sets WORLD_SIZE), and leaves them at the end.
 
     Nobody leaves before all are done, but after an error the group is left as it is: leaving may wait for the others,

@@ -20,7 +20,7 @@ from facekit.training.batches import Batch, Batches, seed_for
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.methods import Method
 from facekit.training.plans import Phase, Plan
-from facekit.training.run_log import Journal
+from facekit.training.run_log import RunLog
 from facekit.training.schedule import rate
 from facekit.training.scoring import autocast, predict, validate
 
@@ -74,7 +74,7 @@ def fit(
     initial = best = _copy(model)
     state = {"epoch": 0, "best_epoch": 0, "best_loss": float("inf"), "seconds": 0.0, "history": [], "optimiser": None}
     plain = _Step(model, method)
-    journal = Journal(run_dir, world)
+    journal = RunLog(run_dir, world)
     if journal.folder is not None:
         state["fingerprint"] = checkpoint.fingerprint(model, method, train, validation, plan, config)
         if found := journal.previous(state["fingerprint"], resume):
@@ -133,8 +133,8 @@ class _Part:
     begin: int
     batches: Batches
     config: TrainConfig
-    world: distributed.World
-    journal: Journal
+    world: distributed.ProcessGroup
+    journal: RunLog
 
 
 def _train_epoch(part: _Part, epoch: int) -> dict:

@@ -12,13 +12,13 @@ from torch import nn
 from facekit import settings
 from facekit.errors import TrainingError
 from facekit.training import checkpoint
-from facekit.training.distributed import World
+from facekit.training.distributed import ProcessGroup
 
 
-class Journal:
+class RunLog:
     """What the loop tells about a run; folder: None keeps nothing."""
 
-    def __init__(self, folder: Path | str | None, world: World) -> None:
+    def __init__(self, folder: Path | str | None, world: ProcessGroup) -> None:
         self.folder = Path(folder) if folder is not None else None
         self.world = world
         self.bar = self.board = None

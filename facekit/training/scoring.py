@@ -45,7 +45,7 @@ def predict(
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, method: Method, batches: Batches, precision: Precision, world: distributed.World
+    model: nn.Module, method: Method, batches: Batches, precision: Precision, world: distributed.ProcessGroup
 ) -> dict[str, float]:
     """`validation_loss`, and `validation_<task>` and `accuracy_<task>` over the known labels of all processes.
 

@@ -15,13 +15,14 @@ from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.training.loop import predict
 from facekit.transfer.selection import DOMAIN, domain_probe
+from facekit.transfer.table import Parameter, Row
 
 # Sun et al. add the identity to both covariances of features whose numbers are about 1 in size.
 RIDGE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Alignment:
+class AffineMap:
     """An affine map of features: x ↦ (x − source_mean) @ matrix + target_mean.
 
     matrix: float64 (D, D), symmetric factors multiplied from the right. source_mean, target_mean: float64 (D,).
@@ -37,7 +38,7 @@ class Alignment:
         return replace(data, inputs=moved.astype(np.float32))
 
 
-def coral(source: FeatureSet, target: FeatureSet, ridge: float = RIDGE) -> Alignment:
+def coral(source: FeatureSet, target: FeatureSet, ridge: float = RIDGE) -> AffineMap:
     """Correlation alignment (Sun, Feng & Saenko, AAAI 2016): whiten with the source, colour with the target.
 
     matrix = (C_s + r I)^(−1/2) (C_t + r I)^(1/2), with C the covariances of the features times √D, r = `ridge`, and
@@ -52,7 +53,7 @@ def coral(source: FeatureSet, target: FeatureSet, ridge: float = RIDGE) -> Align
         raise DataError(f"two sets of at least two rows and one length of features, got {xs.shape} and {xt.shape}.")
     shift = ridge * np.eye(xs.shape[1])
     cs, ct = (xs.shape[1] * np.cov(x, rowvar=False) + shift for x in (xs, xt))
-    return Alignment(_power(cs, -0.5) @ _power(ct, 0.5), xs.mean(0), xt.mean(0))
+    return AffineMap(_power(cs, -0.5) @ _power(ct, 0.5), xs.mean(0), xt.mean(0))
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
@@ -99,3 +100,15 @@ def another_camera(data: FeatureSet, mixing: float = 0.8, offset: float = 0.35, 
     matrix = np.eye(dim) + mixing * (noise + noise.T) / math.sqrt(8 * dim)  # Wigner's law: edges at ±1
     moved = np.asarray(data.features, np.float64) @ matrix + offset * rng.standard_normal(dim)
     return replace(data, inputs=moved.astype(np.float32))
+
+
+ROWS = (
+    Row(
+        name="coral",
+        about="domain adaptation: the source's features are moved to where the target's lie (Sun, Feng & Saenko 2016)",
+        acts="before",
+        sets="source and target, features",
+        labels="of the source alone",
+        parameters={"ridge": Parameter(RIDGE, "added to the covariances' diagonals, 0 or more")},
+    ),
+)

@@ -47,6 +47,7 @@ from facekit.training.loop import fit
 from facekit.training.methods import Method
 from facekit.training.plans import plan
 from facekit.transfer.probe import linear_probe
+from facekit.transfer.table import Row
 
 WEIGHTS = "facenet_mini.safetensors"
 LARGEST_WEIGHTS = 5_000_000  # bytes; they travel with the package
@@ -370,3 +371,14 @@ def weights_of_run(out: Path | str) -> FaceNetMini:
     student = FaceNetMini()
     student.load_state_dict(checkpoint.read(Path(out) / checkpoint.BEST))
     return student.eval()
+
+
+ROWS = (
+    Row(
+        name="distillation",
+        about="a small network learns a large one's embeddings (Hinton et al. 2015): `python -m facekit distill`",
+        acts="during",
+        sets="unlabelled photos, and the teacher's embeddings of them",
+        labels="none",
+    ),
+)

@@ -21,6 +21,7 @@ from facekit.tasks import Task
 from facekit.training.loop import TrainConfig, fit
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
+from facekit.transfer.table import Row
 
 # Strength of the Gaussian prior on the weights, in units of one label: chosen on 2,000 held-out FairFace training
 # photos, where everything from 30 to 300 is within a point for race, gender and age band at 50 to 20,000 labels.
@@ -142,3 +143,21 @@ def hidden_probe(train: FeatureSet, tasks: Sequence[Task], hidden: int = 1024, s
     config = TrainConfig(batch_size=batch_size, weight_decay=0.5, seed=seed)
     fit(model, Supervised(tasks), train, None, recipe, config)
     return model.eval()
+
+
+ROWS = (
+    Row(
+        name="linear",
+        about="feature extraction: linear heads on frozen features, the minimum found with L-BFGS",
+        acts="during",
+        sets="one set of features",
+        learn=lambda rows, tasks, seed: linear_probe(rows, tasks),
+    ),
+    Row(
+        name="one hidden layer",
+        about="feature extraction: heads with one hidden layer on frozen features",
+        acts="during",
+        sets="one set of features",
+        learn=lambda rows, tasks, seed: hidden_probe(rows, tasks, seed=seed),
+    ),
+)

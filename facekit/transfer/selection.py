@@ -17,6 +17,7 @@ from facekit.models.heads import Classifier
 from facekit.tasks import Task
 from facekit.training.loop import predict
 from facekit.transfer.probe import PRIOR, linear_probe
+from facekit.transfer.table import Parameter, Row
 
 DOMAIN = Task("domain", "multiclass", ("source", "target"))
 
@@ -61,7 +62,7 @@ def effective_size(weights: np.ndarray) -> float:
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
-def choose(data: FeatureSet, weights: np.ndarray, seed: int = 0) -> FeatureSet:
+def rejection_sample(data: FeatureSet, weights: np.ndarray, seed: int = 0) -> FeatureSet:
     """The rows that survive rejection: row i is kept with probability wᵢ / max w (Zadrozny, Langford & Abe, ICDM 2003).
 
     What is left is a sample of the target, for any learner, also one that takes no weights. It is smaller: n · mean w
@@ -78,3 +79,22 @@ def _checked(weights: np.ndarray, n: int) -> np.ndarray:
     if weights.shape != (n,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
         raise ConfigError(f"weights must be {n} finite numbers of 0 or more, not all 0; got shape {weights.shape}.")
     return weights
+
+
+ROWS = (
+    Row(
+        name="importance weights",
+        about="sample selection bias: rows weighted by the odds of a probe of source and target (Bickel et al. 2009)",
+        acts="before",
+        sets="source and target, features",
+        labels="of the source alone",
+        parameters={"prior": Parameter(PRIOR, "strength of the prior that pulls all weights towards 1, above 0")},
+    ),
+    Row(
+        name="rejection sampling",
+        about="sample selection bias: rows kept with a chance as large as their weight (Zadrozny et al. 2003)",
+        acts="before",
+        sets="source and target, features",
+        labels="of the source alone",
+    ),
+)

@@ -16,6 +16,7 @@ import numpy as np
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
+from facekit.transfer.table import Parameter, Row
 
 Encoder = Callable[[FeatureSet], FeatureSet]
 
@@ -123,3 +124,23 @@ def _better_atoms(atoms: np.ndarray, uses: np.ndarray, sums: np.ndarray) -> np.n
 
 def _with(data: FeatureSet, features: np.ndarray) -> FeatureSet:
     return replace(data, inputs=features.astype(np.float32))
+
+
+ROWS = (
+    Row(
+        name="components",
+        about="self-taught learning: the directions in which unlabelled features vary most (PCA)",
+        acts="before",
+        sets="unlabelled and labelled, features",
+        labels="of the labelled set alone",
+        parameters={"k": Parameter(None, "how many directions")},
+    ),
+    Row(
+        name="sparse codes",
+        about="self-taught learning: few atoms of a dictionary that unlabelled features taught (Raina et al. 2007)",
+        acts="before",
+        sets="unlabelled and labelled, features",
+        labels="of the labelled set alone",
+        parameters={"penalty": Parameter(None, "weight of the codes' absolute sum, above 0")},
+    ),
+)

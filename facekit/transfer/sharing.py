@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -11,13 +12,14 @@ from torch import nn
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
 from facekit.models.heads import Classifier
-from facekit.models.multitask import SharedNet, distance
+from facekit.models.multitask import STITCHES, CrossStitch, SharedNet, Stack, distance
 from facekit.tasks import Joint, Task
 from facekit.training.batches import Batch, Batches
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.methods import Method, Supervised
 from facekit.training.plans import Phase, Plan
+from facekit.transfer.table import Parameter, Row
 
 STITCH_RATE = 10.0  # the α of a cross-stitch network learn this much faster than its layers
 
@@ -77,11 +79,19 @@ def train_shared(
         raise ConfigError(f"steps must be 1 or more, got {steps}.")
     size = min(batch_size, len(train))
     epochs = max(1, round(steps / len(Batches(train, (), size))))
-    rates = {stage: lr * (STITCH_RATE if stage == "stitches" else 1) for stage in net.stages}
-    recipe = Plan("shared", (Phase("shared", epochs, rates),))
+    recipe = with_stitch_rate(Plan("shared", (Phase("shared", epochs, dict.fromkeys(net.stages, lr)),)))
     config = TrainConfig(batch_size=size, weight_decay=weight_decay, seed=seed)
     fit(net, method, train, None, recipe, config)
     return net
+
+
+def with_stitch_rate(plan: Plan) -> Plan:
+    """The plan in which the α of a cross-stitch network, where it has any, learn `STITCH_RATE` times faster."""
+    phases = (
+        replace(phase, rates={name: lr * (STITCH_RATE if name == STITCHES else 1) for name, lr in phase.rates.items()})
+        for phase in plan.phases
+    )
+    return replace(plan, phases=tuple(phases))
 
 
 class Marginals(nn.Module):
@@ -94,3 +104,52 @@ class Marginals(nn.Module):
     def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the network takes, to outputs (N, classes of the part) by name of the part."""
         return self.joint.marginals(self.net(inputs)[self.joint.task.name])
+
+
+def _single(stack: Stack, tasks: Sequence[Task]) -> SharedNet:
+    return SharedNet(stack, tasks, shared=0)
+
+
+def _plain(tasks: Sequence[Task], steps: int) -> Supervised:
+    return Supervised(tasks)
+
+
+def _soft(tasks: Sequence[Task], steps: int, strength: float) -> SoftSharing:
+    return SoftSharing(tasks, strength)
+
+
+ROWS = (
+    Row(
+        name="single",
+        about="a network a task, independent of each other: the baseline of everything that shares",
+        acts="during",
+        labels="of every task",
+        loss=_plain,
+        network=_single,
+    ),
+    Row(
+        name="hard",
+        about="one network, a head a task (Caruana 1997)",
+        acts="during",
+        labels="of every task; a row may lack some",
+        loss=_plain,
+    ),
+    Row(
+        name="soft",
+        about="a network a task, drawn together by the squared distance of their weights (Duong et al. 2015)",
+        acts="during",
+        labels="of every task; a row may lack some",
+        parameters={"strength": Parameter(0.1, "λ, the weight of the squared distance, 0 or more")},
+        loss=_soft,
+        network=_single,
+    ),
+    Row(
+        name="cross-stitch",
+        about="a network a task, whose activations are mixed after every stage (Misra et al. 2016)",
+        acts="during",
+        labels="of every task; a row may lack some",
+        parameters={"mix": Parameter(0.1, "what a task takes from the others at the start, 0 to 1")},
+        loss=_plain,
+        network=CrossStitch,
+    ),
+)

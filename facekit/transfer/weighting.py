@@ -32,6 +32,7 @@ from facekit.tasks import Task
 from facekit.training import distributed
 from facekit.training.batches import Batch
 from facekit.training.methods import Method
+from facekit.transfer.table import Parameter, Row
 
 Logged = tuple[torch.Tensor, dict[str, torch.Tensor]]
 TINY = 1e-30  # no gradient that counts is shorter than its root
@@ -266,3 +267,42 @@ def _everywhere(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Means over this process's rows become means over the whole batch's."""
     world = distributed.world(values.device)
     return world.sum(values * batch.share) if world.size > 1 else values
+
+
+ROWS = (
+    Row(
+        name="scaled losses",
+        about="each loss divided by that of the best constant answer: fixed weights, see `scale_weights`",
+        acts="before",
+    ),
+    Row(
+        name="uncertainty",
+        about="hard sharing with learnt weights of the losses (Kendall, Gal & Cipolla 2018)",
+        acts="during",
+        loss=lambda tasks, steps: UncertaintyWeighting(tasks),
+        network=SharedNet,
+    ),
+    Row(
+        name="dynamic weights",
+        about="hard sharing; the task whose loss has fallen least gets more weight (Liu, Johns & Davison 2019)",
+        acts="during",
+        parameters={"temperature": Parameter(2.0, "the larger, the more equal the weights, above 0")},
+        loss=lambda tasks, steps, temperature: DynamicWeightAverage(tasks, steps, temperature),
+        network=SharedNet,
+    ),
+    Row(
+        name="gradnorm",
+        about="hard sharing; weights that make the tasks' gradients equally long (Chen et al. 2018)",
+        acts="during",
+        parameters={"alpha": Parameter(1.5, "how much slow learners are favoured, 0 or more")},
+        loss=lambda tasks, steps, alpha: GradNorm(tasks, alpha),
+        network=SharedNet,
+    ),
+    Row(
+        name="pcgrad",
+        about="hard sharing; no task's step goes against another's (Yu et al. 2020)",
+        acts="during",
+        loss=lambda tasks, steps: PCGrad(tasks),
+        network=SharedNet,
+    ),
+)

@@ -87,7 +87,7 @@ import torch.nn.functional as F
 from facekit import plots
 from facekit.course import start
 from facekit.data.sets import FeatureSet
-from facekit.evaluation.paired import better, over_seeds
+from facekit.evaluation.paired import clearly_better, over_seeds
 from facekit.experiments import few_labels
 from facekit.lessons.exercises import exercise
 from facekit.lessons.quiz import quiz
@@ -215,7 +215,7 @@ plots.show(plots.domain_clouds(versions, target.features[:400]), "Source beside 
 # their ratio in its **odds**. (`DOMAIN` is the task with the classes *source* and *target*.)
 
 # %%
-from facekit.transfer.selection import DOMAIN, choose, density_ratio, effective_size
+from facekit.transfer.selection import DOMAIN, density_ratio, effective_size, rejection_sample
 
 
 def children(rows):
@@ -223,7 +223,7 @@ def children(rows):
 
 
 def collect(seed):
-    return few_labels(choose(train, np.where(children(train), 0.9, 0.02), seed), 800, seed)
+    return few_labels(rejection_sample(train, np.where(children(train), 0.9, 0.02), seed), 800, seed)
 
 
 collected, population = collect(seed=0), few_labels(train, 2000, seed=0)
@@ -331,7 +331,7 @@ def select(task, seed):
         "equal": accuracy(source, test, task),
         "density ratio": accuracy(source, test, task, weights=ratio),
         "exact": accuracy(source, test, task, weights=exact),
-        "chosen": accuracy(choose(source, exact, seed), test, task),
+        "chosen": accuracy(rejection_sample(source, exact, seed), test, task),
         "fair": accuracy(few_labels(train, 800, seed), test, task),
     }
 
@@ -341,7 +341,7 @@ selected = {task.name: over_seeds(select, task) for task in (race, gender)}
 # %% [markdown]
 # ## Look at the result
 #
-# Bars are means over the seeds, dots the single seeds. `better` asks for a mean gain within the rows of more than
+# Bars are means over the seeds, dots the single seeds. `clearly_better` asks for a mean gain within the rows of more than
 # half a point and of more than twice its standard error.
 #
 # **Multi-task**
@@ -351,7 +351,7 @@ plots.show(plots.bar_panels({"age band": sharing}), "Accuracy for age: probe, ag
 
 # %%
 for name in ("with stage", "with gender, race"):
-    print(name, "beats", {baseline: better(sharing, name, baseline) for baseline in ("alone", "probe")})
+    print(name, "beats", {baseline: clearly_better(sharing, name, baseline) for baseline in ("alone", "probe")})
 
 # %% [markdown]
 # Sharing helps where the tasks need the same features. The stage of life is nearly the same question as the age, and
@@ -366,8 +366,8 @@ plots.show(plots.bar_panels(selftaught), "Race and gender with 50 labels: featur
 
 # %%
 for name, table in selftaught.items():
-    print(f"{name}: sparse codes beat the features as they are:", better(table, "sparse codes", "as they are"))
-print("gender: 8 components do:", better(selftaught["gender"], "8 components", "as they are"))
+    print(f"{name}: sparse codes beat the features as they are:", clearly_better(table, "sparse codes", "as they are"))
+print("gender: 8 components do:", clearly_better(selftaught["gender"], "8 components", "as they are"))
 
 # %% [markdown]
 # Eight directions that were found without a label help when labels are few: the probe then has less to be led astray
@@ -384,7 +384,7 @@ print("gender: 8 components do:", better(selftaught["gender"], "8 components", "
 plots.show(plots.bar_panels(adapted), "Race and gender: no adaptation, mean only, CORAL, the target's own labels.")
 
 # %%
-print("CORAL beats no adaptation:", {name: better(table, "CORAL", "none") for name, table in adapted.items()})
+print("CORAL beats no adaptation:", {name: clearly_better(table, "CORAL", "none") for name, table in adapted.items()})
 print("source and target can be told apart:", domain_accuracy(source, target) > 0.9)
 print("after CORAL they cannot, by a line:", domain_accuracy(aligned, target) < 0.55)
 
@@ -400,7 +400,7 @@ plots.show(plots.bar_panels(selected), "Race and gender: equal, estimated, exact
 
 # %%
 for name, table in selected.items():
-    print(name, {method: better(table, method, "equal") for method in ("density ratio", "fair")})
+    print(name, {method: clearly_better(table, method, "equal") for method in ("density ratio", "fair")})
 
 # %% [markdown]
 # For gender the weights win back a part of what the bias has cost, the estimated ones about as much as the exact ones.
@@ -436,7 +436,7 @@ guide().show()
 def other_people(seed):
     source = few_labels(train, 1000, seed)
     shares = [np.where(rows.labels["gender"] == "Female", 0.9, 0.1) for rows in (train, test)]
-    people = [choose(rows, share, seed) for rows, share in zip((train, test), shares, strict=True)]
+    people = [rejection_sample(rows, share, seed) for rows, share in zip((train, test), shares, strict=True)]
     target, seen = (another_camera(rows, 0.5, 0.2, seed) for rows in people)
     aligned = coral(source, target)(source)
     apart = domain_accuracy(aligned, target)

@@ -173,9 +173,9 @@ explore(
 # The learning rates were set once for each rung and are not tuned to these photos.
 
 # %%
-from facekit.experiments import LADDER, chance, climb, scores, train_rung
+from facekit.experiments import LADDER, chance, fine_tune, fine_tune_and_score, scores
 
-pd.DataFrame(LADDER)
+pd.DataFrame(LADDER)[["name", "plan", "lr", "pretrained"]]
 
 # %% [markdown]
 # Three rungs train everything. *Discriminative rates* you have seen. *Probe, then all* gives the first half of its steps
@@ -186,9 +186,10 @@ pd.DataFrame(LADDER)
 trained, tables = {}, {}
 for seed in tuning.seeds:
     rows = few_labels(pool, tuning.photos, seed).resized(tuning.size)
-    for rung in LADDER:
-        backbone = course.backbone() if rung.pretrained else course.scratch(seed)
-        trained[rung.name], tables[rung.name, seed] = climb(rung, backbone, rows, test, [task], seed=seed, **course.how)
+    for way in LADDER:
+        net = course.backbone() if way.pretrained else course.scratch(seed)
+        net, table = fine_tune_and_score(way, net, rows, test, [task], seed=seed, **course.how)
+        trained[way.name], tables[way.name, seed] = net, table
 ladder = pd.concat(tables.values()).query("metric == 'accuracy'")
 guess = chance(rows, test, [task]).set_index("metric")["value"]["accuracy"]
 print(f"{ladder['steps'].unique()} steps a rung; always the most frequent class scores {guess:.1f}")
@@ -397,7 +398,7 @@ rung = {each.name: each for each in LADDER}
 losses = {}
 for lr in sorted({rung["everything"].lr, rung["from scratch"].lr, 0.1}):
     faster = replace(rung["everything"], lr=lr)
-    net, result = train_rung(faster, course.backbone(), rows, [task], seed=seed, **course.how)
+    net, result = fine_tune(faster, course.backbone(), rows, [task], seed=seed, **course.how)
     found = scores(net, test, [task]).set_index("metric")["value"]["accuracy"]
     losses[f"rate {lr:g}, test accuracy {found:.2f}"] = result.history["train_loss"]
 fig, axis = plots.figure()

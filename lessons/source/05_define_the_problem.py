@@ -51,7 +51,7 @@ import torch
 
 from facekit import plots
 from facekit.course import start
-from facekit.evaluation.paired import better, over_seeds
+from facekit.evaluation.paired import clearly_better, over_seeds
 from facekit.experiments import PROBES, chance, few_labels, scores, sharing_methods
 from facekit.experiments.codings import answers, codings, compare_codings, compare_joint, relative_costs, score_answers
 from facekit.lessons.exercises import exercise
@@ -233,12 +233,12 @@ plots.show(plots.bar_panels(together), "Accuracy of gender, age, both at once: n
 # %% [markdown]
 # ## Look at the result
 #
-# **Age.** `better` asks for a mean gain, seed by seed, that is above its spread.
+# **Age.** `clearly_better` asks for a mean gain, seed by seed, that is above its spread.
 
 # %%
 for name in ("levels", "number"):
-    print(f"classes beat {name} in accuracy:", better(accuracy, "most probable", name, at_least=0.02))
-    print(f"classes (median) beat {name} in years:", better(-years, "median", name, at_least=0.3))
+    print(f"classes beat {name} in accuracy:", clearly_better(accuracy, "most probable", name, at_least=0.02))
+    print(f"classes (median) beat {name} in years:", clearly_better(-years, "median", name, at_least=0.3))
 print("of all answers the median has the smallest error:", years.mean().idxmin() == "median")
 
 # %% [markdown]

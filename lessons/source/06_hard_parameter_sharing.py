@@ -60,7 +60,7 @@ import torch.nn.functional as F
 
 from facekit import plots
 from facekit.course import start
-from facekit.evaluation.paired import better, over_seeds, side_by_side
+from facekit.evaluation.paired import clearly_better, over_seeds, side_by_side
 from facekit.experiments import PROBES, Runs, compare_sharing, few_labels, scores, sharing_methods, train_net
 from facekit.lessons.exercises import exercise
 from facekit.lessons.quiz import quiz
@@ -164,9 +164,10 @@ plots.show(plots.learning_curve_panels(dict(list(curve.groupby("method")))), "Ac
 # %%
 means = curve.query("metric == 'accuracy'").pivot_table("value", ["task", "n"], "method")
 print("hard and single never differ by more than 0.02:", (means["hard"] - means["single"]).abs().max() < 0.02)
-fifty = means.xs(50, level="n")
-print("50 labels: the probe is ahead:", (fifty["linear probe"] > fifty[["single", "hard"]].max(axis=1)).to_dict())
-print("gender, 1,000: hard beats the probe:", better(side_by_side(curve, "gender", 1000), "hard", "linear probe"))
+ahead = (means["linear probe"] > means[["single", "hard"]].max(axis=1)).xs(50, level="n")
+print("50 labels: the probe is ahead:", ahead.to_dict())
+gender = side_by_side(curve, "gender", 1000)
+print("gender, 1,000: hard beats the probe:", clearly_better(gender, "hard", "linear probe"))
 
 # %% [markdown]
 # Two lines lie on each other. When every face has all labels, sharing gives a task no face that it would not have seen
@@ -205,8 +206,8 @@ borrowed = {task.name: over_seeds(borrow, task, seeds=range(4)) for task in task
 plots.show(plots.bar_panels(borrowed), "Race, gender, age with 200 labels: linear probe, alone, with others' labels.")
 
 # %%
-print("gender is better than alone:", better(borrowed["gender"], "with others", "alone"))
-print("than the probe:", {name: better(table, "with others", "linear probe") for name, table in borrowed.items()})
+print("gender is better than alone:", clearly_better(borrowed["gender"], "with others", "alone"))
+print("than the probe:", {t: clearly_better(each, "with others", "linear probe") for t, each in borrowed.items()})
 
 # %% [markdown]
 # Seeds differ by more than the bars do; a gain can be seen at all only because every seed compares all three on the same
@@ -238,8 +239,8 @@ axis.set(xlabel="layers that are shared, of three with 16 units", ylabel="accura
 plots.show(fig, "Accuracy for race, gender and age over the number of shared layers: race and age fall.")
 
 # %%
-print("better alone:", {name: better(splits[name], 0, 3, at_least=0.02) for name in ("race", "age")})
-print("better when wide:", {name: better(splits[name], "wide", 3, at_least=0.02) for name in ("race", "age")})
+print("better alone:", {name: clearly_better(splits[name], 0, 3, at_least=0.02) for name in ("race", "age")})
+print("better when wide:", {name: clearly_better(splits[name], "wide", 3, at_least=0.02) for name in ("race", "age")})
 
 # %% [markdown]
 # ## Look at the result
@@ -280,8 +281,8 @@ print("in conflict at the end:", bool((cosines.iloc[5:].mean() < 0).all()))
 # out? Here is PCGrad beside the plain sum, on the narrow trunk:
 
 # %%
-print("better than the sum:", {task.name: better(splits[task.name], "PCGrad", 3, at_least=0.02) for task in tasks})
-print("race alone is still ahead:", better(splits["race"], 0, "PCGrad", at_least=0.02))
+print("better than the sum:", {t.name: clearly_better(splits[t.name], "PCGrad", 3, at_least=0.02) for t in tasks})
+print("race alone is still ahead:", clearly_better(splits["race"], 0, "PCGrad", at_least=0.02))
 
 # %% [markdown]
 # The conflict is gone from each step and the loss of accuracy is still there: no projection makes room in 16 units. A
@@ -395,7 +396,8 @@ from facekit.records import recorded
 record = recorded("sharing_fairface")
 rows = record.rows.query("features == 'embedding' and method in ['linear', 'single', 'hard']")
 plots.show(plots.learning_curve_panels(dict(list(rows.groupby("method")))), "Accuracy over labels, recorded.")
-print("1,000: hard beats single:", {t.name: better(side_by_side(rows, t.name, 1000), "hard", "single") for t in tasks})
+beside = {task.name: side_by_side(rows, task.name, 1000) for task in tasks}
+print("1,000: hard beats single:", {name: clearly_better(each, "hard", "single") for name, each in beside.items()})
 print(record.caption())
 
 # %% [markdown]

@@ -62,7 +62,7 @@ import torch
 
 from facekit import plots
 from facekit.course import start
-from facekit.evaluation.paired import better, side_by_side
+from facekit.evaluation.paired import clearly_better, side_by_side
 from facekit.experiments import Runs, few_labels
 from facekit.lessons.exercises import exercise
 from facekit.lessons.quiz import quiz
@@ -237,10 +237,10 @@ explore(dial, strength=STRENGTHS, settings=shown, alt=lambda strength: f"{alt} M
 
 # %%
 chosen = runs.accuracies(validation).query("method != 'hard'").groupby("method")["value"].mean().idxmax()
-print("mean of the tasks clearly above single networks:", better(runs.by_seed(test)["mean"], chosen, 0, 0.002))
+print("mean of the tasks clearly above single networks:", clearly_better(runs.by_seed(test)["mean"], chosen, 0, 0.002))
 
 # %% [markdown]
-# `better` wants a gain that is larger than twice its standard error over the seeds, and here larger than 0.002. If the
+# `clearly_better` wants a gain that is larger than twice its standard error over the seeds, and here larger than 0.002. If the
 # chosen λ is 0 in your run, then validation advises against sharing, and that is a result as good as any other.
 #
 # ### A strength for each layer
@@ -397,7 +397,7 @@ print("halfway between the two, more than 0.05 of accuracy is gone:", accuracy(n
 starts = {"single": found[0], "same start": found[0.1]}
 starts["other starts"] = [learn(seed, 0.1, alike=False) for seed in seeds]
 tables = Runs(starts, seeds).by_seed(test)
-print("at λ = 0.1, the same start is clearly better:", better(tables["mean"], "same start", "other starts"))
+print("at λ = 0.1, the same start is clearly better:", clearly_better(tables["mean"], "same start", "other starts"))
 plots.show(plots.gain_panels(tables, "single"), "Gain in points at λ = 0.1, from the same start and from others.")
 
 # %% [markdown]
@@ -413,7 +413,7 @@ plots.show(plots.gain_panels(tables, "single"), "Gain in points at λ = 0.1, fro
 # %%
 far = {"hard": found["hard"], "λ = 1": found[1], "λ = 100": [learn(seed, 100) for seed in seeds]}
 tables = Runs(far, seeds).by_seed(test)
-print("λ = 100 is worse than hard sharing by 0.02 or more:", better(tables["mean"], "hard", "λ = 100", 0.02))
+print("λ = 100 is worse than hard sharing by 0.02 or more:", clearly_better(tables["mean"], "hard", "λ = 100", 0.02))
 plots.show(plots.gain_panels(tables, "hard"), "Points over hard sharing: λ = 1 stays close, λ = 100 falls far behind.")
 
 # %% [markdown]

@@ -159,3 +159,38 @@ def test_bad_choices_are_one_line(stored, tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
     assert "not a complete set" in errors[0] and "use the plan 'probe'" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "extra"),
+    [
+        ("hard", [], {}),
+        ("soft", ["--strength", "0.5"], {"strength": 0.5}),
+        ("cross_stitch", ["--mix=0.2"], {"mix": 0.2}),
+    ],
+)
+def test_the_method_is_an_option_and_so_are_its_parameters(stored, tmp_path, method, options, extra):
+    common = ["--data", stored, "--tasks", "side,level", "--backbone", "none", "--hidden", "4", "--plan", "everything"]
+    common += ["--epochs", "2", "--method", method]
+    assert main(list(map(str, ["train", *common, "--out", tmp_path / "a", *options]))) == 0
+    how = {**OPTIONS, "hidden": 4, "plan": "everything", "epochs": 2, "lr": 1e-3, "batch_size": 64}
+    assert train(str(stored), tmp_path / "b", method=method, parameters=extra, **how) == 0
+    a, b = (load_file(tmp_path / name / "best.safetensors") for name in "ab")
+    assert a.keys() == b.keys() and all((a[key] == b[key]).all() for key in a)
+    assert any("alphas" in key for key in a) == (method == "cross_stitch")
+    assert any("towers" in key for key in a) == (method != "hard")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "coral"], "acts before training"),
+        (["--method", "sofd"], "no method 'sofd'"),
+        (["--method", "hard", "--strength", "1"], "hard has no parameter strength"),
+        (["--method", "soft", "--strength", "much"], "--strength takes a number, got 'much'"),
+    ],
+)
+def test_a_method_that_cannot_be_trained_like_that_is_one_line(stored, tmp_path, options, message, capsys):
+    common = ["--data", stored, "--tasks", "side", "--backbone", "none", "--hidden", "4", "--out", tmp_path / "run"]
+    assert main(list(map(str, ["train", *common, *options]))) == 2
+    assert message in capsys.readouterr().err

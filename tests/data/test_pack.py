@@ -389,7 +389,7 @@ def test_memory_under_way_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(GrowingSet, "append", writing)
     pack(source, tmp_path / "set", size=16, workers=2)
     assert written[0] == 210 and most[0] <= (2 + packing._TASKS_AHEAD + 1) * packing._TASK_PHOTOS
-    groups = tasks(packing.Record("x", bytes(packing._TASK_BYTES)) for _ in range(3))
+    groups = tasks(packing.Sample("x", bytes(packing._TASK_BYTES)) for _ in range(3))
     assert [len(group) for group in groups] == [1, 1, 1]
 
 

@@ -11,7 +11,7 @@ from tiny import COLOUR, LEVEL, SIDE, TinyNet, faces, features
 
 from facekit.errors import ConfigError
 from facekit.experiments.curves import PROBES, chance, few_labels, learning_curve, scores, summary
-from facekit.experiments.ladder import LADDER, climb, train_rung
+from facekit.experiments.ladder import LADDER, fine_tune, fine_tune_and_score
 from facekit.experiments.runs import Runs, train_net
 from facekit.models.multitask import SharedNet, mlp, relative_distances
 from facekit.training.methods import Supervised
@@ -96,35 +96,37 @@ def test_summary_is_mean_and_sample_deviation_over_seeds():
 
 
 def test_the_ladder_goes_from_frozen_to_scratch_with_plans_that_exist():
-    assert [rung.name for rung in LADDER][0] == "frozen" and LADDER[0].plan == "probe"
-    assert [rung.name for rung in LADDER if not rung.pretrained] == ["from scratch"]
-    assert {rung.plan for rung in LADDER} <= set(PLANS)
-    assert len({rung.name for rung in LADDER}) == len(LADDER)
+    assert [strategy.name for strategy in LADDER][0] == "frozen" and LADDER[0].plan == "probe"
+    assert [strategy.name for strategy in LADDER if not strategy.pretrained] == ["from scratch"]
+    assert {strategy.plan for strategy in LADDER} <= set(PLANS)
+    assert len({strategy.name for strategy in LADDER}) == len(LADDER)
 
 
 @pytest.fixture(scope="module")
 def ladder():
-    """Every rung on the same photos: model by rung name, and all rows."""
+    """Every strategy on the same photos: model by strategy name, and all rows."""
     train, test = faces(24), faces(12, seed=1)
     models, tables = {}, []
-    for rung in LADDER:
-        models[rung.name], rows = climb(rung, backbone(), train, test, [COLOUR, LEVEL], epochs=3, seed=1, batch_size=8)
+    for strategy in LADDER:
+        models[strategy.name], rows = fine_tune_and_score(
+            strategy, backbone(), train, test, [COLOUR, LEVEL], epochs=3, seed=1, batch_size=8
+        )
         tables.append(rows)
     return models, pd.concat(tables, ignore_index=True)
 
 
 def test_every_rung_takes_the_same_number_of_steps(ladder):
     assert set(ladder[1]["steps"]) == {9}
-    assert set(ladder[1]["rung"]) == {rung.name for rung in LADDER}
+    assert set(ladder[1]["rung"]) == {strategy.name for strategy in LADDER}
     assert set(ladder[1]["seed"]) == {1}
 
 
 def test_what_a_rung_freezes_is_bit_for_bit_what_it_was(ladder):
     still = {"frozen": ["stem", "block", "embedding"], "new last layer": ["stem", "block"], "last block": ["stem"]}
     before = stage_hashes(backbone())
-    for rung in LADDER:
-        after = stage_hashes(ladder[0][rung.name].backbone)
-        assert [name for name in after if after[name] == before[name]] == still.get(rung.name, []), rung.name
+    for strategy in LADDER:
+        after = stage_hashes(ladder[0][strategy.name].backbone)
+        assert [name for name in after if after[name] == before[name]] == still.get(strategy.name, []), strategy.name
 
 
 def test_moved_counts_the_parameters_that_changed(ladder):
@@ -142,19 +144,19 @@ def test_heads_start_from_the_same_numbers_on_every_rung(monkeypatch):
         raise ConfigError("stop")
 
     monkeypatch.setattr("facekit.experiments.ladder.fit", no_training)
-    for rung in LADDER:
+    for strategy in LADDER:
         with pytest.raises(ConfigError, match="stop"):
-            train_rung(rung, backbone(), faces(8), [COLOUR], epochs=2, seed=5)
+            fine_tune(strategy, backbone(), faces(8), [COLOUR], epochs=2, seed=5)
     assert len(starts) == len(LADDER)
     assert all(torch.equal(start[name], starts[0][name]) for start in starts for name in start)
 
 
 def test_a_rung_is_the_same_twice_and_another_with_another_seed():
     train, test = faces(16), faces(8, seed=1)
-    rung = next(rung for rung in LADDER if rung.name == "everything")
+    strategy = next(strategy for strategy in LADDER if strategy.name == "everything")
 
     def state(seed):
-        model, _ = climb(rung, backbone(), train, test, [COLOUR], epochs=1, seed=seed)
+        model, _ = fine_tune_and_score(strategy, backbone(), train, test, [COLOUR], epochs=1, seed=seed)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     assert torch.equal(state(0), state(0))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
-from facekit.transfer.selection import choose, density_ratio, domain_probe, effective_size
+from facekit.transfer.selection import density_ratio, domain_probe, effective_size, rejection_sample
 
 
 def rows(features: np.ndarray) -> FeatureSet:
@@ -71,17 +71,17 @@ def test_the_effective_size_at_both_ends():
 def test_choosing_keeps_rows_in_proportion_to_their_weight():
     data = tiny.features(4000)
     weights = np.where(data.features[:, 0] < 0, 1.0, 0.25)
-    kept = choose(data, weights, seed=3)
+    kept = rejection_sample(data, weights, seed=3)
     dark = (kept.labels["colour"] == "dark").sum()
     expected = (data.labels["colour"] == "dark").sum()
     assert dark == expected  # the largest weight is always kept
     assert len(kept) - dark == pytest.approx(0.25 * (len(data) - expected), rel=0.1)
-    assert (choose(data, weights, seed=3).features == kept.features).all()
-    other = choose(data, weights, seed=4)
+    assert (rejection_sample(data, weights, seed=3).features == kept.features).all()
+    other = rejection_sample(data, weights, seed=4)
     assert len(other) != len(kept) or (other.features != kept.features).any()
 
 
 @pytest.mark.parametrize("weights", [[1.0], [0.0] * 40, [-1.0] * 40, [np.nan] * 40])
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(ConfigError, match="weights must be 40"):
-        choose(tiny.features(40), np.array(weights))
+        rejection_sample(tiny.features(40), np.array(weights))

@@ -8,7 +8,7 @@ from pathlib import Path
 from facekit.data.readers.archives import Entry, Problem, open_source
 from facekit.data.readers.classes import FOLDERS_ONLY
 from facekit.data.readers.decode import other_size
-from facekit.data.readers.folder import Record
+from facekit.data.readers.folder import Sample
 from facekit.data.sets import STRING
 from facekit.errors import DataError
 
@@ -53,12 +53,12 @@ class CaptchaReader:
         """Changes when the images do."""
         return self._source.fingerprint()
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         """One record for each image."""
         for entry in self._source.entries(skip):
             read = read_name(entry.name)
             problem = self._problem(entry, read)
-            yield Record(entry.name, problem=problem) if problem else Record(entry.name, entry.data, {STRING: read})
+            yield Sample(entry.name, problem=problem) if problem else Sample(entry.name, entry.data, {STRING: read})
 
     def _problem(self, entry: Entry, read: str | Problem) -> Problem | None:
         if entry.problem is not None or isinstance(read, Problem):

@@ -14,7 +14,7 @@ import numpy as np
 from facekit.data.readers.archives import TAR_SUFFIXES, archive_fingerprint
 from facekit.data.readers.classes import FOLDERS_ONLY, ClassFolderReader
 from facekit.data.readers.decode import as_file
-from facekit.data.readers.folder import Record
+from facekit.data.readers.folder import Sample
 from facekit.errors import DataError
 from facekit.files import sha256_of_file
 from facekit.tasks import Task
@@ -82,14 +82,14 @@ class CIFAR10Batches:
             return " ".join(sha256_of_file(_batch_folder(self._path) / name) for name in self._batches)
         return archive_fingerprint(self._path)
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         """One record for each image, the test batch first."""
         done = 0
         for batch, (images, codes, names) in self._batches.items():
             split = "test" if batch == "test_batch" else None
             for pixels, code, name in zip(images, codes, names, strict=True):
                 data = as_file(pixels.transpose(1, 2, 0)) if done >= skip else None
-                yield Record(f"{batch}/{name}", data, {"object": CIFAR10_CLASSES[code]}, split)
+                yield Sample(f"{batch}/{name}", data, {"object": CIFAR10_CLASSES[code]}, split)
                 done += 1
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from facekit.data.readers.archives import Entry, Problem, open_source
 from facekit.data.readers.decode import other_size
-from facekit.data.readers.folder import Record
+from facekit.data.readers.folder import Sample
 from facekit.data.sets import LabelledSet
 from facekit.errors import DataError
 from facekit.tasks import Task
@@ -124,7 +124,7 @@ class ClassFolderReader:
         """Changes when the photos do."""
         return self._source.fingerprint()
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         """One record for each photo. Photos of the test and validation folders come first: of copies they are kept."""
 
         def first(name: str) -> bool:
@@ -133,11 +133,11 @@ class ClassFolderReader:
         for entry in self._source.entries(skip, first):
             problem = self._problem(entry)
             if problem is not None:
-                yield Record(entry.name, problem=problem)
+                yield Sample(entry.name, problem=problem)
             else:
                 side = self._side(entry.name)
                 labels = self.labels_of(self._class(entry.name))
-                yield Record(entry.name, entry.data, labels, None if side == "train" else side)
+                yield Sample(entry.name, entry.data, labels, None if side == "train" else side)
 
     def _problem(self, entry: Entry) -> Problem | None:
         own = self._class(entry.name)

@@ -12,7 +12,7 @@ import numpy as np
 from facekit.data.readers.archives import archive_fingerprint
 from facekit.data.readers.classes import FOLDERS_ONLY
 from facekit.data.readers.decode import as_file
-from facekit.data.readers.folder import Record
+from facekit.data.readers.folder import Sample
 from facekit.data.sets import Split
 from facekit.errors import DataError
 
@@ -65,14 +65,14 @@ class DermaMNISTReader:
         """Changes when the file does."""
         return archive_fingerprint(self._path)
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         """One record for each image."""
         done = 0
         for side, split in _DERMAMNIST_SIDES.items():
             for row, (pixels, code) in enumerate(zip(*self._arrays[side], strict=True)):
                 data = as_file(pixels) if done >= skip else None
                 labels = {"lesion": "yes", "diagnosis": DERMAMNIST_CLASSES[int(code)]}
-                yield Record(f"{side}/{row:05d}", data, labels, split)
+                yield Sample(f"{side}/{row:05d}", data, labels, split)
                 done += 1
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from facekit.data.readers.archives import Source, is_archive, open_source
-from facekit.data.readers.folder import LabelTable, Record, join, read_label_table
+from facekit.data.readers.folder import LabelTable, Sample, join, read_label_table
 from facekit.errors import DataError
 
 COLUMNS = ("file", "age", "gender", "race", "service_test")
@@ -75,7 +75,7 @@ class FairFaceReader:
     def fingerprint(self) -> str:
         return f"{self._source.fingerprint()} {self._table.fingerprint}"
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         def find(name: str) -> str | None:
             official = _official(name)
             return official if official in self._table.rows else None

@@ -25,7 +25,7 @@ KNOWN_LABELS = {task.name: task.classes for task in (GENDER, RACE, AGE_BAND, SKI
 
 
 @dataclass(frozen=True)
-class Record:
+class Sample:
     """One photo with its labels. split: the side it must be on, None to let its content decide."""
 
     name: str
@@ -47,7 +47,7 @@ class Reader(Protocol):
     def fingerprint(self) -> str:
         """Changes when the photos or the labels do."""
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         """All records in order; the first `skip` come without their bytes."""
 
 
@@ -131,7 +131,7 @@ def join(
     find: Callable[[str], str | None],
     skip: int = 0,
     first: Callable[[str], bool] | None = None,
-) -> Iterator[Record]:
+) -> Iterator[Sample]:
     """One record for each photo and each label row left over. find: file name to the key of its row, if any."""
     seen: set[str] = set()
     for entry in source.entries(skip, first):
@@ -139,22 +139,22 @@ def join(
         yield _matched(entry, find(entry.name) if trusted else None, table, seen)
     for key in table.rows:
         if key not in seen:
-            yield Record(key, problem=Problem("label without file", "the label table names it, the source lacks it"))
+            yield Sample(key, problem=Problem("label without file", "the label table names it, the source lacks it"))
     for key in table.repeated:
-        yield Record(key, problem=Problem("repeated label row", "the first row for this file was taken"))
+        yield Sample(key, problem=Problem("repeated label row", "the first row for this file was taken"))
 
 
-def _matched(entry: Entry, key: str | None, table: LabelTable, seen: set[str]) -> Record:
+def _matched(entry: Entry, key: str | None, table: LabelTable, seen: set[str]) -> Sample:
     if key is not None and key in seen:
-        return Record(entry.name, problem=Problem("repeated file", f"an earlier file has the label row {key!r}"))
+        return Sample(entry.name, problem=Problem("repeated file", f"an earlier file has the label row {key!r}"))
     if key is not None:
         seen.add(key)
     if entry.problem is not None:
-        return Record(entry.name, problem=entry.problem)
+        return Sample(entry.name, problem=entry.problem)
     if key is None:
-        return Record(entry.name, problem=Problem("file without label", "the label table does not name it"))
+        return Sample(entry.name, problem=Problem("file without label", "the label table does not name it"))
     labels = table.labels(key)
-    return Record(entry.name, entry.data, labels, labels.get("split") or None, unknown_label(labels))
+    return Sample(entry.name, entry.data, labels, labels.get("split") or None, unknown_label(labels))
 
 
 class FolderReader:
@@ -177,11 +177,11 @@ class FolderReader:
     def fingerprint(self) -> str:
         return f"{self._source.fingerprint()} {self._table.fingerprint}"
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         for record in join(self._source, self._table, self._table.find, skip):
             if record.problem is None and record.split is not None and record.split not in SPLITS:
                 problem = Problem("unknown split", f"split is {record.split!r}, expected {', '.join(SPLITS)}")
-                record = Record(record.name, problem=problem)
+                record = Sample(record.name, problem=problem)
             yield record
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from facekit.data.readers.archives import Problem, open_source
-from facekit.data.readers.folder import Record
+from facekit.data.readers.folder import Sample
 from facekit.tasks import Task, age_band
 
 GENDERS = ("Male", "Female")
@@ -66,13 +66,13 @@ class UTKFaceReader:
     def fingerprint(self) -> str:
         return self._source.fingerprint()
 
-    def records(self, skip: int = 0) -> Iterator[Record]:
+    def records(self, skip: int = 0) -> Iterator[Sample]:
         for entry in self._source.entries(skip):
             parsed = parse_name(entry.name) if entry.problem is None else entry.problem
             if isinstance(parsed, Problem):
-                yield Record(entry.name, problem=parsed)
+                yield Sample(entry.name, problem=parsed)
             else:
-                yield Record(entry.name, entry.data, parsed)
+                yield Sample(entry.name, entry.data, parsed)
 
 
 def looks_like_utkface(names: list[str]) -> bool:
