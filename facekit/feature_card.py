@@ -22,13 +22,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from facekit import settings
-from facekit.course import fairface
+from facekit.course.profiles import fairface
 from facekit.data.features.fit import AGE_NOISE, GENDER_NOISE, MIN_FACES, RACE_NOISE, fit_features
 from facekit.data.features.model import CHUNK, COLUMNS, PACKAGED_MODEL, FeatureModel
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, read_manifest
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
-from facekit.experiments.curves import PROBES, few_labels, scores
+from facekit.experiments import PROBES, few_labels, scores
 from facekit.files import atomic_path, sha256_of_file
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed

@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 
 from facekit import settings
-from facekit.course import fairface
+from facekit.course.profiles import fairface
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import bootstrap_interval, evaluate
-from facekit.experiments.curves import few_labels, scores
-from facekit.experiments.ladder import LADDER, fine_tune
+from facekit.experiments import LADDER, few_labels, fine_tune, scores
 from facekit.experiments.speed import bench_embedding
 from facekit.files import atomic_path
 from facekit.models.backbones.facenet import FaceNet

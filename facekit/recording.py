@@ -20,11 +20,10 @@ import pandas as pd
 import torch
 
 from facekit import settings
-from facekit.course import fairface
+from facekit.course.profiles import fairface
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError
-from facekit.experiments.curves import PROBES, Probes, few_labels, learning_curve, scores
-from facekit.experiments.ladder import LADDER, Strategy, fine_tune
+from facekit.experiments import LADDER, PROBES, Probes, Strategy, few_labels, fine_tune, learning_curve, scores
 from facekit.files import write_json
 from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet

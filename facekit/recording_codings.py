@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from facekit import settings
 from facekit.data.sets import FeatureSet
+from facekit.experiments import sharing_methods
 from facekit.experiments.codings import compare_codings
-from facekit.experiments.runs import sharing_methods
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.recording import Sheet, fairface_photos, rows_of, write_record

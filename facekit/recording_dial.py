@@ -8,8 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from facekit.data.sets import FeatureSet
-from facekit.experiments.curves import few_labels, scores
-from facekit.experiments.runs import sharing_methods
+from facekit.experiments import few_labels, scores, sharing_methods
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.models.multitask import relative_distances

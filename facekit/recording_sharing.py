@@ -22,8 +22,7 @@ from facekit import settings
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
-from facekit.experiments.curves import Learner, few_labels, scores
-from facekit.experiments.runs import STRENGTHS, compare_sharing, sharing_methods
+from facekit.experiments import STRENGTHS, Learner, compare_sharing, few_labels, scores, sharing_methods
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.models.multitask import HEADS, SharedNet, Stack, mlp

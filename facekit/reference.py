@@ -37,15 +37,14 @@ import torch
 from torch import nn
 
 from facekit import settings
-from facekit.course import fairface
+from facekit.course.profiles import fairface
 from facekit.data.leaks import HONEST, Protocol, divide, with_noise
 from facekit.data.pack import pack
 from facekit.data.readers.utkface import UTK_RACE
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import accuracy, age_mae, evaluate
-from facekit.experiments.curves import Learner, few_labels
-from facekit.experiments.runs import sharing_methods
+from facekit.experiments import Learner, few_labels, sharing_methods
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facekit.lessons.build import environment, lesson_environment
+from facekit.course.build import environment, lesson_environment
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

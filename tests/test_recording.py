@@ -14,8 +14,7 @@ from facekit import recording
 from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
-from facekit.experiments.curves import PROBES
-from facekit.experiments.ladder import LADDER
+from facekit.experiments import LADDER, PROBES
 from facekit.records import REFERENCE, recorded
 from facekit.tasks import AGE_BAND, GENDER, RACE
 

@@ -13,8 +13,7 @@ from tiny import ChainNet
 from facekit import recording_sharing
 from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.experiments.curves import few_labels
-from facekit.experiments.runs import STRENGTHS, compare_sharing, sharing_methods
+from facekit.experiments import STRENGTHS, compare_sharing, few_labels, sharing_methods
 from facekit.models.embedding import embed
 from facekit.models.tail import maps, tail_of
 from facekit.recording_sharing import LINEAR, WIDE

@@ -17,7 +17,7 @@ from facekit.commands.cli import main
 from facekit.data.readers.utkface import UTK_RACE
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
-from facekit.experiments.curves import scores
+from facekit.experiments import scores
 from facekit.records import REFERENCE, recorded
 from facekit.tasks import GENDER, RACE
 from facekit.transfer.probe import linear_probe

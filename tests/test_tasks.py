@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import age_mae, confusion_matrix, evaluate
-from facekit.experiments.curves import chance
+from facekit.experiments import chance
 from facekit.models.heads import Classifier, Heads, Thresholds
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Joint, Task, age_in_years, nearest_class
 from facekit.training.config import TrainConfig

@@ -18,7 +18,7 @@ from facekit import boxes, ctc
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import character_error_rate, evaluate, exact_match, mean_iou
-from facekit.experiments.curves import chance
+from facekit.experiments import chance
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Joint, Task
 from facekit.training.config import TrainConfig

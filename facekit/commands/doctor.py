@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from facekit.doctor import doctor
+from facekit.course.doctor import doctor
 
 __all__ = ["doctor"]

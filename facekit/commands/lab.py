@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from facekit.doctor import lab
+from facekit.course.doctor import lab
 
 __all__ = ["lab"]

@@ -8,11 +8,11 @@ import re
 def subcommands() -> dict[str, str]:
     """Name to function of every command of this group."""
     return {
-        "build": "facekit.lessons.build:build_command",
-        "check": "facekit.lessons.build:check_command",
-        "rules": "facekit.lessons.skeleton:rules_command",
-        "run": "facekit.lessons.build:run_command",
-        "table": "facekit.lessons.build:table_command",
+        "build": "facekit.course.build:build_command",
+        "check": "facekit.course.build:check_command",
+        "rules": "facekit.course.rules:rules_command",
+        "run": "facekit.course.build:run_command",
+        "table": "facekit.course.build:table_command",
     }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from facekit import plots
 from facekit.data.align import Framing, cut_faces
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
@@ -21,6 +20,7 @@ from facekit.evaluation.metrics import evaluate
 from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
+from facekit.show import plots
 from facekit.training.loop import predict
 
 # What is changed to which amounts, from none to much (see `Framing`).

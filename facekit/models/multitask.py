@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -279,34 +278,6 @@ def relative_distances(net: SharedNet) -> pd.Series:
         mean = sum(sizes) / len(sizes)
         found[name] = math.sqrt(sum(pairs) / len(pairs) / (2 * mean)) if pairs and mean else 0.0
     return pd.Series(found, name="distance", dtype=float)
-
-
-@torch.no_grad()
-def first_direction(net: SharedNet) -> pd.Series:
-    """The first singular value's share of the trace norm of the tasks' copies of each stage; index: stage.
-
-    The copies are the rows of a matrix (tasks, numbers of the stage), whose trace norm Yang & Hospedales 2017 penalise.
-    1 where all rows are multiples of one; 1 / T for T rows of one length that are perpendicular to each other.
-    """
-    found = {}
-    for name in net.private:
-        rows = [torch.cat([p.flatten() for p in tower[name].parameters()]) for tower in net.towers.values()]
-        values = torch.linalg.svdvals(torch.stack(rows).double())
-        found[name] = (values[0] / values.sum()).item() if values[0] > 0 else 1.0
-    return pd.Series(found, name="first_direction", dtype=float)
-
-
-def corresponding_weights(net: SharedNet, one: str, other: str, every: int = 1) -> dict[str, tuple[np.ndarray, ...]]:
-    """By stage, the weights and biases of two tasks' copies, each (N,), so that place k is the same in both.
-
-    every: only each so many-th, for pictures.
-    """
-    towers = [net.towers[task] for task in (one, other)]
-    flat = [
-        {name: torch.cat([p.detach().flatten() for p in tower[name].parameters()]) for name in net.private}
-        for tower in towers
-    ]
-    return {name: tuple(each[name][::every].cpu().numpy() for each in flat) for name in net.private}
 
 
 def shared_parameters(model: Classifier | SharedNet, stages: Sequence[str] | None = None) -> list[nn.Parameter]:

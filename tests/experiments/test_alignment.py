@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from facekit import plots
 from facekit.data.align import Framing, cut_faces
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet
@@ -15,6 +14,7 @@ from facekit.experiments.crops import CHANGES, disturb
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads
+from facekit.show import plots
 from facekit.tasks import GENDER, RACE
 
 

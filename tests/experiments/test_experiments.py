@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 from tiny import COLOUR, LEVEL, SIDE, TinyNet, faces, features
 
 from facekit.errors import ConfigError
-from facekit.experiments.curves import PROBES, chance, few_labels, learning_curve, scores, summary
-from facekit.experiments.ladder import LADDER, fine_tune, fine_tune_and_score
-from facekit.experiments.runs import Runs, train_net
+from facekit.experiments import (
+    LADDER,
+    PROBES,
+    Runs,
+    chance,
+    few_labels,
+    fine_tune,
+    fine_tune_and_score,
+    learning_curve,
+    scores,
+    summary,
+    train_net,
+)
 from facekit.models.multitask import SharedNet, mlp, relative_distances
 from facekit.training.methods import Supervised
 from facekit.training.plans import PLANS

@@ -14,7 +14,7 @@ from tiny import COLOUR, LEVEL, SIDE, ChainNet, TinyNet, faces, features
 from torch import nn
 
 from facekit.errors import ConfigError, TrainingError
-from facekit.experiments.runs import compare_sharing, sharing_methods
+from facekit.experiments import compare_sharing, sharing_methods
 from facekit.experiments.speed import bench_sharing
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
@@ -23,9 +23,7 @@ from facekit.models.heads import Classifier, Heads, parameter_counts
 from facekit.models.multitask import (
     CrossStitch,
     SharedNet,
-    corresponding_weights,
     distance,
-    first_direction,
     mlp,
     relative_distances,
     shared_parameters,
@@ -496,42 +494,9 @@ def test_wrong_arguments():
         train_shared(net(), Supervised(TASKS), features(8), steps=0, seed=0)
 
 
-def test_first_direction_is_all_of_equal_layers_and_a_third_of_three_perpendicular_ones():
-    model = net()
-    assert np.allclose(first_direction(model), 1)
-    towers = list(model.towers.values())
-    with torch.no_grad():
-        for parameter in towers[1].parameters():
-            parameter.mul_(-3)  # still one direction
-    assert np.allclose(first_direction(model), 1)
-    with torch.no_grad():
-        for i, tower in enumerate(towers):
-            for parameter in tower.parameters():
-                parameter.zero_().view(-1)[i] = 1
-    assert np.allclose(first_direction(model), 1 / 3)
-    rows = np.random.default_rng(0).normal(size=(3, model.towers["side"]["layer_1"][0].weight.numel()))
-    for row, tower in zip(rows, towers, strict=True):
-        tower["layer_1"][0].bias.data.zero_()
-        tower["layer_1"][0].weight.data = torch.from_numpy(row).float().view(5, 6)
-    values = np.linalg.svd(rows, compute_uv=False)
-    assert first_direction(model)["layer_1"] == pytest.approx(values[0] / values.sum(), abs=1e-5)
-
-
 def test_copies_that_start_apart_are_as_far_apart_as_unrelated_layers():
     model = net(of=stack(hidden=(200, 100)))
     heads = copy.deepcopy(model.outputs.state_dict())
     assert model.start_apart() is model
     assert relative_distances(model).between(0.9, 1.1).all()
     assert all(torch.equal(value, heads[name]) for name, value in model.outputs.state_dict().items())
-
-
-def test_corresponding_weights_are_those_at_one_place():
-    model = net().start_apart()
-    found = corresponding_weights(model, "level", "side")
-    assert list(found) == ["layer_1", "layer_2"]
-    for stage, pair in found.items():
-        for task, values in zip(("level", "side"), pair, strict=True):
-            layer = model.towers[task][stage][0]
-            assert np.array_equal(values[: layer.weight.numel()], layer.weight.detach().flatten())
-            assert np.array_equal(values[layer.weight.numel() :], layer.bias.detach())
-    assert len(corresponding_weights(model, "level", "side", every=7)["layer_1"][0]) == 5

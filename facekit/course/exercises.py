@@ -1,0 +1,294 @@
+"""Exercises that check themselves: correct, not yet (and what was seen), or not attempted.
+
+The exercises of a lesson live in its folder's `exercises.py`, each one function under `define`. A lesson calls them
+explicitly, with the learner's value: nothing is read from or written to the notebook's variables.
+
+    from facekit.course import exercise
+    exercise("03.1").check(n_parameters)
+    exercise("03.1").hint()
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import math
+import numbers
+import re
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from facekit.course.folders import Lesson, lesson
+from facekit.errors import LessonError
+
+Outcome = Literal["correct", "not yet", "not attempted"]
+
+
+class NotYet(Exception):
+    """Raised inside a check: the answer is wrong; the text names the likely mistake."""
+
+
+class NotAttempted(Exception):
+    """Raised inside a check: there is no answer yet."""
+
+
+class _AnswerFailed(Exception):
+    """The learner's own function raised; the text says what and in which of its lines."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a check and its explanation; `str` gives the line that the learner reads."""
+
+    outcome: Outcome
+    message: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.message}" if self.message else self.outcome
+
+
+# --- what a check is written with -------------------------------------------------------------------------------
+
+
+def require(condition: object, message: str) -> None:
+    """Ends the check with 'not yet' and `message` unless `condition` is true."""
+    if not bool(condition):
+        raise NotYet(message)
+
+
+def as_number(answer: object, what: str = "a number") -> float:
+    """The answer as a float: a Python or NumPy number or a tensor of one element; 'not yet' for anything else."""
+    if isinstance(answer, torch.Tensor | np.ndarray) and math.prod(answer.shape) == 1:
+        answer = answer.item()
+    if isinstance(answer, bool | np.bool_) or not isinstance(answer, numbers.Real):
+        raise NotYet(f"expected {what}, not {kind_of(answer)}.")
+    return float(answer)
+
+
+def as_whole_number(answer: object) -> int:
+    """The answer as an int; 'not yet' for anything that is no whole number."""
+    number = as_number(answer, "a whole number")
+    require(number.is_integer(), "expected a whole number.")
+    return int(number)
+
+
+def as_text(answer: object) -> str:
+    """The answer as text without surrounding blanks; 'not yet' for anything that is no text."""
+    require(isinstance(answer, str), f"expected a text in quotation marks, not {kind_of(answer)}.")
+    return answer.strip()
+
+
+def as_tensor(answer: object, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+    """The answer as a tensor on the CPU, of the given shape; 'not yet' names the shape that was seen."""
+    require(isinstance(answer, torch.Tensor | np.ndarray), f"expected a tensor, not {kind_of(answer)}.")
+    tensor = torch.as_tensor(answer).detach().cpu()
+    if shape is not None:
+        require(tuple(tensor.shape) == shape, f"expected shape {shape}, not {tuple(tensor.shape)}.")
+    return tensor
+
+
+def kind_of(value: object) -> str:
+    """The type of a value with its article: 'a list', 'an int'."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def seen(value: object) -> str:
+    """One short line that says what an answer is; shapes and types instead of long contents."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return f"{value.item():.6g}"
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return f"a {str(value.dtype).removeprefix('torch.')} array of shape {tuple(value.shape)}"
+    if isinstance(value, pd.DataFrame):
+        return f"a table of {len(value)} rows with columns {', '.join(map(str, value.columns))}"
+    if isinstance(value, float | np.floating):
+        return f"{float(value):.6g}"
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if isinstance(value, torch.nn.Module):
+        return f"a module, {type(value).__name__}"
+    if isinstance(value, types.FunctionType):
+        return f"the function {value.__name__}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = repr(value)
+    if len(text) <= 80 and " at 0x" not in text:
+        return text
+    size = f" of {len(value)}" if hasattr(value, "__len__") else ""
+    return kind_of(value) + size
+
+
+# --- when is there no answer yet? ---------------------------------------------------------------------------------
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for 'nothing yet': `...`, None, NotImplemented, or a container that holds `...`."""
+    if value is None or value is ... or value is NotImplemented:
+        return True
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list | tuple) and any(item is ... for item in value)
+
+
+def is_stub(function: object) -> bool:
+    """Whether a function does nothing: its body is a docstring, `...` or `pass`."""
+    if not isinstance(function, types.FunctionType):
+        return False
+    idle = {"RESUME", "NOP", "CACHE", "RETURN_VALUE", "COPY_FREE_VARS", "MAKE_CELL"}
+    returns_none = {"LOAD_CONST", "RETURN_CONST"}
+    return all(
+        step.opname in idle or (step.opname in returns_none and step.argval is None)
+        for step in dis.get_instructions(function)
+    )
+
+
+def _watched(function: types.FunctionType, in_place: bool) -> Callable:
+    """The learner's function, with 'no answer yet' and its own errors told apart from those of the check."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            result = function(*args, **kwargs)
+        except NotImplementedError as error:
+            raise NotAttempted from error
+        except Exception as error:
+            raise _AnswerFailed(_where(error, function)) from error
+        if is_missing(result) and not (in_place and result is None):
+            raise NotAttempted
+        return result
+
+    return call
+
+
+def _where(error: Exception, function: types.FunctionType) -> str:
+    """'it raised ValueError: text, in its line 3', counting from the line of `def`."""
+    what = f"it raised {type(error).__name__}: {error}".rstrip(": ")
+    lines = [
+        frame.lineno - function.__code__.co_firstlineno + 1
+        for frame in inspect.getinnerframes(error.__traceback__, context=0)
+        if frame.frame.f_code is function.__code__
+    ]
+    return f"{what}, in its line {lines[-1]}" if lines else what
+
+
+# --- the exercise ---------------------------------------------------------------------------------------------------
+
+Check = Callable[[Any], str | None]
+
+
+@dataclass
+class Exercise:
+    """One exercise: how an answer is judged, its hints, and answers that a test tries.
+
+    check(answer) returns None, or a text that tells why the right answer is right; it ends early through
+    `require` and the like. right() gives right answers; wrong() gives pairs of a typical wrong answer and a
+    fragment of what the learner must then read. Both are functions so that nothing is computed at import.
+    """
+
+    number: str
+    title: str
+    hints: tuple[str, ...]
+    judge: Check
+    right: Callable[[], Sequence[Any]]
+    wrong: Callable[[], Sequence[tuple[Any, str]]]
+    in_place: bool = False
+    _hints_shown: int = field(default=0, repr=False)
+
+    def verdict(self, answer: object) -> Verdict:
+        """Judges an answer; never raises for what the learner did."""
+        if is_missing(answer) or is_stub(answer):
+            return self._not_attempted()
+        watched = _watched(answer, self.in_place) if isinstance(answer, types.FunctionType) else answer
+        try:
+            praise = self.judge(watched)
+        except NotAttempted:
+            return self._not_attempted()
+        except NotYet as mistake:
+            return Verdict("not yet", f"{mistake} (Seen: {seen(answer)}.)")
+        except _AnswerFailed as failure:
+            return Verdict("not yet", f"{failure}. (Seen: {seen(answer)}.)")
+        except Exception as error:  # an answer of a kind that the check did not think of must not end in a traceback
+            problem = f"{type(error).__name__}: {error}".rstrip(": ")
+            return Verdict("not yet", f"the check could not use the answer, {problem}. (Seen: {seen(answer)}.)")
+        return Verdict("correct", praise or "")
+
+    def _not_attempted(self) -> Verdict:
+        hint = f"the first of {len(self.hints)} hints" if len(self.hints) > 1 else "a hint"
+        return Verdict(
+            "not attempted",
+            "write your answer where the ... is, run that cell, then this one again. "
+            f'Stuck? exercise("{self.number}").hint() gives {hint}.',
+        )
+
+    def check(self, answer: object) -> None:
+        """Prints the verdict on an answer: one line that begins with correct, not yet or not attempted."""
+        print(self.verdict(answer))
+
+    def hint(self, which: int | None = None) -> None:
+        """Prints the next hint, or hint number `which` (1 is the first)."""
+        if which is None:
+            which = min(self._hints_shown + 1, len(self.hints))
+        if not 1 <= which <= len(self.hints):
+            raise LessonError(f"exercise {self.number} has hints 1 to {len(self.hints)}, not {which}.")
+        self._hints_shown = which
+        more = (
+            f'exercise("{self.number}").hint() gives the next.'
+            if which < len(self.hints)
+            else f'That was the last; exercise("{self.number}").solution() says where the solution is.'
+        )
+        print(f"Hint {which} of {len(self.hints)}: {self.hints[which - 1]}\n{more}")
+
+    def solution(self) -> None:
+        """Prints where the solution with its explanation is."""
+        lesson = self.number.partition(".")[0]
+        print(
+            f"Exercise {self.number} is solved in the notebook whose name begins with {lesson}, in lessons/solutions."
+        )
+
+
+def define(
+    number: str,
+    title: str,
+    *,
+    hints: Sequence[str],
+    right: Callable[[], Sequence[Any]],
+    wrong: Callable[[], Sequence[tuple[Any, str]]],
+    in_place: bool = False,
+) -> Callable[[Check], Exercise]:
+    """Decorator that makes a check function the exercise with this number ('03.1').
+
+    in_place: the answer is a function that works on what it is given and returns None.
+    Raises LessonError for a malformed number and for no hints.
+    """
+    if not re.fullmatch(r"\d\d\.[1-9]\d?", number):
+        raise LessonError(f"exercise number {number!r}: write lesson, dot, number, as in '03.1'.")
+    if not hints:
+        raise LessonError(f"exercise {number}: needs at least one hint.")
+    return lambda judge: Exercise(number, title, tuple(hints), judge, right, wrong, in_place)
+
+
+def exercises_of(lesson: Lesson) -> dict[str, Exercise]:
+    """The exercises of a lesson by number; raises LessonError for a number of another lesson or one used twice."""
+    found: dict[str, Exercise] = {}
+    for each in vars(lesson.load("exercises")).values():
+        if isinstance(each, Exercise):
+            if each.number in found or not each.number.startswith(f"{lesson.number}."):
+                what = "is defined twice" if each.number in found else "has the number of another lesson"
+                raise LessonError(f"lesson {lesson.number}: exercise {each.number} {what}; give it another number.")
+            found[each.number] = each
+    return dict(sorted(found.items()))
+
+
+def exercise(number: str) -> Exercise:
+    """The exercise with this number ('03.1'); raises LessonError naming those that exist."""
+    known = exercises_of(lesson(number.partition(".")[0]))
+    if number not in known:
+        raise LessonError(f"no exercise {number!r}; this lesson has {', '.join(known) or 'none'}.")
+    return known[number]

@@ -1,0 +1,321 @@
+"""The rules that every lesson keeps, as a list of problems found in its notebook.
+
+nbval accepts a notebook that was never run, and no tool asks whether a picture has a text alternative; this does.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facekit.course.build import WIDGET_VIEW, read_head, read_notebook
+from facekit.course.folders import Lesson, find_lessons
+from facekit.errors import LessonError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+SECTIONS = (
+    "What you will be able to do",
+    "What you need",
+    "The idea",
+    "Build it",
+    "Run it",
+    "Look at the result",
+    "What goes wrong",
+    "Exercises",
+    "Quiz",
+    "Recap",
+    "References",
+)
+CELLS = range(35, 71)
+CODE_LINES = 150  # lines of code a lesson, without blank and comment lines
+CELL_LINES = 25  # lines a code cell, without blank ones
+BROKEN = {"raises-exception", "broken-on-purpose"}
+MAX_BYTES = 1_500_000
+IGNORED_OUTPUTS = 2  # a lesson
+FOLDERS = re.compile(r"(?<![\w.…/])(?:/(?:home|work|tmp|root|Users|usr|opt|var|mnt)/\w|[A-Z]:\\\w)")
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
+
+
+def problems(path: Path) -> list[str]:
+    """Every broken rule of a lesson's notebook (the learner's or the solutions), each as one line; empty if none."""
+    notebook = read_notebook(path)
+    solutions = path.parent.name == "solutions"
+    root = path.parents[1] if solutions else path.parent
+    (lesson,) = find_lessons([path.stem[:2]], root)
+    found = [*_execution(notebook), *_outputs(notebook), *_code(notebook, lesson, solutions), *_sections(notebook)]
+    found += [*_pictures_and_links(notebook, path.parent), *_exercises(notebook, lesson, solutions)]
+    if not solutions and len(notebook.cells) not in CELLS:
+        found.append(f"{len(notebook.cells)} cells; a lesson has {CELLS.start} to {CELLS.stop - 1}")
+    if path.stat().st_size > MAX_BYTES:
+        found.append(f"{path.stat().st_size:,} bytes; at most {MAX_BYTES:,}")
+    try:
+        head = read_head(notebook, path.name)
+        if head.number != path.stem[:2]:
+            found.append(f"the title says lesson {head.number}, the file's name {path.stem[:2]}")
+    except LessonError as error:
+        found.append(str(error))
+    return found
+
+
+def rules_command(numbers: list[str] | None = None) -> int:
+    """Prints every rule of the course that a lesson's built notebooks break; status 1 if there is one.
+
+    Args:
+        numbers: lessons to look at, such as 03 04; all of them by default.
+    """
+    status = 0
+    for lesson in find_lessons(numbers):
+        for path in (lesson.learner, lesson.solutions):
+            found = problems(path) if path.is_file() else ["is missing; build it"]
+            name = path.relative_to(lesson.root.parent).as_posix()
+            print("\n".join([f"{name}: {len(found)} problems", *(f"  {problem}" for problem in found)]))
+            status |= bool(found)
+    return status
+
+
+def _code_cells(notebook: NotebookNode) -> list[tuple[str, NotebookNode]]:
+    """The code cells that are not empty, each with a name for messages."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [(f"code cell {n} ({_first_line(cell.source)})", cell) for n, cell in enumerate(cells, 1)]
+
+
+def _first_line(source: str) -> str:
+    return source.strip().partition("\n")[0][:60]
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _execution(notebook: NotebookNode) -> Iterator[str]:
+    """Executed once from top to bottom, with no error that was not announced, and no trace of when or where."""
+    for expected, (name, cell) in enumerate(_code_cells(notebook), 1):
+        if cell.execution_count != expected:
+            yield f"{name}: execution count is {cell.execution_count}, expected {expected}: build the lesson again"
+        raised = [output.ename for output in cell.outputs if output.output_type == "error"]
+        if raised and "raises-exception" not in _tags(cell):
+            yield f"{name}: raised {raised[0]}"
+        if "raises-exception" in _tags(cell) and not raised:
+            yield f"{name}: is tagged raises-exception and raises nothing"
+        if "execution" in cell.metadata:
+            yield f"{name}: has timing metadata"
+    if "widgets" in notebook.metadata:
+        yield "the notebook stores widget state"
+    ignored = [(name, cell) for name, cell in _code_cells(notebook) if "nbval-ignore-output" in _tags(cell)]
+    if len(ignored) > IGNORED_OUTPUTS:
+        yield f"{len(ignored)} cells ignore their output; at most {IGNORED_OUTPUTS}"
+    for name, cell in ignored:
+        if not str(cell.metadata.get("reason", "")).strip():
+            yield f"{name}: ignores its output without a reason"
+
+
+def _outputs(notebook: NotebookNode) -> Iterator[str]:
+    """No stderr, no folder of one machine, no format that differs from run to run."""
+    for name, cell in _code_cells(notebook):
+        for output in cell.outputs:
+            if output.output_type == "stream" and output.name == "stderr":
+                yield f"{name}: writes to stderr: {output.text.strip()[:80]!r}"
+            data = output.get("data", {})
+            for kind in ("image/svg+xml", "application/pdf", WIDGET_VIEW):
+                if kind in data:
+                    yield f"{name}: stores {kind}"
+            texts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
+            texts += [value for kind, value in data.items() if not kind.startswith("image/") and isinstance(value, str)]
+            for text in texts:
+                if match := FOLDERS.search(text):
+                    yield f"{name}: shows a folder of one machine: {text[match.start() :][:40]!r}"
+                if re.search(r"\bat 0x[0-9a-f]{6,}", text):
+                    yield f"{name}: shows the address of an object"
+                if re.search(r"id=\"T_[0-9a-f]{5}", text):
+                    yield f'{name}: a styled table without .set_uuid("name") differs at every run'
+
+
+def _code(notebook: NotebookNode, lesson: Lesson, solutions: bool) -> Iterator[str]:
+    """Short cells that parse, hide nothing behind `;`, and only use names that facekit has."""
+    total = 0
+    imported: dict[str, object] = {}
+    for name, cell in _code_cells(notebook):
+        lines = [line for line in cell.source.split("\n") if line.strip()]
+        code = [line for line in lines if not line.lstrip().startswith("#")]
+        total += len(code)
+        if len(lines) > CELL_LINES:
+            yield f"{name}: {len(lines)} lines; at most {CELL_LINES}"
+        if any(re.match(r"\s*[%!]", line) for line in code):
+            yield f"{name}: uses a magic or a shell command; a lesson is plain Python"
+            continue
+        try:
+            tree = ast.parse(cell.source)
+        except SyntaxError as error:
+            if "raises-exception" not in _tags(cell):
+                yield f"{name}: does not parse: {error}"
+            continue
+        if re.search(r"FACEKIT_PROFILE|\bif\b.*\bprofile\b|\bprofile\b *[=!]=", "\n".join(code)):
+            yield f"{name}: asks for the profile; only facekit.course knows it"
+        if any(line.rstrip().endswith(";") for line in code):
+            yield f"{name}: ends a line with ';'; assign to _ instead, nbval shows the output all the same"
+        yield from (f"{name}: {problem}" for problem in _unknown_names(tree, imported, lesson))
+    if not solutions and total > CODE_LINES:
+        yield f"{total} lines of code; at most {CODE_LINES}"
+
+
+def _unknown_names(tree: ast.AST, imported: dict[str, object], lesson: Lesson) -> Iterator[str]:
+    """Imports from facekit that facekit does not have, and attributes that its modules and the lesson's figures lack.
+
+    imported: what earlier cells imported, by name; this cell's imports are added.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "facekit":
+            for alias in node.names:
+                target = _resolve(node.module, alias.name)
+                if target is None:
+                    yield f"facekit has no {node.module}.{alias.name}"
+                imported[alias.asname or alias.name] = target
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "facekit" and _resolve(alias.name) is None:
+                    yield f"facekit has no module {alias.name}"
+        elif isinstance(node, ast.Attribute) and node.attr == "figures":
+            imported["figures"] = lesson.figures
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner = imported.get(node.value.id)
+            if isinstance(owner, type(ast)) and not hasattr(owner, node.attr):
+                yield f"{node.value.id} has no {node.attr}"
+
+
+def _resolve(module: str, name: str | None = None) -> object | None:
+    """A module, or a name of it (which may be a module too); None when it does not exist."""
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError:
+        return None
+    if name is None or name == "*":
+        return found
+    if hasattr(found, name):
+        value = getattr(found, name)
+        return value if value is not None else found
+    return _resolve(f"{module}.{name}")
+
+
+def headings(notebook: NotebookNode) -> list[tuple[int, str]]:
+    """Level and text of every heading, in order; lines inside code fences are not headings."""
+    found = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"^(```|~~~).*?^\1", "", cell.source, flags=re.MULTILINE | re.DOTALL)
+            found += [(len(m[1]), m[2].strip()) for m in re.finditer(r"^(#{1,6}) +(.+)$", text, flags=re.MULTILINE)]
+    return found
+
+
+def section(notebook: NotebookNode, title: str) -> list[NotebookNode]:
+    """The cells from the H2 `title` up to the next H2; a heading opens its cell."""
+    inside, cells = False, []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (match := re.match(r"##? +(.+)", cell.source)):
+            inside = match[1].strip() == title
+        if inside:
+            cells.append(cell)
+    return cells
+
+
+def _sections(notebook: NotebookNode) -> Iterator[str]:
+    """The skeleton: one H1, the sections in their order, no level skipped, and in each what it is for."""
+    levels = headings(notebook)
+    if [level for level, _ in levels].count(1) != 1 or (levels and levels[0][0] != 1):
+        yield "a lesson has exactly one H1, at its top"
+    for (before, _), (level, text) in zip(levels, levels[1:], strict=False):
+        if level > before + 1:
+            yield f"heading {text!r} skips a level"
+    titles = [text for level, text in levels if level == 2]
+    missing = [title for title in SECTIONS if title not in titles]
+    if missing:
+        yield f"sections are missing: {', '.join(missing)}"
+    present = [title for title in titles if title in SECTIONS]
+    if present != [title for title in SECTIONS if title in present]:
+        yield f"sections are not in their order: {', '.join(present)}"
+    for title in set(SECTIONS) - set(missing):
+        cells = section(notebook, title)
+        text = "\n".join(cell.source for cell in cells)
+        if not cells:
+            yield f"section {title!r} does not open its cell"
+        elif not re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip():
+            yield f"section {title!r} is empty"
+        elif title == "The idea" and not re.search(r"!\[[^\]]+\]\([^)]+\.svg\)", text):
+            yield "section 'The idea' has no drawn figure: ![what it shows](figure.svg)"
+        elif title in ("Build it", "Run it", "Look at the result", "What goes wrong"):
+            if not any(cell.cell_type == "code" for cell in cells):
+                yield f"section {title!r} has no code"
+            elif title == "What goes wrong" and not any(BROKEN & set(_tags(cell)) for cell in cells):
+                yield f"section {title!r} has no cell tagged {' or '.join(sorted(BROKEN))}"
+            elif title == "Build it" and not re.search(r"\bby hand\b", text):
+                yield "section 'Build it' builds nothing by hand: say 'by hand' where it does"
+        elif title == "Exercises" and ".check(" not in text:
+            yield "section 'Exercises' checks nothing"
+        elif title == "Quiz" and not re.search(r"quiz\(\"\d\d\".*\)\.show\(\)", text):
+            yield "section 'Quiz' has no quiz(\"NN\").show()"
+        elif title == "References" and not LINK.search(text):
+            yield "section 'References' links nothing"
+
+
+def _pictures_and_links(notebook: NotebookNode, folder: Path) -> Iterator[str]:
+    """Text for every picture, links that say where they lead, and local targets that exist."""
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            continue
+        for alt, target in IMAGE.findall(cell.source):
+            if len(alt.strip()) < 10:
+                yield f"picture {target}: its text alternative says too little: {alt!r}"
+            yield from _local(target, folder)
+            file = folder / target
+            if target.endswith(".svg") and file.is_file() and "<title" not in file.read_text(encoding="utf-8"):
+                yield f"picture {target}: the SVG has no <title>"
+        for tag in HTML_IMAGE.findall(cell.source):
+            if not re.search(r"\balt=\"[^\"]{10,}\"", tag):
+                yield f"picture without a text alternative: {tag[:60]}"
+        for text, target in LINK.findall(cell.source):
+            if text.strip().lower() in ("here", "link", "this", "click here", "more"):
+                yield f"link [{text}]({target}) does not say where it leads"
+            yield from _local(target, folder)
+    for name, cell in _code_cells(notebook):
+        for output in cell.outputs:
+            for kind in ("image/png", "image/jpeg"):
+                alt = output.get("metadata", {}).get(kind, {}).get("alt", "")
+                if kind in output.get("data", {}) and len(alt) < 10:
+                    yield f'{name}: a picture without a text alternative; use facekit.show.plots.show(fig, alt="…")'
+
+
+def _local(target: str, folder: Path) -> Iterator[str]:
+    if not re.match(r"[a-z]+:|#|attachment:", target) and not (folder / target.partition("#")[0]).exists():
+        yield f"link to {target}: there is no such file"
+
+
+def _exercises(notebook: NotebookNode, lesson: Lesson, solutions: bool) -> Iterator[str]:
+    """Every exercise of the lesson is checked in it: not attempted for the learner, correct in the solutions."""
+    from facekit.course.exercises import exercises_of  # needs torch; other commands on lessons do not
+
+    wanted = "correct" if solutions else "not attempted"
+    checked = set()
+    for name, cell in _code_cells(notebook):
+        numbers = re.findall(r"exercise\(\"([\d.]+)\"\)\.check\(", re.sub(r"^\s*#.*$", "", cell.source, flags=re.M))
+        checked |= set(numbers)
+        lines = "".join(output.get("text", "") for output in cell.outputs).splitlines()
+        verdicts = [line for line in lines if line.startswith(("correct", "not yet", "not attempted"))]
+        if numbers and [line.startswith(wanted) for line in verdicts] != [True] * len(numbers):
+            yield f"{name}: expected '{wanted}', got {verdicts or lines}"
+        if not solutions and any(mark in cell.source for mark in ("# <solution>", "# <todo>", "# </solution>")):
+            yield f"{name}: a solution marker is left"
+    known = set(exercises_of(lesson))
+    if checked != known:
+        yield f"exercises checked in the lesson: {sorted(checked)}; defined in exercises.py: {sorted(known)}"
+    todo = [cell for _, cell in _code_cells(notebook) if "exercise" in _tags(cell)]
+    for cell in todo:
+        if "TODO" not in cell.source:
+            yield f"exercise cell ({_first_line(cell.source)}) does not say TODO"

@@ -1,0 +1,157 @@
+"""Controls over pictures, each with a static twin: an ordinary picture made by the same pure function.
+
+A notebook that is opened without a kernel shows its stored outputs only. So whatever a widget can show is shown
+first as PNG with a text alternative, and the widget only replaces that picture in place. The picture is a
+`widgets.Image` that changes when a control changes; nothing is printed or drawn inside an Output widget, which
+leaves duplicates behind where no front end listens.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets as widgets
+import numpy as np
+import PIL.Image
+import torch
+from matplotlib.figure import Figure
+
+from facekit.errors import ConfigError
+from facekit.show import plots
+
+Picture = Figure | bytes | np.ndarray | torch.Tensor
+
+
+def to_png(picture: Picture) -> bytes:
+    """A figure, PNG bytes, or a uint8 image as PNG bytes.
+
+    An image is (H, W, 3) or (H, W) as array, (3, H, W) as tensor. Raises ConfigError for anything else.
+    """
+    if isinstance(picture, Figure):
+        return plots.png(picture)
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().cpu().movedim(0, -1).numpy() if picture.ndim == 3 else picture.detach().cpu().numpy()
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+        kind = getattr(picture, "dtype", type(picture).__name__)
+        raise ConfigError(f"a picture is a figure, PNG bytes or a uint8 image, not {kind}.")
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(picture).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+class Twin:
+    """Controls, the picture they change, and the same picture as an ordinary output.
+
+    function: pure; takes the controls' values by name, returns a picture (figure, PNG bytes or uint8 image).
+    controls: widgets with a `value`, by the function's argument names. alt: the picture's text alternative, or a
+    function of the same values that returns it. settings: what the static twin shows, one picture each; by
+    default the controls' first values.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Picture],
+        controls: Mapping[str, widgets.Widget],
+        alt: str | Callable[..., str],
+        settings: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        if not controls:
+            raise ConfigError("a widget needs at least one control.")
+        for name, control in controls.items():
+            if not control.has_trait("value"):
+                raise ConfigError(f"control {name!r} has no value: {type(control).__name__}.")
+            if control.has_trait("continuous_update"):
+                control.continuous_update = False  # one picture a choice, not one for each pixel of the mouse's way
+            control.description = control.description or name
+            if control.has_trait("style"):
+                control.style.description_width = "initial"  # as wide as its text, which would end in dots else
+        self.function, self.controls, self.alt = function, dict(controls), alt
+        self.settings = [self.values | dict(setting) for setting in settings] or [self.values]
+        # At its own size: a box stretches its children over the whole width.
+        self.image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start", max_width="100%"))
+        self.caption = widgets.HTML()
+        self.box = widgets.VBox([*self.controls.values(), self.image, self.caption])
+        for control in self.controls.values():
+            control.observe(self._update, names="value")
+        self._update()
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The controls' values by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def render(self, values: Mapping[str, object]) -> tuple[bytes, str]:
+        """PNG bytes and text alternative for given values: what both the widget and its twin show."""
+        return to_png(self.function(**values)), self.alt(**values) if callable(self.alt) else self.alt
+
+    def _update(self, _change: object = None) -> None:
+        self._say("Drawing …")  # reaches the browser while the kernel is still busy
+        try:
+            self.image.value, alt = self.render(self.values)
+        except Exception as error:  # an error in a callback would vanish in the browser's log
+            alt = f"No picture for this setting: {error}"
+        self._say(alt)
+
+    def _say(self, text: str) -> None:
+        """Shows a text below the picture."""
+        self.caption.value = status_line(text)
+
+    def show(self) -> None:
+        """Shows the static pictures, then the widget."""
+        for values in self.settings:
+            setting = ", ".join(f"{name}={value}" for name, value in values.items())
+            data, alt = self.render(values)
+            plots.show_png(data, alt, f"Picture at {setting}")
+        names = ", ".join(control.description for control in self.controls.values())
+        publish_widget(self.box, f"Controls ({names}): run this cell to use them.")
+
+
+def with_static_twin(
+    function: Callable[..., Picture],
+    *,
+    alt: str | Callable[..., str],
+    settings: Sequence[Mapping[str, object]] = (),
+    **controls: widgets.Widget,
+) -> Twin:
+    """`Twin` with the controls as keyword arguments: `with_static_twin(f, alt="…", age=IntSlider(40, 0, 90))`."""
+    return Twin(function, controls, alt, settings)
+
+
+def explore(
+    function: Callable[..., Picture],
+    *,
+    alt: str | Callable[..., str],
+    settings: Sequence[Mapping[str, object]] = (),
+    **choices: Sequence[object],
+) -> None:
+    """Shows the picture of the first choices and, where a kernel runs, controls that show it for the others.
+
+    function, alt, settings: as in `Twin`. choices: the values of each argument of `function`; numbers become a
+    slider over these values, anything else a drop-down list. Raises ConfigError for an argument with one value.
+    """
+    controls = {}
+    for name, values in choices.items():
+        if isinstance(values, str) or len(values) < 2:
+            raise ConfigError(f"{name!r}: give at least two values to choose from, not {values!r}.")
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        kind = widgets.SelectionSlider if numbers else widgets.Dropdown
+        options = [(f"{value:,}" if numbers else str(value), value) for value in values]
+        controls[name] = kind(options=options, value=values[0], description=name.replace("_", " "))
+    with_static_twin(function, alt=alt, settings=settings, **controls).show()
+
+
+def status_line(text: str) -> str:
+    """A text as HTML for below a picture; screen readers announce it when it changes."""
+    return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
+
+
+def publish_widget(widget: widgets.DOMWidget, text: str) -> None:
+    """Displays a widget whose plain-text form is `text`.
+
+    The ordinary plain text of a widget lists its children with their bytes, which no test could compare.
+    """
+    plots.publish(widget._repr_mimebundle_() | {"text/plain": text})

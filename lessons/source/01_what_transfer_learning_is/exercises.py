@@ -1,0 +1,232 @@
+"""Exercises of lesson 01, what transfer learning is."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from facekit.course.exercises import as_number, define, kind_of, require
+
+# Situation: source task, target task, what differs between source and target (as the lesson words the situations).
+SITUATIONS = {
+    "A": ("person", "age", "both"),
+    "B": ("gender", "gender", "domain"),
+    "C": ("none", "gender", "nothing"),
+    "D": ("gender", "age", "task"),
+}
+_EXPLANATIONS = {
+    "A": "VGGFace2 is another collection of photos than FairFace, and persons are other classes than age bands.",
+    "B": "the classes stay, the pictures become sketches.",
+    "C": "random weights come from no source, so nothing is carried over and nothing can differ.",
+    "D": "the photos are of the same kind; only the question changes.",
+}
+_WORDS = {"person", "age", "gender", "none"}, {"person", "age", "gender", "none"}, {"task", "domain", "both", "nothing"}
+
+
+def _situations(**changes):
+    return SITUATIONS | changes
+
+
+@define(
+    "01.1",
+    "Source and target",
+    hints=(
+        "The source is where the weights come from that training starts with; random weights come from nowhere.",
+        "Domain: which pictures. Task: which classes. Compare both, situation by situation.",
+    ),
+    right=lambda: [_situations(), {key: list(value) for key, value in SITUATIONS.items()}],
+    wrong=lambda: [
+        (_situations(A=("age", "person", "both")), "exchanged"),
+        (_situations(A=("person", "age", "task")), "another collection"),
+        (_situations(B=("gender", "gender", "both")), "the classes stay"),
+        (_situations(C=("gender", "gender", "nothing")), "from no source"),
+        (_situations(D=("gender", "age", "both")), "only the question"),
+        (_situations(D=("gender", "age bands", "task")), "age bands"),
+        (_situations(D=("gender", "age")), "three words"),
+        ({"A": ("person", "age", "both")}, "B, C, D"),
+        ("person", "dictionary"),
+    ],
+)
+def _source_and_target(answer):
+    require(isinstance(answer, dict), f"expected a dictionary, not {kind_of(answer)}.")
+    absent = [key for key in SITUATIONS if key not in answer]
+    require(not absent, f"no answer for {', '.join(absent)}.")
+    for key, (source, target, differs) in SITUATIONS.items():
+        given = answer[key]
+        fits = isinstance(given, tuple | list) and len(given) == 3
+        require(fits, f"{key}: expected three words, (source task, target task, what differs).")
+        for word, allowed in zip(given, _WORDS, strict=True):
+            require(word in allowed, f"{key}: {word!r} is none of {', '.join(sorted(allowed))}.")
+        exchanged = tuple(given[:2]) == (target, source) and source != target
+        require(not exchanged, f"{key}: source and target are exchanged; the target is what is wanted in the end.")
+        require(given[0] == source, f"{key}: another source; {_EXPLANATIONS[key]}")
+        require(given[1] == target, f"{key}: the target is what the network is wanted for in the end.")
+        require(given[2] == differs, f"{key}: {given[2]!r} is not what differs; {_EXPLANATIONS[key]}")
+    return "C is no transfer at all, and B would be even without a new head."
+
+
+def _network(n_classes: int, widths: tuple[int, int] = (4, 6)) -> nn.Module:
+    first, second = widths
+    body = nn.Sequential(nn.Conv2d(3, first, 3), nn.BatchNorm2d(first), nn.Conv2d(first, second, 3))
+    return nn.ModuleDict({"body": body, "head": nn.Linear(second, n_classes)})
+
+
+def _transfer(state, model):
+    own = model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return list(fitting)
+
+
+def _in_a_loop(state, model):
+    copied = []
+    for name, tensor in model.state_dict().items():
+        if name in state and state[name].shape == tensor.shape:
+            tensor.copy_(state[name])
+            copied.append(name)
+    return copied
+
+
+def _by_name_only(state, model):
+    model.load_state_dict(state, strict=False)
+    return list(state)
+
+
+def _says_everything(state, model):
+    _transfer(state, model)
+    return list(state)
+
+
+def _parameters_only(state, model):
+    own = dict(model.named_parameters())
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return list(fitting)
+
+
+def _without_the_head(state, model):
+    own = model.state_dict()
+    fitting = {
+        key: value
+        for key, value in state.items()
+        if key in own and own[key].shape == value.shape and not key.startswith("head")
+    }
+    model.load_state_dict(fitting, strict=False)
+    return list(fitting)
+
+
+def _finds_and_forgets(state, model):
+    own = model.state_dict()
+    return [key for key, value in state.items() if key in own and own[key].shape == value.shape]
+
+
+@define(
+    "01.2",
+    "Transfer what fits",
+    hints=(
+        "`own = model.state_dict()` has the model's names and tensors; compare `own[name].shape` with the other's.",
+        "Collect what fits in a dictionary and give it to `model.load_state_dict(…, strict=False)`.",
+        "A name that the model does not have must be skipped before its shape is looked up.",
+    ),
+    right=lambda: [_transfer, _in_a_loop],
+    wrong=lambda: [
+        (_by_name_only, "size mismatch"),
+        (_says_everything, "not copied"),
+        (_parameters_only, "BatchNorm"),
+        (_without_the_head, "head"),
+        (_finds_and_forgets, "random values"),
+        (lambda state, model: 24, "list of names"),
+        (lambda state, model: _transfer(state, model) and None, "list of names"),
+    ],
+    in_place=True,  # None is a forgotten return
+)
+def _transferred(function):
+    source, model = _network(5), _network(3)
+    for tensor in source.state_dict().values():
+        tensor += 1  # fresh BatchNorms are all alike: without this nobody could see whether they were copied
+    state = source.state_dict() | {"decoder.weight": torch.ones(2, 2)}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    copied = function(state, model)
+    require(
+        isinstance(copied, list | tuple | set), f"expected a list of names, got {kind_of(copied)}; is there a return?"
+    )
+    fits = {name for name in before if name.startswith("body.")}
+    after = model.state_dict()
+    same = {name for name in fits if torch.equal(after[name], state[name])}
+    learnt = {name for name, _ in model.named_parameters()} & fits
+    require(same, "the list is there, but the model still has its random values.")
+    require(
+        same != learnt, "the weights are copied, but BatchNorm's mean and variance are not; they are no parameters."
+    )
+    require(same == fits, f"not copied although it fits: {', '.join(sorted(fits - same))}.")
+    extra = set(copied) - fits
+    require(not extra, f"in the list, but not copied: {', '.join(sorted(extra))}.")
+    require(set(copied) == fits, f"copied, but not in the list: {', '.join(sorted(fits - set(copied)))}.")
+    # The same number of classes: now the head fits, too, and the caller may want it (another domain, the same task).
+    twin = _network(5)
+    copied = function(state, twin)
+    complete = {"head.weight", "head.bias"} <= set(copied) and torch.equal(twin["head"].weight, source["head"].weight)
+    require(complete, "with the same classes the head fits and should be copied; decide by name and shape alone.")
+    return "names and shapes decide; the list lets you see what moved."
+
+
+_CURVE = ([20, 50, 100, 200, 500], [0.40, 0.52, 0.60, 0.70, 0.78])
+
+
+def _needed(labels, accuracies, wanted):
+    return next((n for n, value in zip(labels, accuracies, strict=True) if value >= wanted), math.inf)
+
+
+@define(
+    "01.3",
+    "Labels saved",
+    hints=(
+        "Go through both lists together with `zip` and stop at the first accuracy that is high enough.",
+        "After the loop nothing was high enough: `return math.inf`.",
+    ),
+    right=lambda: [
+        _needed,
+        lambda labels, accuracies, wanted: min(
+            [n for n, value in zip(labels, accuracies, strict=True) if value >= wanted], default=math.inf
+        ),
+    ],
+    wrong=lambda: [
+        (
+            lambda labels, accuracies, wanted: max(n for n, a in zip(labels, accuracies, strict=True) if a < wanted),
+            "below",
+        ),
+        (lambda labels, accuracies, wanted: next(a for a in accuracies if a >= wanted), "accuracy"),
+        (lambda labels, accuracies, wanted: sum(a < wanted for a in accuracies), "position"),
+        (
+            lambda labels, accuracies, wanted: next(n for n, a in zip(labels, accuracies, strict=True) if a > wanted),
+            "equal",
+        ),
+        (
+            lambda labels, accuracies, wanted: next(n for n, a in zip(labels, accuracies, strict=True) if a >= wanted),
+            "StopIteration",
+        ),
+        (
+            lambda labels, accuracies, wanted: next(
+                (n for n, a in zip(labels, accuracies, strict=True) if a >= wanted), labels[-1]
+            ),
+            "inf",
+        ),
+    ],
+)
+def _labels_needed(function):
+    labels, accuracies = _CURVE
+    found = as_number(function(labels, accuracies, 0.65))
+    require(found != 0.70, "this is the accuracy that is reached; wanted is the number of labels.")
+    require(found != 100, "with 100 labels the curve is still below 0.65.")
+    require(found != 3, "this is the position in the list; wanted is the number of labels there.")
+    require(found == 200, f"for 0.65 the first size that is enough is 200, not {found:g}.")
+    found = as_number(function(labels, accuracies, 0.60))
+    require(found == 100, f"0.60 is reached with 100 labels: equal is enough; you gave {found:g}.")
+    require(as_number(function(labels, accuracies, 0.30)) == 20, "for 0.30 the smallest size, 20, is enough already.")
+    found = as_number(function(labels, accuracies, 0.90))
+    require(math.isinf(found), f"0.90 is never reached: expected math.inf, not {found:g}.")
+    dip = as_number(function([10, 20, 40], [0.5, 0.45, 0.6], 0.5))
+    require(dip == 10, "a curve may dip; the smallest size that reaches it counts.")
+    return "what one curve needs minus what the other needs is what transfer saves."

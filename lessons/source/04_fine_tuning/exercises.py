@@ -1,0 +1,203 @@
+"""Exercises of lesson 04, fine-tuning."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from facekit.course.exercises import as_whole_number, define, kind_of, require
+from facekit.models.backbones.base import Backbone
+
+# Parameters of FaceNet's stages, and of a head for 7 classes (`parameter_counts` of the two together).
+_SIZES = {
+    "stem": 615_552,
+    "repeat_1": 387_200,
+    "mixed_6a": 1_710_080,
+    "repeat_2": 6_900_480,
+    "mixed_7a": 3_346_176,
+    "repeat_3": 9_604_608,
+    "embedding": 918_528,
+    "heads": 3_591,
+}
+
+
+@define(
+    "04.1",
+    "How much moves?",
+    hints=(
+        "`last_block` trains the last three stages: the head, the layer that makes the embedding, and one block.",
+        "Add up the sizes of `repeat_3`, `embedding` and `heads`.",
+    ),
+    right=lambda: [10_526_727, 9_604_608 + 918_528 + 3_591],
+    wrong=lambda: [
+        (9_604_608, "the block alone"),
+        (9_604_608 + 918_528, "head"),
+        (918_528 + 3_591, "last_layer"),
+        (sum(_SIZES.values()), "everything"),
+        (sum(_SIZES.values()) - 10_526_727, "frozen"),
+        (42, "other"),
+    ],
+)
+def _numbers_that_move(answer):
+    value = as_whole_number(answer)
+    block, embedding, head = _SIZES["repeat_3"], _SIZES["embedding"], _SIZES["heads"]
+    wanted = block + embedding + head
+    total = sum(_SIZES.values())
+    require(value != block, "this is the block alone; the stages above it are trained, too.")
+    require(value != block + embedding, "the head is missing: every plan trains it.")
+    require(value != embedding + head, "this is what the plan `last_layer` trains; one block more.")
+    require(value != total, "this is everything; the stages below the last block are frozen.")
+    require(value != total - wanted, "these are the frozen ones; asked for is what is trained.")
+    require(value == wanted, "the sum is some other number.")
+    return f"that is {wanted / total:.0%} of the network: the last block alone holds {block / total:.0%} of FaceNet."
+
+
+def _as_rates(answer, stages):
+    require(isinstance(answer, dict), f"expected a dict of stage to learning rate, not {kind_of(answer)}.")
+    missing = [stage for stage in stages if stage not in answer]
+    require(not missing, f"no rate for {', '.join(missing)}; every stage needs one.")
+    require(len(answer) == len(stages), f"{len(answer)} rates for {len(stages)} stages.")
+    return [float(answer[stage]) for stage in stages]
+
+
+@define(
+    "04.2",
+    "Discriminative learning rates",
+    hints=(
+        "The last stage is 0 steps below the top, the one before it 1 step, and so on.",
+        "A stage that is k steps below the top gets lr / factor ** k.",
+        "`for k, stage in enumerate(reversed(stages))` counts from the top.",
+    ),
+    right=lambda: [
+        lambda stages, lr, factor: {s: lr / factor**k for k, s in enumerate(reversed(stages))},
+        lambda stages, lr, factor: {s: lr * factor ** (i + 1 - len(stages)) for i, s in enumerate(stages)},
+    ],
+    wrong=lambda: [
+        (lambda stages, lr, factor: {s: lr / factor**k for k, s in enumerate(stages)}, "wrong end"),
+        (lambda stages, lr, factor: {s: lr / factor ** (k + 1) for k, s in enumerate(reversed(stages))}, "top"),
+        (lambda stages, lr, factor: {s: lr / (factor * max(k, 0.5)) for k, s in enumerate(reversed(stages))}, "power"),
+        (lambda stages, lr, factor: dict.fromkeys(stages, lr), "same rate"),
+        (lambda stages, lr, factor: {stages[-1]: lr}, "no rate for"),
+        (lambda stages, lr, factor: [lr / factor**k for k in range(len(stages))], "expected a dict"),
+    ],
+)
+def _discriminative_rates(function):
+    stages = ["stem", "block", "embedding", "heads"]
+    found = _as_rates(function(list(stages), 0.8, 2.0), stages)
+    wanted = [0.1, 0.2, 0.4, 0.8]
+    require(len(set(found)) > 1, "every stage gets the same rate; the lower ones should be slower.")
+    require(not _close(found, wanted[::-1]), "the wrong end is slow: the stages come from the input to the output.")
+    require(not _close(found, [w / 2 for w in wanted]), "the top stage gets lr itself; all are one step too slow.")
+    halves = _close(found[2:], wanted[2:]) and not _close(found, wanted)
+    require(not halves, f"each step down divides once more, a power of the factor: expected {wanted}, got {found}.")
+    require(_close(found, wanted), f"for 4 stages, lr 0.8 and factor 2 expected {wanted}, got {found}.")
+    require(_close(_as_rates(function(["heads"], 0.3, 2.6), ["heads"]), [0.3]), "a single stage should get lr itself.")
+    return "with lr 0.8 and factor 2, four stages learn at 0.1, 0.2, 0.4 and 0.8."
+
+
+def _close(found: list[float], wanted: list[float]) -> bool:
+    return len(found) == len(wanted) and all(abs(f - w) < 1e-9 for f, w in zip(found, wanted, strict=True))
+
+
+class _Tiny(Backbone):
+    """A backbone with everything that can leak: both kinds of BatchNorm, and dropout."""
+
+    name = "tiny"
+    image_size = 8
+    embedding_dim = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.last = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 6), nn.BatchNorm1d(6))
+
+    @property
+    def stages(self) -> dict[str, list[nn.Module]]:
+        return {"first": [self.first], "embedding": [self.last]}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.last(self.first(self.prepare(images))))
+
+
+def _loop(before=lambda backbone: None, each=lambda backbone: None, learns=True):
+    """An answer to 04.3: a loop that does `before` once, and `each` before every step."""
+
+    def train_head(backbone, head, photos, targets, steps=3):
+        optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
+        backbone.requires_grad_(False)
+        before(backbone)
+        for _ in range(steps):
+            each(backbone)
+            head.train()
+            loss = F.cross_entropy(head(backbone(photos)), targets)
+            optimiser.zero_grad()
+            loss.backward()
+            if learns:
+                optimiser.step()
+
+    return train_head
+
+
+def _eval_2d(backbone: nn.Module) -> None:
+    backbone.train()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def _statistics_fixed(backbone: nn.Module) -> None:
+    """Training mode, but BatchNorm in evaluation mode: only dropout is left on."""
+    backbone.train()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.eval()
+
+
+@define(
+    "04.3",
+    "Mend the leak",
+    hints=(
+        "`requires_grad` is about weights. Which mode makes BatchNorm use its stored statistics and leave them alone?",
+        "One word in the loop is wrong: what is `backbone.train()` there for?",
+        "`backbone.eval()` inside the loop, or once `backbone.freeze()`, which also survives a later `train()`.",
+    ),
+    right=lambda: [
+        _loop(each=lambda backbone: backbone.eval()),
+        _loop(before=lambda backbone: backbone.freeze(), each=lambda backbone: backbone.train()),
+    ],
+    wrong=lambda: [
+        (_loop(each=lambda backbone: backbone.train()), "statistics"),
+        (_loop(before=lambda backbone: backbone.eval(), each=lambda backbone: backbone.train()), "statistics"),
+        (_loop(each=_eval_2d), "BatchNorm1d"),
+        (_loop(each=_statistics_fixed), "dropout"),
+        (_loop(each=lambda backbone: backbone.eval(), learns=False), "head"),
+        (_loop(each=lambda backbone: backbone.requires_grad_(True).eval()), "gradient"),
+    ],
+    in_place=True,
+)
+def _frozen_means_frozen(function):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone, head = _Tiny().train(), nn.Linear(6, 2)
+        photos = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
+        targets = torch.tensor([0, 1] * 4)
+        old, old_head = _copy(backbone), _copy(head)
+        dropout = []
+        module = next(module for module in backbone.modules() if isinstance(module, nn.Dropout))
+        module.register_forward_hook(lambda module, *_: dropout.append(module.training))
+        function(backbone, head, photos, targets)
+    moved = [name for name, value in backbone.state_dict().items() if not torch.equal(value, old[name])]
+    require(any(not torch.equal(v, old_head[k]) for k, v in head.state_dict().items()), "the head did not learn.")
+    require(not set(moved) & dict(backbone.named_parameters()).keys(), f"weights of the backbone moved: {moved}.")
+    only_1d = moved and all(name.startswith("last") for name in moved)
+    require(not only_1d, f"{', '.join(moved)} moved: FaceNet's last BatchNorm is a BatchNorm1d.")
+    require(not moved, f"the statistics of BatchNorm still moved: {', '.join(moved)}.")
+    require(not any(dropout), "nothing moved, but dropout is still on in the backbone: its features are noisy.")
+    wants = [name for name, p in backbone.named_parameters() if p.requires_grad or p.grad is not None]
+    require(not wants, "nothing moved, but the backbone still computes gradients, which is most of the work.")
+    return "weights, statistics and dropout of the backbone stand still; only the head learns."
+
+
+def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}

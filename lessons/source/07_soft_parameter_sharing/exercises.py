@@ -1,0 +1,135 @@
+"""Exercises of lesson 07, soft parameter sharing."""
+
+from __future__ import annotations
+
+import torch
+
+from facekit.course.exercises import as_number, as_tensor, define, require
+
+
+def _penalty_right(a, b, strengths):
+    return sum(strengths.get(name, 0) * (a[name] - b[name]).square().sum() for name in a)
+
+
+@define(
+    "07.1",
+    "The penalty, layer by layer",
+    hints=(
+        "One term a layer: its λ times the sum of the squared differences of its weights.",
+        "`(a[name] - b[name]).square().sum()` is the squared distance of one layer.",
+        "`strengths.get(name, 0)` is 0 for a layer that no strength is given for; add up over the names in `a`.",
+    ),
+    right=lambda: [
+        _penalty_right,
+        lambda a, b, strengths: torch.stack([v * (a[k] - b[k]).norm() ** 2 for k, v in strengths.items()]).sum(),
+    ],
+    wrong=lambda: [
+        (lambda a, b, s: sum(s.get(k, 0) * (a[k] - b[k]).norm() for k in a), "not squared"),
+        (lambda a, b, s: sum(s.get(k, 0) * (a[k] - b[k]).square().mean() for k in a), "mean"),
+        (lambda a, b, s: sum((a[k] - b[k]).square().sum() for k in a), "without their strengths"),
+        (lambda a, b, s: sum(s.get(k, 1) * (a[k] - b[k]).square().sum() for k in a), "counts 0"),
+        (lambda a, b, s: _penalty_right(a, b, s).detach(), "gradient"),
+        (lambda a, b, s: _penalty_right(a, b, s).item(), "tensor"),
+        (lambda a, b, s: sum(s.get(k, 0) * (a[k].square().sum() - b[k].square().sum()) for k in a), "difference first"),
+    ],
+)
+def _penalty(function):
+    a = {"layer_1": torch.tensor([[1.0, 2.0], [0.0, 1.0]], requires_grad=True), "layer_2": torch.tensor([3.0, 5.0])}
+    b = {"layer_1": torch.tensor([[1.0, 0.0], [2.0, 1.0]]), "layer_2": torch.tensor([0.0, 1.0])}
+    both = function(a, b, {"layer_1": 0.5, "layer_2": 0.1})
+    require(isinstance(both, torch.Tensor), f"expected a tensor with one number, got {type(both).__name__}.")
+    value = as_number(both.detach())
+    asked = "for squared distances 8 and 25 and strengths 0.5 and 0.1"
+    require(abs(value - (0.5 * 8**0.5 + 0.1 * 5)) > 1e-5, f"{asked} these are distances, not squared ones.")
+    require(abs(value - (0.5 * 2 + 0.1 * 12.5)) > 1e-5, f"{asked} this takes the mean over the weights, not the sum.")
+    require(abs(value - 33) > 1e-5, f"{asked} this adds the squared distances without their strengths.")
+    lengths = sum(s * (a[k].square().sum() - b[k].square().sum()) for k, s in (("layer_1", 0.5), ("layer_2", 0.1)))
+    require(
+        abs(value - float(lengths.detach())) > 1e-5,
+        "these are lengths; take the difference first, then square.",
+    )
+    require(abs(value - 6.5) < 1e-5, f"{asked} expected 0.5 · 8 + 0.1 · 25 = 6.5, got {value:.4g}.")
+    one = as_number(torch.as_tensor(function(a, b, {"layer_1": 0.5})).detach())
+    require(abs(one - 4) < 1e-5, f"a layer without a strength counts 0: expected 0.5 · 8 = 4, got {one:.4g}.")
+    require(both.requires_grad, "the result has no gradient; do not detach it, the optimiser needs it.")
+    found = torch.autograd.grad(both, a["layer_1"])[0]
+    wanted = 2 * 0.5 * (a["layer_1"] - b["layer_1"]).detach()
+    require(torch.allclose(found, wanted), f"its gradient should be {wanted.tolist()}, not {found.tolist()}.")
+    return "0.5 · 8 + 0.1 · 25 = 6.5, with the gradient 2λ(a - b)."
+
+
+@define(
+    "07.2",
+    "How large may a step be?",
+    hints=(
+        "Network i moves by -η · 2λ · Σ_j (w_i - w_j); with T networks the sum is T times (w_i - the mean of all).",
+        "The mean stays where it is, so every step multiplies each distance from it by 1 - 2λTη.",
+        "It does not grow as long as 1 - 2λTη is not below -1.",
+    ),
+    right=lambda: [lambda strength, networks: 1 / (strength * networks), lambda lam, t: 2 / (2 * lam * t)],
+    wrong=lambda: [
+        (lambda strength, networks: 1 / (2 * strength), "number of networks"),
+        (lambda strength, networks: 2 / (strength * networks), "grow"),
+        (lambda strength, networks: 1 / (2 * strength * networks), "one single step"),
+        (lambda strength, networks: 1 / (2 * strength * (networks - 1)), "themselves"),
+        (lambda strength, networks: 1 / networks, "depends on λ"),
+        (lambda strength, networks: strength * networks, "smaller"),
+        (lambda strength, networks: 1 / (strength * networks**2), "expected"),
+    ],
+)
+def _largest_rate(function):
+    value, stronger, more = (as_number(function(*case)) for case in ((0.5, 3), (5.0, 3), (0.5, 6)))
+    require(value != stronger, "this is the same for λ = 0.5 and λ = 5; the limit depends on λ.")
+    require(stronger < value, "a stronger pull needs a smaller rate, not a larger one.")
+    require(value != more, "this is the same for 3 and 6; it depends on the number of networks, which all pull.")
+    asked = "for λ = 0.5 and 3 networks"
+    require(
+        abs(value - 4 / 3) > 1e-6, f"{asked} the distances grow at {value:.4g}; how much does a step multiply them by?"
+    )
+    require(
+        abs(value - 1 / 3) > 1e-6, f"{asked} all meet in one single step at {value:.4g}; twice as much still shrinks."
+    )
+    require(
+        abs(value - 0.5) > 1e-6, f"{asked} you counted who pulls; but they move themselves, too. At two it is 1/(2λ)."
+    )
+    wanted = (2 / 3, 1 / 15, 1 / 3)
+    close = all(abs(one - other) < 1e-6 for one, other in zip((value, stronger, more), wanted, strict=True))
+    require(close, f"{asked} expected 0.6667, got {value:.4g}.")
+    return "λTη may be 1 at most; for two networks that is 2λη ≤ 1."
+
+
+@define(
+    "07.3",
+    "A cross-stitch unit",
+    hints=(
+        "Task i passes on Σ_j α_ij x_j: row i of `alpha` says what it takes from each of the tasks.",
+        "For one task: `sum(alpha[i, j] * x[j] for j in range(len(x)))`.",
+        '`torch.einsum("ij,jnd->ind", alpha, x)` does it for all tasks at once.',
+    ),
+    right=lambda: [
+        lambda alpha, x: torch.einsum("ij,jnd->ind", alpha, x),
+        lambda alpha, x: torch.stack([sum(w * each for w, each in zip(row, x, strict=True)) for row in alpha]),
+        lambda alpha, x: (alpha @ x.flatten(1)).view(x.shape),
+    ],
+    wrong=lambda: [
+        (lambda alpha, x: torch.einsum("ji,jnd->ind", alpha, x), "columns"),
+        (lambda alpha, x: alpha.diagonal()[:, None, None] * x, "others"),
+        (lambda alpha, x: torch.einsum("ij,jnd->nd", alpha, x), "shape"),
+        (lambda alpha, x: x, "unchanged"),
+    ],
+)
+def _stitch(function):
+    alpha = torch.tensor([[0.9, 0.1], [0.4, 0.6]])
+    x = torch.tensor([[[1.0, 2.0, 3.0]], [[10.0, 0.0, -10.0]]])
+    found = as_tensor(function(alpha, x))
+    require(found.shape == x.shape, f"for x of shape (2, 1, 3) expected the same shape, got {tuple(found.shape)}.")
+    require(not torch.allclose(found, x), "x is returned unchanged.")
+    own = alpha.diagonal()[:, None, None] * x
+    require(not torch.allclose(found, own), "each task passes on only its own; add the others'.")
+    columns = torch.einsum("ji,jnd->ind", alpha, x)
+    require(not torch.allclose(found, columns), "these are the columns of alpha; what a task takes is in its row.")
+    wanted = torch.einsum("ij,jnd->ind", alpha, x)
+    require(torch.allclose(found, wanted), f"expected {wanted.tolist()}, got {found.tolist()}.")
+    same = as_tensor(function(torch.eye(2), x))
+    require(torch.allclose(same, x), "with the identity as alpha every task passes on what it has.")
+    return "with the identity the networks are independent; with equal rows all pass on the same."

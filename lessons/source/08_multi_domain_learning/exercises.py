@@ -1,0 +1,208 @@
+"""Exercises of lesson 08, multi-domain learning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+
+from facekit.course.exercises import as_number, as_whole_number, define, require
+
+
+def _iou(one, other):
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    width = max(min(one[2], other[2]) - max(one[0], other[0]), 0)
+    height = max(min(one[3], other[3]) - max(one[1], other[1]), 0)
+    inside = width * height
+    return inside / (_area(one) + _area(other) - inside)
+
+
+def _area(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _unclipped(one, other):
+    inside = (min(one[2], other[2]) - max(one[0], other[0])) * (min(one[3], other[3]) - max(one[1], other[1]))
+    return inside / (_area(one) + _area(other) - inside)
+
+
+def _inside(one, other):
+    return _iou(one, other) * (_area(one) + _area(other)) / (1 + _iou(one, other))
+
+
+@define(
+    "08.1",
+    "Intersection over union",
+    hints=(
+        "The intersection is a box, too: its left side is the larger of both left sides, its right the smaller right.",
+        "Where the boxes do not meet its width or height comes out below 0; take 0 then.",
+        "Union: both areas together, less the intersection, which would be counted twice.",
+    ),
+    right=lambda: [_iou],
+    wrong=lambda: [
+        (_inside, "area they have in common"),
+        (lambda one, other: _inside(one, other) / (_area(one) + _area(other)), "twice"),
+        (lambda one, other: _inside(one, other) / _area(other), "one box"),
+        (_unclipped, "do not meet"),
+    ],
+)
+def _overlap(function):
+    one, other = (0.0, 0.0, 0.5, 0.8), (0.25, 0.4, 0.75, 1.0)
+    value = as_number(function(one, other))
+    asked = f"for {one} and {other}"
+    require(abs(value - 0.1) > 1e-6, f"{asked} this is the area they have in common; divide it by that of their union.")
+    require(abs(value - 0.1 / 0.7) > 1e-6, f"{asked} you counted what they have in common twice in the union.")
+    require(min(abs(value - 0.1 / 0.4), abs(value - 0.1 / 0.3)) > 1e-6, "you divided by the area of one box alone.")
+    require(abs(value - 0.1 / 0.6) < 1e-6, f"{asked} expected 0.1 / 0.6, got {value:.4g}.")
+    value = as_number(function((0.0, 0.0, 0.2, 0.2), (0.6, 0.7, 0.9, 0.9)))
+    require(abs(value) < 1e-9, f"boxes that do not meet have nothing in common: expected 0, got {value:.4g}.")
+    value = as_number(function(one, one))
+    require(abs(value - 1) < 1e-6, f"a box and itself must give 1, got {value:.4g}.")
+    return "0.1 in common of 0.6 in all; 1 for the same box, 0 for boxes that do not meet."
+
+
+@define(
+    "08.2",
+    "What an adapter costs",
+    hints=(
+        "A 3 × 3 convolution from 128 to 320 channels has 9 numbers for each pair of an input and an output.",
+        "An adapter in parallel is a 1 × 1 convolution from the same inputs to the same outputs, without a bias.",
+        "The domain's BatchNorm behind it has a scale and a shift for each of the 320 outputs.",
+    ),
+    right=lambda: [128 * 320 + 2 * 320],
+    wrong=lambda: [
+        (128 * 320, "BatchNorm"),
+        (9 * 128 * 320, "filters"),
+        (320 * 320 + 2 * 320, "series"),
+        (128 * 320 + 320, "shift"),
+        (5, "other"),
+    ],
+)
+def _adapter_cost(answer):
+    value = as_whole_number(answer)
+    require(value != 128 * 320, "this is the adapter; the domain's own BatchNorm has a scale and a shift a channel.")
+    require(value not in (9 * 128 * 320, 9 * 128 * 320 + 640), "these are the shared filters; an adapter is 1 × 1.")
+    require(value not in (320 * 320 + 640, 320 * 320), "that is an adapter in series, from 320 to 320 channels.")
+    require(value != 128 * 320 + 320, "the BatchNorm has a scale and a shift, two numbers a channel.")
+    require(value == 128 * 320 + 2 * 320, "the count is some other number.")
+    return "41,600 numbers beside 368,640 in the filters, which stay as they are: about a ninth."
+
+
+def _shares(sizes, temperature):
+    weights = [n ** (1 / temperature) for n in sizes]
+    return [weight / sum(weights) for weight in weights]
+
+
+def _shares_of_logs(sizes, temperature):
+    return torch.softmax(torch.tensor([math.log(n) for n in sizes], dtype=torch.float64) / temperature, 0)
+
+
+def _power_without_root(sizes, temperature):
+    weights = [float(n) ** temperature for n in sizes]
+    return [weight / sum(weights) for weight in weights]
+
+
+@define(
+    "08.3",
+    "How often is each domain seen?",
+    hints=(
+        "With temperature 1 the shares are proportional to the sizes.",
+        "Take the size to the power 1 / temperature, then divide by the sum.",
+        "With a very high temperature every power is close to 1, and the shares are equal.",
+    ),
+    right=lambda: [_shares, _shares_of_logs],
+    wrong=lambda: [
+        (lambda sizes, temperature: [n / sum(sizes) for n in sizes], "temperature"),
+        (_power_without_root, "1 / temperature"),
+        (lambda sizes, temperature: [n ** (1 / temperature) for n in sizes], "add up"),
+        (lambda sizes, temperature: [1 / len(sizes)] * len(sizes), "same for every domain"),
+    ],
+)
+def _domain_shares(function):
+    found = [as_number(value, "each share") for value in list(function([8100, 100], 2.0))]
+    require(len(found) == 2, f"for two domains expected two shares, got {len(found)}.")
+    require(abs(sum(found) - 1) < 1e-6, f"the shares of all domains must add up to 1, got {sum(found):.4g}.")
+    require(abs(found[0] - 8100 / 8200) > 1e-6, "these are the proportional shares; the temperature changes nothing.")
+    require(abs(found[0] - 0.5) > 1e-6, "these are the same for every domain, whatever its size.")
+    require(found[0] < 0.98, "a temperature above 1 favours the small domain; take the power 1 / temperature.")
+    require(
+        abs(found[0] - 0.9) < 1e-6, f"for 8,100 and 100 pictures at temperature 2 expected 0.9, got {found[0]:.4g}."
+    )
+    plain = [as_number(value, "each share") for value in list(function([30, 10], 1.0))]
+    require(abs(plain[0] - 0.75) < 1e-6, f"at temperature 1 the shares of 30 and 10 are 0.75 and 0.25, got {plain}.")
+    return "81 times as many pictures, 9 times as often: the root at temperature 2."
+
+
+def _own_domain(folder, dest):
+    from facekit.data.pack import pack
+    from facekit.data.readers.classes import class_task
+    from facekit.models.adapters import Domain
+
+    pictures = pack(folder, dest, size=32, kind="classes")
+    return pictures, Domain("mine", (class_task(pictures, "class"),))
+
+
+def _foreign_domain(folder, dest):
+    from facekit.models.adapters import Domain
+    from facekit.tasks import GENDER
+
+    return _own_domain(folder, dest)[0], Domain("mine", (GENDER,))
+
+
+def _without_adapters(folder, dest):
+    pictures, domain = _own_domain(folder, dest)
+    return pictures, replace(domain, adapters="none")
+
+
+@define(
+    "08.4",
+    "A domain of your own",
+    hints=(
+        "`pack(folder, dest, size=32, kind='classes')` reads a folder with a folder for each class.",
+        "`class_task(pictures, 'class')` is the task of telling these classes apart.",
+        "Return the pictures and `Domain('mine', (the task,))`.",
+    ),
+    right=lambda: [_own_domain],
+    wrong=lambda: [
+        (lambda folder, dest: _own_domain(folder, dest)[1], "two things"),
+        (lambda folder, dest: _own_domain(folder, dest)[::-1], "first"),
+        (_foreign_domain, "classes"),
+        (_without_adapters, "adapters"),
+    ],
+)
+def _folder_to_domain(function):
+    from facekit.data.sets import FaceSet
+    from facekit.models.adapters import Domain
+
+    with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        folder, dest = Path(place, "pictures"), Path(place, "packed")
+        _draw_folder(folder)
+        found = function(folder, dest)
+    require(isinstance(found, tuple | list) and len(found) == 2, "return two things: the pictures and the domain.")
+    pictures, domain = found
+    require(isinstance(pictures, FaceSet), f"the pictures come first, as a FaceSet; got {type(pictures).__name__}.")
+    require(isinstance(domain, Domain), f"the second is a Domain, got {type(domain).__name__}.")
+    require(len(pictures) == 24, f"there are 24 pictures in the folder, {len(pictures)} in your set.")
+    classes = [task.classes for task in domain.tasks]
+    require(classes == [("stripes", "spots")[::-1]], f"the classes are spots and stripes, in one task; got {classes}.")
+    require(domain.adapters != "none", "without adapters the domain has a head alone; leave them at their default.")
+    return "a folder for each class has become a domain; `net.add` takes it, and no other domain notices."
+
+
+def _draw_folder(folder: Path) -> None:
+    """Twelve pictures of noise with stripes and twelve with spots, in a folder each."""
+    rng = np.random.default_rng(0)
+    for name in ("stripes", "spots"):
+        (folder / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+            if name == "stripes":
+                pixels[::4] += 120
+            else:
+                pixels[4:12, 4:12] += 120
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")

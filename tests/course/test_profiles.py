@@ -1,0 +1,104 @@
+"""Pictures beside faces in both profiles: which, how large, with which tasks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import trunk
+
+from facekit.course import profiles as course_module
+from facekit.course.profiles import DRAWN_RECIPE, REAL_SIZES, real_domains, start
+from facekit.data.drawn.lesions import render_lesions
+from facekit.data.drawn.objects import render_objects
+from facekit.data.drawn.words import render_words
+from facekit.data.readers.captcha import ALPHABET
+from facekit.data.readers.cifar10 import CIFAR10_CLASSES
+from facekit.data.readers.isic import ISIC_CLASSES
+from facekit.data.sets import FaceSet
+from facekit.errors import DataError
+from facekit.models.adapters import DomainNet
+from facekit.transfer.domains import train_domains
+
+SIDES = np.repeat(["train", "validation", "test"], 12)
+
+
+def toy(column: str, values: list[str], size: tuple[int, int], classes: tuple[str, ...] = ()) -> FaceSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (len(SIDES), 3, *size), dtype=np.uint8)
+    labels = pd.DataFrame({column: np.resize(values, len(SIDES)), "split": SIDES})
+    return FaceSet(pixels, labels, {"classes": {column: list(classes)}} if classes else {})
+
+
+@pytest.fixture
+def real_sets(monkeypatch) -> None:
+    """Toy pictures of the sizes and labels of the packed real sets, in profile full."""
+    sets = {
+        "lesions": toy("diagnosis", list(ISIC_CLASSES[:5]), (128, 128), ISIC_CLASSES),
+        "objects": toy("object", list(CIFAR10_CLASSES), (32, 32), CIFAR10_CLASSES),
+        "words": toy("text", ["22b7y", "gm345", "8wxpn"], (50, 200)),
+    }
+    monkeypatch.setenv("FACEKIT_PROFILE", "full")
+    monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
+    monkeypatch.setattr(course_module, "domain", sets.__getitem__)
+
+
+def test_on_a_laptop_skin_things_and_words_are_drawn():
+    kinds = start("08").domains()
+    drawn = {
+        "skin": render_lesions((400, 0, 200), size=32),
+        "things": render_objects((400, 0, 200), size=32),
+        "words": render_words((400, 0, 200), alphabet="2345678", lengths=(2, 3), size=(32, 64)),
+    }
+    assert list(kinds.pictures) == [domain.name for domain in kinds.domains] == list(drawn)
+    for name, pictures in drawn.items():
+        assert kinds.pictures[name].content_hash() == pictures.content_hash()
+    assert kinds.recipe == DRAWN_RECIPE
+    assert {name: len(part) for name, part in kinds.split("test").items()} == dict.fromkeys(drawn, 200)
+
+
+def test_in_full_they_are_photos_and_captchas_and_the_skin_with_boxes_is_drawn(real_sets):
+    kinds = start("08").domains()
+    assert list(kinds.pictures) == [domain.name for domain in kinds.domains] == ["skin", "lesions", "things", "words"]
+    assert [task.name for domain in kinds.domains for task in domain.tasks] == [
+        "lesion",
+        "box",
+        "diagnosis",
+        "object",
+        "text",
+    ]
+    tasks = {domain.name: domain.tasks[0] for domain in kinds.domains}
+    assert tasks["lesions"].classes == ISIC_CLASSES and tasks["words"].classes == tuple(ALPHABET)
+    for name, size in REAL_SIZES.items():
+        assert kinds.pictures[name].images.shape[2:] == size
+    for domain in kinds.domains:  # every label is one that the task knows
+        for task in domain.tasks:
+            assert task.known(kinds.pictures[domain.name].targets([task])[task.name]).any()
+
+
+def test_the_recipe_gives_each_domain_as_many_rows_alone_and_beside_the_drawn_skin(real_sets):
+    real, kinds = real_domains(), start("08").domains()
+    assert real.recipe.batch_size / len(real.domains) == kinds.recipe.batch_size / len(kinds.domains)
+    assert real.recipe.batch_size % len(real.domains) == 0
+
+
+def test_no_text_is_mirrored_and_one_step_sees_all_domains(real_sets):
+    kinds = start("08").domains()
+    assert kinds.recipe.augment["words"].flip == 0 and set(kinds.recipe.augment) <= set(kinds.pictures)
+    network = trunk()
+    network.image_size = 32
+    net = DomainNet(network, kinds.domains)
+    rates = dict.fromkeys(kinds.pictures, 1e-3)
+    batch = kinds.recipe.batch_size
+    train = kinds.split("train")
+    history = train_domains(
+        net, train, steps=1, seed=0, rates=rates, batch_size=batch, augment=kinds.recipe.augment
+    ).history
+    assert set(history["domain"]) == set(kinds.pictures) and torch.isfinite(torch.tensor(history["loss"])).all()
+
+
+def test_a_set_that_is_not_there_is_named(monkeypatch, tmp_path):
+    course_module.domain.cache_clear()
+    monkeypatch.setenv("FACEKIT_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="ISIC.md"):
+        real_domains()

@@ -1,0 +1,171 @@
+"""The decision guide: every way ends in one recommendation, everything is reached, and the widget asks what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import ipywidgets
+import numpy as np
+import pytest
+
+from facekit.course import lesson
+from facekit.course.folders import find_lessons
+from facekit.errors import LessonError
+from facekit.show import plots
+
+FIGURES = lesson("02").figures
+DATA = json.loads(FIGURES.FILE.read_text(encoding="utf-8"))
+GUIDE = FIGURES.guide()
+
+
+def test_domains_are_seen_from_the_same_side():
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    fig = FIGURES.domain_clouds({"before": points, "after": points + [3, 0, 0]}, points + [3, 0, 0])
+    before, after = ([np.asarray(cloud.get_offsets()) for cloud in axis.collections] for axis in fig.axes)
+    assert np.allclose(after[0], after[1]) and np.allclose(before[1], after[1])
+    assert np.allclose(before[0][:, 0] + 3, before[1][:, 0]) and np.allclose(before[0][:, 1], before[1][:, 1])
+
+
+def numbers(route) -> list[int]:
+    """The answers of a route as numbers."""
+    return [[text for text, _ in GUIDE.questions[name].answers].index(text) for name, text in route.steps]
+
+
+def test_every_route_ends_in_exactly_one_recommendation_and_all_are_reached():
+    routes = list(GUIDE.paths())
+    for route in routes:
+        answers = numbers(route)
+        for length in range(len(answers)):
+            assert isinstance(GUIDE.follow(answers[:length]), FIGURES.Question)
+        assert GUIDE.follow(answers) is GUIDE.recommendations[route.end]
+    assert {route.end for route in routes} == set(GUIDE.recommendations)
+    assert {name for route in routes for name, _ in route.steps} == set(GUIDE.questions)
+    assert len({route.steps for route in routes}) == len(routes)
+
+
+def test_the_questions_that_the_map_rests_on_are_asked():
+    text = " ".join(question.text for question in GUIDE.questions.values()).lower()
+    for words in ("labels in the target", "source have labels", "same task", "inputs", "how many", "how big a model"):
+        assert words in text
+    kinds = {recommendation.kind.split(",")[0] for recommendation in GUIDE.recommendations.values()}
+    assert {"Multi-task learning", "Self-taught learning", "Domain adaptation", "Sample selection bias"} <= kinds
+
+
+def test_a_lesson_that_exists_is_a_link_with_its_own_title_and_a_planned_one_is_text():
+    existing = {lesson.number: lesson for lesson in find_lessons()}
+    for number in GUIDE.lessons:
+        text = GUIDE.lesson_text(number)
+        if number in existing:
+            target = re.fullmatch(r"\[.*\]\((.+)\)", text)[1]
+            assert (existing[number].root / target) == existing[number].learner
+            head = existing[number].source.read_text(encoding="utf-8").split("\n")[1]
+            own = head.removeprefix(f"# # {number} · ")
+            assert own != head and text.startswith(f"[lesson {number}, {own}]")
+        else:
+            assert "](" not in text and text.endswith("(planned)")
+    assert set(GUIDE.lessons) == {recommendation.lesson for recommendation in GUIDE.recommendations.values()}
+
+
+def test_the_text_has_every_question_answer_and_recommendation():
+    text = GUIDE.markdown()
+    for question in GUIDE.questions.values():
+        assert question.text in text and all(answer in text for answer, _ in question.answers)
+    for recommendation in GUIDE.recommendations.values():
+        assert recommendation.advice in text
+    ends = [line for line in text.splitlines() if "→" in line]
+    assert len(ends) == len(list(GUIDE.paths()))
+
+
+def test_the_widget_leads_along_every_route():
+    for route in GUIDE.paths():
+        view = FIGURES.GuideView(GUIDE)
+        for number in numbers(route):
+            view.radios[-1].value = number
+        found = GUIDE.recommendations[route.end]
+        assert view.answers == numbers(route) and len(view.radios) == len(route.steps)
+        assert found.kind in view.result.value and f"lesson {found.lesson}" in view.result.value
+        shown = [child for child in view.box.children if isinstance(child, ipywidgets.RadioButtons)]
+        assert shown == view.radios
+
+
+def test_a_changed_answer_takes_back_what_followed_and_the_button_takes_back_all():
+    view = FIGURES.GuideView(GUIDE)
+    longest = max(GUIDE.paths(), key=lambda route: len(route.steps))
+    for number in numbers(longest):
+        view.radios[-1].value = number
+    first = view.radios[0]
+    first.value = 1 - first.value
+    assert len(view.radios) == 2 and view.radios[1].value is None and "<b>" not in view.result.value
+    view.again.click()
+    assert len(view.radios) == 1 and view.answers == []
+
+
+def test_answers_that_lead_nowhere_are_refused():
+    with pytest.raises(LessonError, match="has answers 0 to 1, not 2"):
+        GUIDE.follow([2])
+    shortest = numbers(min(GUIDE.paths(), key=lambda route: len(route.steps)))
+    with pytest.raises(LessonError, match="goes on"):
+        GUIDE.follow([*shortest, 0])
+    assert isinstance(GUIDE.follow(shortest), FIGURES.Recommendation)
+
+
+def test_show_publishes_the_text_before_the_widget(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "publish", lambda bundle, metadata=None: shown.append(bundle))
+    GUIDE.show()
+    assert shown[0]["text/plain"] == GUIDE.markdown() and "run this cell" in shown[1]["text/plain"]
+
+
+def _circle(data):
+    data["questions"]["how_big"]["answers"][0]["next"] = "how_many"
+
+
+def _dead_end(data):
+    data["questions"]["how_big"]["answers"][0]["next"] = "nowhere"
+
+
+def _lost(data):
+    data["recommendations"]["more"] = dict(data["recommendations"]["scratch"])
+
+
+def _no_title(data):
+    data["recommendations"]["scratch"]["lesson"] = "77"
+
+
+def _one_answer(data):
+    del data["questions"]["source_labels"]["answers"][1]
+
+
+def _long_answer(data):
+    data["questions"]["source_labels"]["answers"][1]["text"] = "very " * 30
+
+
+def _no_start(data):
+    data["start"] = "scratch"
+
+
+def _unknown_key(data):
+    data["recommendations"]["scratch"]["link"] = "x"
+
+
+@pytest.mark.parametrize(
+    "spoil, says",
+    [
+        (_circle, "circle: .*how_many → how_big → how_many"),
+        (_dead_end, "'nowhere' is neither"),
+        (_lost, "no answer leads to more"),
+        (_no_title, "lesson '77'"),
+        (_one_answer, "'source_labels' needs at least two"),
+        (_long_answer, "at most 110 characters"),
+        (_no_start, "starts at 'scratch'"),
+        (_unknown_key, "not readable as a guide"),
+    ],
+)
+def test_a_guide_that_breaks_a_rule_is_refused(tmp_path, spoil, says):
+    data = json.loads(json.dumps(DATA))
+    spoil(data)
+    path = tmp_path / "guide.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(LessonError, match=says):
+        FIGURES.read_guide(path)

@@ -1,0 +1,126 @@
+"""Figures of the course: what is drawn is what was given, and nothing is told by colour alone."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from facekit.errors import ConfigError
+from facekit.show import plots
+
+
+@pytest.mark.parametrize("n_classes", [2, 7, 9])
+def test_classes_of_a_scatter_plot_differ_in_more_than_colour_where_colours_run_out(n_classes):
+    classes = [f"class {n}" for n in range(n_classes)]
+    labels = np.repeat([*classes, "another"], 3)
+    fig, axis = plots.figure()
+    plots.scatter_classes(axis, np.zeros((len(labels), 2)), labels, classes)
+    assert len(axis.collections) == n_classes  # rows of no class are left out
+    looks = {
+        (tuple(found.get_facecolor()[0].round(3)), tuple(found.get_paths()[0].vertices.ravel().round(3)))
+        for found in axis.collections
+    }
+    assert len(looks) == n_classes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == classes
+
+
+def test_a_scatter_plot_wants_a_label_a_point():
+    _, axis = plots.figure()
+    with pytest.raises(ConfigError, match="2 labels for 3 points"):
+        plots.scatter_classes(axis, np.zeros((3, 2)), ["a", "b"], ["a", "b"])
+
+
+def test_learning_curves_show_mean_and_range_at_each_methods_own_sizes():
+    one = pd.DataFrame({"n": [10, 10, 1000, 1000], "value": [0.1, 0.3, 0.5, 0.5]})
+    other = pd.DataFrame({"n": [20000], "value": [0.9]})
+    fig, axis = plots.figure()
+    plots.learning_curves(axis, {"one": one, "other": other})
+    lines = [container.lines[0] for container in axis.containers]
+    assert [list(line.get_xdata()) for line in lines] == [[10, 1000], [20000]]
+    assert np.allclose(lines[0].get_ydata(), [0.2, 0.5])
+    bars = axis.containers[0].lines[2][0].get_segments()
+    assert np.allclose(bars[0][:, 1], [0.1, 0.3])
+    assert lines[0].get_marker() != lines[1].get_marker() and lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert axis.xaxis.get_major_formatter()(20000, 0) == "20,000"
+
+
+def test_a_method_looks_the_same_in_the_panels_of_all_tasks():
+    def table(task, values):
+        return pd.DataFrame({"task": task, "metric": "accuracy", "n": [10, 100], "value": values})
+
+    other_metric = table("race", [7.0, 7.0]).assign(metric="mae")
+    runs = {
+        "first": pd.concat([table("race", [0.2, 0.4]), other_metric]),
+        "second": pd.concat([table("race", [0.1, 0.3]), table("gender", [0.5, 0.6])]),
+        "third": table("gender", [0.7, 0.8]),
+    }
+    fig = plots.learning_curve_panels(runs)
+    assert [axis.get_title() for axis in fig.axes] == ["race", "gender"]
+    race, gender = (
+        {c.get_label(): c.lines[0] for c in axis.containers if len(c.lines[0].get_xdata())} for axis in fig.axes
+    )
+    assert set(race) == {"first", "second"} and set(gender) == {"second", "third"}
+    assert np.allclose(race["first"].get_ydata(), [0.2, 0.4])
+    assert race["second"].get_color() == gender["second"].get_color()
+    assert len({line.get_color() for line in (race["first"], race["second"], gender["third"])}) == 3
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(runs)
+
+
+def test_long_names_below_bars_are_wrapped_and_never_cut():
+    names = ["frozen", "discriminative rates", "probe, then all", "from scratch", "everything", "last block", "head"]
+    fig, axis = plots.figure()
+    plots.bars_with_spread(axis, {name: [0.5, 0.6] for name in names})
+    shown = [label.get_text() for label in axis.get_xticklabels()]
+    assert [text.replace("\n", " ") for text in shown] == names and "\n" in shown[1]
+
+
+def test_the_style_stays_inside():
+    before = dict(matplotlib.rcParams)
+    fig, axis = plots.figure()
+    axis.plot([0, 1])
+    plots.png(fig)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_every_trade_off_has_its_axis_and_every_row_its_marker():
+    rows = pd.DataFrame({"value": [0.5, 0.7], "moved": [10, 1000], "seconds": [1.0, 2.0]}, index=["one", "two"])
+    fig = plots.trade_offs(rows, "value", {"moved": "parameters", "seconds": "time"})
+    assert [axis.get_xlabel() for axis in fig.axes] == ["parameters", "time"]
+    for axis, cost in zip(fig.axes, ["moved", "seconds"], strict=True):
+        points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines]
+        assert points == list(zip(rows[cost], rows["value"], strict=True))
+        assert len({line.get_marker() for line in axis.lines}) == 2
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["one", "two"]
+    assert [axis.get_xscale() for axis in fig.axes] == ["log", "linear"], "costs that are near each other need no log"
+
+
+def test_bars_of_all_columns_have_one_scale():
+    rows = pd.DataFrame({"kept": [1.0, 0.2], "cosine": [1.0, -0.1]}, index=["before", "after"])
+    axes = plots.bars_by_column(rows).axes
+    assert [axis.get_title() for axis in axes] == ["kept", "cosine"]
+    assert len({axis.get_xlim() for axis in axes}) == 1 and axes[0].get_xlim()[0] < -0.1
+    assert [[bar.get_width() for bar in axis.patches] for axis in axes] == [[1.0, 0.2], [1.0, -0.1]]
+    assert [text.get_text() for text in axes[1].texts] == ["1.00", "-0.10"]
+
+
+def test_captions_stand_below_their_pictures():
+    images = np.zeros((4, 3, 8, 8), np.uint8)
+    fig = plots.image_grid(images, ["one\nline more"] * 4, columns=2)
+    plots.png(fig)
+    renderer = fig.canvas.get_renderer()
+    pictures = [axis.get_window_extent(renderer) for axis in fig.axes]
+    captions = [axis.texts[0].get_window_extent(renderer) for axis in fig.axes]
+    assert not any(caption.overlaps(picture) for caption in captions for picture in pictures)
+
+
+def test_seeds_that_agree_to_the_last_digit_have_no_spread():
+    equal = [0.1, 0.1, 0.1]
+    assert np.mean(equal) != 0.1  # why this test is here
+    fig, (one, other) = plots.figure(1, 2)
+    plots.learning_curves(one, {"linear": pd.DataFrame({"n": 5, "value": equal})})
+    plots.lines_with_spread(other, [5], {"linear": np.array([equal]).T})
+    for axis in (one, other):
+        bar = axis.containers[0].lines[2][0].get_segments()[0]
+        assert np.allclose(bar[:, 1], 0.1)
