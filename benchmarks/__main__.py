@@ -14,7 +14,7 @@ BENCHMARKS = {
     "training": "benchmarks.training:bench_training",
     "sharing": "facekit.experiments.speed:bench_sharing",
     "portraits": "benchmarks.portraits:bench_portraits",
-    "features": "facekit.feature_card:bench_command",
+    "features": "benchmarks.features:bench_features",
 }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 def subcommands() -> dict[str, str]:
     """Name to function of every command of this group."""
     return {
-        "fit": "facekit.feature_card:fit_command",
-        "fidelity": "facekit.feature_card:fidelity_command",
-        "datasheet": "facekit.feature_card:datasheet_command",
+        "fit": "facekit.studies.fidelity:fit",
+        "fidelity": "facekit.studies.fidelity:fidelity",
+        "datasheet": "facekit.studies.fidelity:datasheet_command",
     }

@@ -10,23 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from facekit import settings
-from facekit.data.catalogue import domain
+from facekit.data.catalogue import photos
 from facekit.data.drawn.lesions import LESION, render_lesions
 from facekit.data.drawn.objects import OBJECT, render_objects
 from facekit.data.drawn.words import render_words
 from facekit.data.features.model import FeatureModel
-from facekit.data.pack import pack
 from facekit.data.portraits import render_portraits
 from facekit.data.readers.captcha import ALPHABET
 from facekit.data.readers.classes import class_task
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, Split
-from facekit.errors import ConfigError, DataError
+from facekit.errors import ConfigError
 from facekit.models.adapters import Domain
 from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
@@ -163,7 +161,7 @@ class Course:
         """Faces with labels and fixed splits, at the backbone's image size (sizes: `budget.faces`)."""
         if self.profile == "laptop":
             return _portraits(self.budget.faces, self.seed, style)
-        return _limited(fairface(), self.budget.faces, self.seed)
+        return _limited(photos("fairface"), self.budget.faces, self.seed)
 
     def many_faces(self, size: int) -> FaceSet:
         """`budget.many` small faces, `size` pixels a side, for a network that learns from nothing; all in `train`.
@@ -173,7 +171,7 @@ class Course:
         sizes = (self.budget.many, 0, 0)
         if self.profile == "laptop":
             return render_portraits(sizes, seed=self.seed + 1, size=size, per_person=1)
-        return _limited(fairface().resized(size), sizes, self.seed)
+        return _limited(photos("fairface").resized(size), sizes, self.seed)
 
     def features(self) -> FeatureSet:
         """FaceNet features with race, gender and age band, and fixed splits (sizes: `budget.features`)."""
@@ -181,7 +179,7 @@ class Course:
             drawn = FeatureModel.load().draw(sum(self.budget.features), seed=self.seed)
             drawn.labels["split"] = np.repeat(SPLITS, self.budget.features)
             return drawn
-        return _limited(embed(self.backbone(), fairface(), flip=True), self.budget.features, self.seed)
+        return _limited(embed(self.backbone(), photos("fairface"), flip=True), self.budget.features, self.seed)
 
     def domains(self) -> Domains:
         """Pictures beside faces: skin, things and words.
@@ -284,7 +282,7 @@ def drawn_pictures(n: tuple[int, int, int], seed: int = 0) -> dict[str, FaceSet]
 
 def real_domains() -> Domains:
     """Photos of lesions, CIFAR-10 and captchas, small ones (REAL_SIZES); raises DataError where a set is missing."""
-    sets = {"lesions": domain("lesions"), "things": domain("objects"), "words": domain("words")}
+    sets = {"lesions": photos("lesions"), "things": photos("objects"), "words": photos("words")}
     tasks = {
         "lesions": class_task(sets["lesions"], "diagnosis"),
         "things": class_task(sets["things"], "object"),
@@ -295,23 +293,3 @@ def real_domains() -> Domains:
         tuple(Domain(name, (task,)) for name, task in tasks.items()),
         REAL_RECIPE,
     )
-
-
-@cache
-def fairface() -> FaceSet:
-    """FairFace at 160 px: the packed set in the cache, else packed now from `FACEKIT_DATA`.
-
-    Raises DataError that says what to get, from where, under which licence and where to put it.
-    """
-    packed = settings.cache_dir() / "fairface-160"
-    if (packed / "manifest.json").exists():
-        return FaceSet.load(packed)
-    folder = settings.data_dir()
-    source = folder / "fairface" if folder else Path("fairface")
-    if folder is None or not source.is_dir():
-        raise DataError(
-            "profile full needs FairFace photos. Get fairface-img-margin025-trainval.zip and both label files from "
-            "github.com/joojs/fairface (CC BY 4.0), put them in a folder `fairface`, and set FACEKIT_DATA to the "
-            "folder that contains it. datasets/FAIRFACE.md says it step by step."
-        )
-    return pack(source, packed, size=160)

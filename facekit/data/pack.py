@@ -19,10 +19,11 @@ import PIL
 
 from facekit import settings
 from facekit.data.growing import GrowingSet, Outcome
-from facekit.data.readers.archives import Problem
+from facekit.data.readers.archives import Problem, open_source
 from facekit.data.readers.decode import Unusable, decode, quiet, resize
-from facekit.data.readers.folder import Reader, Sample
-from facekit.data.readers.table import READERS, kind_of
+from facekit.data.readers.fairface import LABEL_FILES, label_files
+from facekit.data.readers.folder import has_table
+from facekit.data.readers.table import Reader, Sample, readers
 from facekit.data.sets import FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
 from facekit.errors import ConfigError, DataError
@@ -105,10 +106,26 @@ def make_reader(source: Path, kind: str = "auto", labels: Path | None = None) ->
     if labels is not None and not labels.exists():
         raise DataError(f"{labels} does not exist; give the label table, or the folder that it is in.")
     if kind == "auto":
-        kind = kind_of(source, labels)
-    if kind not in READERS:
-        raise ConfigError(f"unknown kind {kind!r}; use auto, {', '.join(READERS)}.")
-    return READERS[kind].reader(source, labels)
+        kind = _kind_of(source, labels)
+    if kind not in readers():
+        raise ConfigError(f"unknown kind {kind!r}; use auto, {', '.join(readers())}.")
+    return readers()[kind].reader(source, labels)
+
+
+def _kind_of(source: Path, labels: Path | None) -> str:
+    """The kind that a source shows; `folder`, which needs a label table, where it shows none.
+
+    labels: a label table makes a source a `folder`, unless it is FairFace's own or the folder of these.
+    """
+    if labels is not None:
+        official = labels.is_dir() or labels.name in LABEL_FILES
+        return "fairface" if official and label_files(source, labels) else "folder"
+    rows = readers().values()
+    if kind := next((row.kind for row in rows if row.path_shows and row.path_shows(source)), None):
+        return kind
+    names, table = open_source(source).names(50), has_table(source)
+    asked = [row for row in rows if row.names_show and (row.beside_table or not table)]
+    return next((row.kind for row in asked if row.names_show(names)), "folder")
 
 
 def _already_packed(dest: Path, request: dict) -> FaceSet:

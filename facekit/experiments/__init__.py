@@ -12,6 +12,7 @@ from facekit.experiments.curves import (
 )
 from facekit.experiments.ladder import LADDER, fine_tune, fine_tune_and_score
 from facekit.experiments.runs import STRENGTHS, Runs, compare_sharing, sharing_methods, train_net
+from facekit.transfer.fine_tuning import Strategy
 
 __all__ = [
     "LADDER",
@@ -20,6 +21,7 @@ __all__ = [
     "Learner",
     "Probes",
     "Runs",
+    "Strategy",
     "chance",
     "compare_sharing",
     "few_labels",

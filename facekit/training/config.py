@@ -43,6 +43,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What networks that are compared with each other have in common: how they are built and trained.
+
+    lr: peak rate, of heads that are new beside layers that are not `heads_lr`. dropout: of the hidden layers, which
+    have `hidden` units each. steps: of AdamW, of up to `few` labelled rows `few_steps`; 0 where passes over the rows
+    are counted instead. batch_size, weight_decay: as in `TrainConfig`.
+    """
+
+    lr: float
+    dropout: float
+    steps: int = 0
+    few_steps: int | None = None
+    few: int = 2000
+    hidden: int = 128
+    batch_size: int = 128
+    weight_decay: float = 0.5
+    heads_lr: float | None = None
+
+    def at(self, n: int) -> int:
+        """Steps for n labels."""
+        return self.few_steps if self.few_steps is not None and n <= self.few else self.steps
+
+
+@dataclass(frozen=True)
 class FitResult:
     """history: one row an epoch: epoch (from 1), phase, step (optimiser steps so far), lr (of the fastest stage, in the
     epoch's last step), train_loss and train_<what the method logs>, then, with a validation set, validation_loss,

@@ -40,7 +40,7 @@ def real_sets(monkeypatch) -> None:
     }
     monkeypatch.setenv("FACEKIT_PROFILE", "full")
     monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
-    monkeypatch.setattr(course_module, "domain", sets.__getitem__)
+    monkeypatch.setattr(course_module, "photos", sets.__getitem__)
 
 
 def test_on_a_laptop_skin_things_and_words_are_drawn():
@@ -98,7 +98,7 @@ def test_no_text_is_mirrored_and_one_step_sees_all_domains(real_sets):
 
 
 def test_a_set_that_is_not_there_is_named(monkeypatch, tmp_path):
-    course_module.domain.cache_clear()
+    course_module.photos.cache_clear()
     monkeypatch.setenv("FACEKIT_DATA", str(tmp_path))
     with pytest.raises(DataError, match="ISIC.md"):
         real_domains()

@@ -6,26 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import test_recording
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_recording import TinyFace, reference, toy_faces
 
-from facekit import recording_codings
-from facekit.commands.cli import main
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.experiments import few_labels, scores, sharing_methods
 from facekit.experiments.codings import answers, codings, compare_codings, score_answers
-from facekit.models.embedding import embed
-from facekit.recording_sharing import Recipe
-from facekit.records import REFERENCE, recorded
 from facekit.tasks import AGE_BAND, GENDER, Task
 from facekit.training.loop import predict
 
-assert reference and test_recording  # the fixture of toy photos
 ANSWERS = ["most probable", "mean", "median", "levels", "number"]
 GRADE = Task("grade", "multiclass", ("a", "b", "c", "d"), midpoints=(1.0, 2.0, 4.0, 9.0))
 
@@ -118,28 +110,3 @@ def test_all_codings_learn_from_the_same_rows_what_the_method_learns_alone():
     mine = table.query("answer == 'number' and n == 40 and seed == 3 and metric == 'mae'")["value"].item()
     truth = test.labels["grade"].map(dict(zip(GRADE.classes, GRADE.midpoints, strict=True)))
     assert mine == pytest.approx(np.abs(number.numpy() - truth.to_numpy()).mean(), abs=1e-5)
-
-
-def test_every_size_and_seed_is_recorded(reference, monkeypatch):
-    recipe = Recipe(few_steps=2, steps=4, lr=1e-2, dropout=0.1, hidden=3, few=20)
-    monkeypatch.setattr(recording_codings, "FaceNet", TinyFace)
-    monkeypatch.setattr(recording_codings, "RECIPES", {"embedding": recipe})
-    assert main(["record", "codings", "--labels", "[15]", "--seeds", "[0,4]"]) == 0
-    record = recorded("codings_fairface", reference)
-    features = embed(TinyFace.from_pretrained(), toy_faces(), flip=True)
-    train = features.select(features.labels["split"].isin(["train", "validation"]).to_numpy())
-    test = features.split("test")
-    wanted = set(itertools.product(ANSWERS, [15, len(train)], [0, 4], ["accuracy", "mae"]))
-    assert set(record.rows[["answer", "n", "seed", "metric"]].itertuples(index=False, name=None)) == wanted
-    assert record.about["command"] == "python -m facekit record codings --labels [15] --seeds [0,4]"
-    learn = sharing_methods((3,), 0.1, (), steps=2, lr=1e-2)["single"]
-    expected = compare_codings(train, test, AGE_BAND, [15], [4], learn)["value"].tolist()
-    assert record.rows.query("n == 15 and seed == 4")["value"].tolist() == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.skipif(not (REFERENCE / "codings_fairface.json").is_file(), reason="is not recorded yet")
-def test_the_shipped_record_is_whole():
-    rows = recorded("codings_fairface").rows
-    counts = rows.groupby(["answer", "n", "metric"])["seed"].nunique()
-    assert set(counts) == {len(recording_codings.SEEDS)} and len(counts) == 5 * 4 * 2
-    assert rows.query("metric == 'accuracy'")["value"].between(0.1, 0.7).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 from facekit.data.readers.archives import Entry, Problem, open_source
 from facekit.data.readers.classes import FOLDERS_ONLY
 from facekit.data.readers.decode import other_size
-from facekit.data.readers.folder import Sample
+from facekit.data.readers.table import Row, Sample
 from facekit.data.sets import STRING
 from facekit.errors import DataError
 
@@ -80,3 +80,6 @@ def read_name(name: str) -> str | Problem:
 def looks_like_captcha(names: list[str]) -> bool:
     """Whether at least half of these file names are strings of captchas."""
     return bool(names) and sum(isinstance(read_name(name), str) for name in names) * 2 >= len(names)
+
+
+ROW = Row("captcha", CaptchaReader, names_show=looks_like_captcha)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from facekit.data.readers.archives import TAR_SUFFIXES, archive_fingerprint
-from facekit.data.readers.classes import FOLDERS_ONLY, ClassFolderReader
+from facekit.data.readers.classes import FOLDERS_ONLY, ClassFolderReader, looks_like
 from facekit.data.readers.decode import as_file
-from facekit.data.readers.folder import Sample
+from facekit.data.readers.table import Row, Sample
 from facekit.errors import DataError
 from facekit.files import sha256_of_file
 from facekit.tasks import Task
@@ -179,3 +179,6 @@ def _checked_batch(path: Path, name: str, data: bytes) -> Batch:
         if not isinstance(code, int) or not 0 <= code < len(CIFAR10_CLASSES):
             raise DataError(f"{path}, {name}, row {row}: label {code!r}, the ten classes are 0 to 9.")
     return pixels.reshape(-1, 3, 32, 32), codes, [str(text) for text in names]
+
+
+ROW = Row("cifar10", cifar10_reader, holds_batches, lambda names: looks_like(CIFAR10_CLASSES, names))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from facekit.data.readers.archives import Entry, Problem, open_source
 from facekit.data.readers.decode import other_size
-from facekit.data.readers.folder import Sample
+from facekit.data.readers.table import Row, Sample
 from facekit.data.sets import LabelledSet
 from facekit.errors import DataError
 from facekit.tasks import Task
@@ -171,3 +171,6 @@ def class_task(data: LabelledSet, column: str) -> Task:
     if len(classes) < 2:
         raise DataError(f"column {column!r} has {len(classes)} classes; there is nothing to tell apart.")
     return Task(column, "multiclass", classes)
+
+
+ROW = Row("classes", ClassFolderReader)

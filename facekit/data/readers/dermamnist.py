@@ -12,7 +12,7 @@ import numpy as np
 from facekit.data.readers.archives import archive_fingerprint
 from facekit.data.readers.classes import FOLDERS_ONLY
 from facekit.data.readers.decode import as_file
-from facekit.data.readers.folder import Sample
+from facekit.data.readers.table import Row, Sample
 from facekit.data.sets import Split
 from facekit.errors import DataError
 
@@ -109,3 +109,6 @@ def _side_arrays(path: Path, side: str) -> tuple[np.ndarray, np.ndarray]:
             "this is the file of another set."
         )
     return images, codes
+
+
+ROW = Row("dermamnist", DermaMNISTReader, path_shows=lambda path: path.suffix.lower() == ".npz")

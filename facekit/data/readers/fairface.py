@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from facekit.data.readers.archives import Source, is_archive, open_source
-from facekit.data.readers.folder import LabelTable, Sample, join, read_label_table
+from facekit.data.readers.folder import LabelTable, join, read_label_table
+from facekit.data.readers.table import Row, Sample
 from facekit.errors import DataError
 
 COLUMNS = ("file", "age", "gender", "race", "service_test")
@@ -98,3 +99,6 @@ def _merged(tables: list[LabelTable]) -> LabelTable:
         for name, values in table.rows.items():
             rows.setdefault(name, tuple(values[position] for position in order))
     return LabelTable(COLUMNS[1:], rows, repeated, " ".join(table.fingerprint for table in tables))
+
+
+ROW = Row("fairface", FairFaceReader, path_shows=lambda path: bool(label_files(path)))

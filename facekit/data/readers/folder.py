@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from facekit.data.readers.archives import Entry, Problem, Source, clean_name, is_archive, open_source
+from facekit.data.readers.table import Row, Sample
 from facekit.data.sets import SPLITS
 from facekit.errors import DataError
 from facekit.files import sha256_of_file
@@ -22,33 +22,6 @@ from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE
 FILE_COLUMNS = ("file", "path", "image", "filename")
 # Columns that mean the same in every set, with the texts that they may hold (empty: not known).
 KNOWN_LABELS = {task.name: task.classes for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One photo with its labels. split: the side it must be on, None to let its content decide."""
-
-    name: str
-    data: bytes | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    split: str | None = None
-    problem: Problem | None = None
-
-
-class Reader(Protocol):
-    """Photos with labels, in an order that is the same every time."""
-
-    kind: str
-    columns: tuple[str, ...]
-    fractions: tuple[float, float, float]
-    about: dict
-    total: int | None
-
-    def fingerprint(self) -> str:
-        """Changes when the photos or the labels do."""
-
-    def records(self, skip: int = 0) -> Iterator[Sample]:
-        """All records in order; the first `skip` come without their bytes."""
 
 
 @dataclass
@@ -211,3 +184,6 @@ def _only_csv(path: Path) -> Path:
             f"It needs a column {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]}."
         )
     return found[0]
+
+
+ROW = Row("folder", FolderReader)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from facekit.data.readers.classes import ClassFolderReader
+from facekit.data.readers.classes import ClassFolderReader, looks_like
+from facekit.data.readers.table import Row
 from facekit.tasks import Task
 
 ISIC_CLASSES = (
@@ -42,3 +43,6 @@ class ISICReader(ClassFolderReader):
     def labels_of(self, name: str) -> dict[str, str]:
         """Lesion and diagnosis of a photo."""
         return {"lesion": "yes", "diagnosis": name}
+
+
+ROW = Row("isic", ISICReader, names_show=lambda names: looks_like(ISIC_CLASSES, names))

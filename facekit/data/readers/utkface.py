@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from facekit.data.readers.archives import Problem, open_source
-from facekit.data.readers.folder import Sample
+from facekit.data.readers.table import Row, Sample
 from facekit.tasks import Task, age_band
 
 GENDERS = ("Male", "Female")
@@ -78,3 +78,6 @@ class UTKFaceReader:
 def looks_like_utkface(names: list[str]) -> bool:
     """Whether at least half of these file names carry UTKFace's labels."""
     return bool(names) and sum(isinstance(parse_name(name), dict) for name in names) * 2 >= len(names)
+
+
+ROW = Row("utkface", UTKFaceReader, names_show=looks_like_utkface, beside_table=True)

@@ -434,7 +434,7 @@ print("copied before the split, too high by more than 0.2:", (copies.iloc[:, 0] 
 # the scored photos of which a copy was learnt from.
 
 # %%
-from facekit.reference import PUBLISHED
+from facekit.studies.reference import PUBLISHED
 
 record = recorded("reference_utkface")
 rows = record.rows.query("data == 'UTKFace' and metric in ['accuracy', 'leaked']").replace("photos", "copied")

@@ -5,15 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
-from test_recording import TASKS, TinyFace, reference
+from test_studies import TASKS, reference
 
-from facekit import recording_dial
 from facekit.commands.cli import main
 from facekit.records import REFERENCE, recorded
+from facekit.studies import dial
 
 assert reference  # the fixture of toy photos
-METHODS = ["single", "hard", *(f"soft {value:g}" for value in recording_dial.STRENGTHS), "cross-stitch"]
-LESSON = Path(__file__).parents[1] / "lessons" / "source" / "07_soft_parameter_sharing.py"
+METHODS = ["single", "hard", *(f"soft {value:g}" for value in dial.STRENGTHS), "cross-stitch"]
+LESSON = Path(__file__).parents[2] / "lessons" / "source" / "07_soft_parameter_sharing" / "lesson.py"
 
 
 def whole(rows, n, seeds) -> bool:
@@ -29,8 +29,7 @@ def whole(rows, n, seeds) -> bool:
 
 
 def test_the_whole_dial_is_recorded(reference, monkeypatch):
-    monkeypatch.setattr(recording_dial, "FaceNet", TinyFace)
-    monkeypatch.setattr(recording_dial, "RECIPE", {"hidden": (4, 3), "dropout": 0.1, "steps": 3, "lr": 1e-2})
+    monkeypatch.setattr(dial, "RECIPE", {"hidden": (4, 3), "dropout": 0.1, "steps": 3, "lr": 1e-2})
     assert main(["record", "dial", "--labels", "[15,30]", "--seeds", "[0,4]"]) == 0
     record = recorded("dial_fairface", reference)
     assert list(record.rows) == ["method", "n", "seed", "task", "metric", "value"]
@@ -40,15 +39,15 @@ def test_the_whole_dial_is_recorded(reference, monkeypatch):
 
 def test_the_recipe_is_that_of_the_lesson():
     text = LESSON.read_text(encoding="utf-8")
-    recipe = recording_dial.RECIPE
+    recipe = dial.RECIPE
     assert f"mlp(512, {recipe['hidden']}, dropout)" in text and f"dropout={recipe['dropout']}" in text
     assert f"steps={recipe['steps']}, seed=seed, lr={recipe['lr']:g}".replace("0.003", "3e-3") in text
-    dial = re.search(r"STRENGTHS = .*?, \(0, ([\d., ]+)\)", text)[1]
-    assert tuple(map(float, dial.split(","))) == recording_dial.STRENGTHS
+    strengths = re.search(r"STRENGTHS = .*?, \(0, ([\d., ]+)\)", text)[1]
+    assert tuple(map(float, strengths.split(","))) == dial.STRENGTHS
 
 
 @pytest.mark.skipif(not (REFERENCE / "dial_fairface.json").exists(), reason="dial_fairface is not recorded yet")
 def test_the_shipped_dial_is_whole():
     rows = recorded("dial_fairface").rows
-    assert whole(rows, recording_dial.LABELS, recording_dial.SEEDS)
+    assert whole(rows, dial.LABELS, dial.SEEDS)
     assert rows["value"].between(0, 100).all()

@@ -8,8 +8,8 @@ import pytest
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import WeightsError
-from facekit.model_card import HANDED, STUDENT, TEACHER, about_weights, card, group_scores, markdown, probe_scores
 from facekit.records import Record
+from facekit.studies.mini import HANDED, STUDENT, TEACHER, about_weights, card, group_scores, markdown, probe_scores
 from facekit.tasks import AGE_BAND, GENDER, RACE
 
 TASKS = (RACE, GENDER, AGE_BAND)

@@ -1,4 +1,4 @@
-"""Recording: commands on toy photos write whole records, a stopped one goes on, what is shipped is consistent."""
+"""Studies: commands on toy photos write whole records, a stopped one goes on, what is shipped is consistent."""
 
 import itertools
 import json
@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from tiny import SIZE, TinyNet
 
-from facekit import recording
 from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
-from facekit.experiments import LADDER, PROBES
+from facekit.experiments import LADDER, PROBES, fine_tune, scores
 from facekit.records import REFERENCE, recorded
+from facekit.studies import common, ladder, probe, rates, stages
 from facekit.tasks import AGE_BAND, GENDER, RACE
 
 TASKS = {task.name: task for task in (RACE, GENDER, AGE_BAND)}
@@ -48,12 +48,14 @@ def reference(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEKIT_PROFILE", "full")
     monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
     monkeypatch.setattr("facekit.records.REFERENCE", tmp_path)
-    monkeypatch.setattr(recording, "fairface", toy_faces)
-    monkeypatch.setattr(recording, "FaceNet", TinyFace)
-    monkeypatch.setattr(recording, "LABELS", (10, 25))
+    monkeypatch.setattr(common, "photos", lambda name: toy_faces())
+    monkeypatch.setattr(common, "FaceNet", TinyFace)
+    monkeypatch.setattr(ladder, "FaceNet", TinyFace)
+    monkeypatch.setattr(probe, "LABELS", (10, 25))
+    monkeypatch.setattr(stages, "LABELS", (10, 25))
     # Two quick methods: the probes themselves have their own tests.
-    monkeypatch.setattr(recording, "PROBES", {"linear": PROBES["linear"], "one hidden layer": PROBES["linear"]})
-    monkeypatch.setattr(recording, "COPIES", 8)
+    monkeypatch.setattr(probe, "PROBES", {"linear": PROBES["linear"], "one hidden layer": PROBES["linear"]})
+    monkeypatch.setattr(ladder, "COPIES", 8)
     return tmp_path
 
 
@@ -93,13 +95,13 @@ def test_stages_are_measured_beside_the_embedding(reference):
 
 
 def test_rates_then_ladder(reference, monkeypatch):
-    monkeypatch.setattr(recording, "RATES", {name: rates[:2] for name, rates in recording.RATES.items()})
+    monkeypatch.setattr(rates, "RATES", {name: tried[:2] for name, tried in rates.RATES.items()})
     options = ["--labels", "16", "--epochs", "2", "--seeds", "[0]"]
     assert main(["record", "ladder", *options]) == 2, "no rates yet"
     assert main(["record", "rates", *options]) == 0
-    rates = recorded("ladder_rates", reference)
-    assert set(zip(rates.rows["rung"], rates.rows["lr"], strict=True)) == {
-        (name, lr) for name, tried in recording.RATES.items() for lr in tried
+    tried_rates = recorded("ladder_rates", reference)
+    assert set(zip(tried_rates.rows["rung"], tried_rates.rows["lr"], strict=True)) == {
+        (name, lr) for name, tried in rates.RATES.items() for lr in tried
     }
     assert main(["record", "ladder", *options[:-1], "[0,1]"]) == 0
     record = recorded("ladder_fairface", reference)
@@ -108,7 +110,7 @@ def test_rates_then_ladder(reference, monkeypatch):
     assert complete(record.rows, rung=names, seed=[0, 1])
     assert set(record.rows["steps"]) == {2} and set(record.rows["n"]) == {16}
     assert (record.rows["cpu_seconds"] > 0).all()
-    best = {rung.name: rung.lr for rung in recording.rungs_at_best_rates(rates.rows)}
+    best = {rung.name: rung.lr for rung in ladder.rungs_at_best_rates(tried_rates.rows)}
     assert record.rows.groupby("rung")["lr"].agg(["min", "max"]).eq(pd.Series(best), axis=0).all(axis=None)
     old = record.rows[record.rows["task"] == "faces"].set_index(["rung", "seed", "metric"])["value"]
     assert old["frozen", 0, "cosine"] == pytest.approx(1, abs=1e-5)
@@ -118,13 +120,18 @@ def test_rates_then_ladder(reference, monkeypatch):
 
 def test_rates_are_chosen_without_the_test_photos(reference, monkeypatch):
     seen = []
-    monkeypatch.setattr(recording, "RATES", {"frozen": (1e-3,)})
+    monkeypatch.setattr(rates, "RATES", {"frozen": (1e-3,)})
 
-    def spy(rung, seed, train, test, make, epochs, copies):
-        seen.extend([*train.labels["split"], *test.labels["split"]])
-        return pd.DataFrame({"rung": [rung.name], "seed": seed, "value": 0.0})
+    def spy(rung, backbone, train, tasks, **options):
+        seen.extend(train.labels["split"])
+        return fine_tune(rung, backbone, train, tasks, **options)
 
-    monkeypatch.setattr(recording, "measure_rung", spy)
+    def scored(model, test, tasks):
+        seen.extend(test.labels["split"])
+        return scores(model, test, tasks)
+
+    monkeypatch.setattr(ladder, "fine_tune", spy)
+    monkeypatch.setattr(ladder, "scores", scored)
     main(["record", "rates", "--labels", "16"])
     assert set(seen) == {"train", "validation"}
 
@@ -141,12 +148,12 @@ def test_a_stopped_command_goes_on_and_ends_in_the_same_rows(reference, monkeypa
 
         return {"linear": method}
 
-    monkeypatch.setattr(recording, "PROBES", counted(stop_at=11))
+    monkeypatch.setattr(probe, "PROBES", counted(stop_at=11))
     assert main(["record", "probe", "--seeds", "[0,1]"]) == 130
     assert not list(reference.iterdir()), "nothing is recorded before all is measured"
     done = set(calls[:9])  # three whole blocks of three tasks
     calls.clear()
-    monkeypatch.setattr(recording, "PROBES", counted())
+    monkeypatch.setattr(probe, "PROBES", counted())
     assert main(["record", "probe", "--seeds", "[0,1]"]) == 0
     assert len(calls) == 9 and not done & set(calls)
     continued = recorded("probe_fairface", reference)
@@ -157,45 +164,23 @@ def test_a_stopped_command_goes_on_and_ends_in_the_same_rows(reference, monkeypa
     pd.testing.assert_frame_equal(continued.rows[same], again.rows[same])
 
 
-def test_blocks_of_other_code_or_photos_are_not_reused(tmp_path, monkeypatch):
-    def measured(value):
-        return lambda: pd.DataFrame({"value": [value], "name": ["a"], "n": [3]})
-
-    monkeypatch.setattr(recording, "git_commit", lambda: "one")
-    first = recording.Sheet("toy", {"photos": "x"}).block("a", measured(0.1))
-    assert recording.Sheet("toy", {"photos": "x"}).block("a", measured(0.2)).equals(first)
-    assert recording.Sheet("toy", {"photos": "y"}).block("a", measured(0.3))["value"][0] == pytest.approx(0.3)
-    monkeypatch.setattr(recording, "git_commit", lambda: "two")
-    assert recording.Sheet("toy", {"photos": "x"}).block("a", measured(0.4))["value"][0] == pytest.approx(0.4)
-
-
-def test_seconds_are_those_of_all_blocks_whenever_they_were_measured():
-    one = recording.Sheet("toy", {})
-    one.block("a", lambda: pd.DataFrame({"value": [1.0]}))
-    two = recording.Sheet("toy", {})
-    two.block("a", lambda: pd.DataFrame({"value": [2.0]}))
-    two.block("b", lambda: pd.DataFrame({"value": [3.0]}))
-    assert two.rows["value"].tolist() == [1.0, 3.0]
-    assert two.seconds > one.seconds > 0
-
-
 def test_rungs_get_the_rate_with_the_best_mean_accuracy():
     rows = [
         {"rung": rung.name, "lr": lr, "metric": metric, "value": value}
         for rung in LADDER
-        if rung.name not in recording.SAME_RATE
+        if rung.name not in ladder.SAME_RATE
         for lr, scores in ((1e-3, (0.2, 0.9)), (1e-2, (0.5, 0.5)))
         for metric, values in (("accuracy", scores), ("mae", (99.0, 99.0)))
         for value in values
     ]
     rows = pd.DataFrame(rows)
-    rungs = recording.rungs_at_best_rates(rows)
+    rungs = ladder.rungs_at_best_rates(rows)
     assert {rung.lr for rung in rungs} == {1e-3}
     assert [(rung.name, rung.plan, rung.pretrained) for rung in rungs] == [
         (rung.name, rung.plan, rung.pretrained) for rung in LADDER
     ]
     with pytest.raises(DataError, match="record rates"):
-        recording.rungs_at_best_rates(rows[rows["rung"] != "everything"])
+        ladder.rungs_at_best_rates(rows[rows["rung"] != "everything"])
 
 
 def test_what_is_kept_of_recognising_faces():
@@ -204,8 +189,8 @@ def test_what_is_kept_of_recognising_faces():
     before = FeatureSet(eye[:4], labels)
     swapped = FeatureSet(eye[[1, 0, 2, 3]], labels)
     copies = FeatureSet(eye[:3], labels[:3])
-    assert recording.retention(before, before, copies)["value"].tolist() == [1, 1]
-    assert recording.retention(before, swapped, copies)["value"].tolist() == pytest.approx([1 / 3, 1 / 2])
+    assert ladder.retention(before, before, copies)["value"].tolist() == [1, 1]
+    assert ladder.retention(before, swapped, copies)["value"].tolist() == pytest.approx([1 / 3, 1 / 2])
 
 
 @pytest.mark.parametrize("name", ["probe", "rates", "ladder"])
@@ -265,8 +250,8 @@ def test_the_recorded_curve_is_whole():
 
 @pytest.mark.skipif("ladder_fairface" not in [path.stem for path in SHIPPED], reason="not recorded yet")
 def test_the_recorded_ladder_is_whole_and_at_the_recorded_rates():
-    rows, rates = recorded("ladder_fairface").rows, recorded("ladder_rates").rows
+    rows, tried = recorded("ladder_fairface").rows, recorded("ladder_rates").rows
     assert complete(rows, rung=[rung.name for rung in LADDER], seed=sorted(set(rows["seed"])))
     assert rows["steps"].nunique() == 1 and rows["n"].nunique() == 1
-    for rung in recording.rungs_at_best_rates(rates):
+    for rung in ladder.rungs_at_best_rates(tried):
         assert set(rows[rows["rung"] == rung.name]["lr"]) == {rung.lr}

@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from test_recording import TinyFace
+from test_studies import TinyFace
 from tiny import SIZE
 
-from facekit import reference
 from facekit.commands.cli import main
+from facekit.data.catalogue import photos
 from facekit.data.readers.utkface import UTK_RACE
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.experiments import scores
 from facekit.records import REFERENCE, recorded
+from facekit.studies import reference, utkface
 from facekit.tasks import GENDER, RACE
 from facekit.transfer.probe import linear_probe
 
@@ -53,9 +54,10 @@ def records(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEKIT_PROFILE", "full")
     monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
     monkeypatch.setattr("facekit.records.REFERENCE", tmp_path)
-    monkeypatch.setattr(reference, "utkface", lambda: toy_photos(UTK_RACE))
-    monkeypatch.setattr(reference, "fairface", lambda: toy_photos(RACE))
-    monkeypatch.setattr(reference, "FaceNet", TinyFace)
+    sets = {"utkface": toy_photos(UTK_RACE), "fairface": toy_photos(RACE)}
+    for module in (reference, utkface):
+        monkeypatch.setattr(module, "photos", sets.__getitem__)
+        monkeypatch.setattr(module, "FaceNet", TinyFace)
     monkeypatch.setattr(reference, "POOL", 120)
     return tmp_path
 
@@ -245,7 +247,7 @@ def test_the_error_of_those_over_ten_is_that_of_those_over_ten():
 
         return Constant()
 
-    rows = reference.measure_ages(data, data, reference.AGES["regression"], {"constant": always_forty}, seed=0)
+    rows = utkface.measure_ages(data, data, utkface.AGES["regression"], {"constant": always_forty}, seed=0)
     error = rows[rows["task"] == "age_years"].set_index("metric")["value"]
     assert error.to_dict() == pytest.approx({"mae": 35 / 2, "mae_10_and_over": 0}, abs=1e-4)
     first = rows[rows["task"] == "gender"].set_index("metric")["value"]  # equal outputs: always the first class
@@ -255,7 +257,7 @@ def test_the_error_of_those_over_ten_is_that_of_those_over_ten():
 
 @pytest.mark.parametrize("name", ["reference", "utkface"])
 def test_without_real_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys, tmp_path):
-    reference.utkface.cache_clear()
+    photos.cache_clear()
     monkeypatch.setenv("FACEKIT_PROFILE", "full")
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FACEKIT_DATA", str(tmp_path))
@@ -265,8 +267,8 @@ def test_without_real_photos_the_commands_say_what_is_missing(name, monkeypatch,
     assert main(["record", name]) == 2
     assert "FACEKIT_PROFILE=full" in capsys.readouterr().err
     monkeypatch.delenv("FACEKIT_DATA")
-    with pytest.raises(DataError, match="non-existent|UTKFace's crops"):
-        reference.utkface()
+    with pytest.raises(DataError, match="UTKFace's crops"):
+        photos("utkface")
 
 
 @pytest.mark.parametrize(

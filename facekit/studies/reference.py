@@ -24,39 +24,31 @@ left out.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from facekit import settings
-from facekit.course.profiles import fairface
+from facekit.data.catalogue import photos
 from facekit.data.leaks import HONEST, Protocol, divide, with_noise
-from facekit.data.pack import pack
 from facekit.data.readers.utkface import UTK_RACE
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.errors import ConfigError, DataError
-from facekit.evaluation.metrics import accuracy, age_mae, evaluate
-from facekit.experiments import Learner, few_labels, sharing_methods
+from facekit.errors import ConfigError
+from facekit.evaluation.metrics import evaluate
+from facekit.experiments import few_labels
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads
-from facekit.recording import Sheet
-from facekit.records import record
-from facekit.tasks import GENDER, RACE, Task, age_in_years
+from facekit.studies.runner import Block, Study, study
+from facekit.tasks import GENDER, RACE, Task
 from facekit.training.batches import Batches
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit, predict
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
-from facekit.transfer.probe import PRIOR, STAGE_PRIOR, linear_probe
 
 # Accuracy on 1,608 of the repeated validation photos (experiments_logs.md there, "model8").
 PUBLISHED = {"gender": 0.906, "race": 0.841}
@@ -77,10 +69,11 @@ PROTOCOLS: tuple[tuple[Protocol, str], ...] = (
     (Protocol("repeated, darkened to learn from", oversample="training", change="training"), DARKENED),
 )
 
-AGES: dict[str, Task] = {kind: age_in_years(kind) for kind in ("regression", "expectation")}
-STRENGTHS = (0.01, 0.1, 1.0)
-CHILD = 10  # years; below it are nearly a third of the crops
 TERMS = "UTKFace (Zhang, Song & Qi, CVPR 2017; non-commercial research use, scores only), crop_part1"
+SETS = {
+    "UTKFace": ("utkface", (GENDER, UTK_RACE), f"{TERMS}, five races"),
+    "FairFace": ("fairface", (GENDER, RACE), "FairFace, seven races"),
+}
 
 
 class _NormalisedLogits(nn.Module):
@@ -178,12 +171,14 @@ def measure_protocols(
     seed: int,
     steps: int = 600,
     hidden: int = 0,
+    data: str = "",
 ) -> pd.DataFrame:
     """The published model by every protocol with one seed (of split, copies, heads and order).
 
-    tasks: gender, then race, whose classes are made equally frequent and whose first class is White. Columns protocol,
-    seed, task, metric, value. Beside the tasks' scores: task `White`, accuracy of telling White from all others by the
-    race predicted; task `photos`, metric `leaked`, the share of scored photos of which a copy was learnt from.
+    tasks: gender, then race, whose classes are made equally frequent and whose first class is White. data: the name of
+    the photos. Columns protocol, data, seed, task, metric, value. Beside the tasks' scores: task `White`, accuracy of
+    telling White from all others by the race predicted; task `photos`, metric `leaked`, the share of scored photos of
+    which a copy was learnt from.
     """
     race = tasks[-1]
     tables = []
@@ -195,15 +190,16 @@ def measure_protocols(
         white = (race.predict(outputs[race.name]) == 0) == (targets[race.name] == 0)
         more = [("White", "accuracy", float(white.float().mean())), ("photos", "leaked", sides.leaked)]
         rows = pd.concat([rows, pd.DataFrame(more, columns=rows.columns)], ignore_index=True)
-        tables.append(rows.assign(protocol=protocol.name, seed=seed))
+        tables.append(rows.assign(protocol=protocol.name, data=data, seed=seed))
     table = pd.concat(tables, ignore_index=True)
     table["task"] = table["task"].replace({race.name: "race"})
-    return table[["protocol", "seed", "task", "metric", "value"]]
+    return table[["protocol", "data", "seed", "task", "metric", "value"]]
 
 
-def record_reference(
-    steps: int = 600, hidden: int = 0, data: tuple[str, ...] = ("UTKFace", "FairFace"), seeds: tuple[int, ...] = SEEDS
-) -> int:
+@study
+def record(
+    steps: int = 600, hidden: int = 0, data: tuple[str, ...] = tuple(SETS), seeds: tuple[int, ...] = SEEDS
+) -> Study:
     """Records `reference_utkface`: the published model on UTKFace and FairFace, measured by one protocol and another.
 
     With a hidden layer that is `reference_hidden`.
@@ -217,158 +213,29 @@ def record_reference(
         data: Which of the two sets.
         seeds: Of the split, of which photos are repeated, of the heads and of the order.
     """
-    _only_full()
-    sets = {"UTKFace": (utkface(), (GENDER, UTK_RACE)), "FairFace": (fairface(), (GENDER, RACE))}
-    if not data or set(data) - set(sets):
-        raise ConfigError(f"data must be some of {', '.join(sets)}; got {list(data)}.")
-    record_name = "reference_hidden" if hidden else "reference_utkface"
-    ready = {}
+    if not data or set(data) - set(SETS):
+        raise ConfigError(f"data must be some of {', '.join(SETS)}; got {list(data)}.")
+    blocks, counts = [], []
     for name in data:
-        faces, tasks = sets[name]
+        source, tasks, about = SETS[name]
+        faces = photos(source)
         features = embed(FaceNet.from_pretrained(), faces)
         if name == "FairFace":
             n = min(POOL, len(faces))
             faces, features = few_labels(faces, n, 0), few_labels(features, n, 0)
         mask = (features.labels[tasks[-1].name] != tasks[-1].classes[0]).to_numpy()
-        ready[name] = features, changed_features(faces, features, mask), tasks, mask
-    about = {name: [some[0].content_hash(), some[1][NOISY][0].content_hash()] for name, some in ready.items()}
-    sheet = Sheet(record_name, about | {"steps": steps, "hidden": hidden})
-    for name, some in ready.items():
-        for seed in settings.progress(seeds, desc=name, unit="seed"):
-            sheet.block(
-                f"{name}-{seed}",
-                lambda name=name, some=some, seed=seed: measure_protocols(*some, seed, steps, hidden).assign(data=name),
-            )
-    sizes = {"UTKFace": f"{TERMS}, five races", "FairFace": "FairFace, seven races"}
+        changed = changed_features(faces, features, mask)
+        counts.append(f"{about}, {len(features):,} photos")
+        blocks += [
+            Block(f"{name}-{seed}", measure_protocols, (features, changed, tasks, mask, seed, steps, hidden, name))
+            for seed in seeds
+        ]
     layer = f" on a shared layer of {hidden}" if hidden else ""
-    more = f" --hidden {hidden} --data '{json.dumps(data)}'" if hidden or len(data) < len(sets) else ""
-    return _write(
-        record_name,
-        sheet,
-        sheet.rows[["protocol", "data", "seed", "task", "metric", "value"]],
+    return Study(
+        "reference_hidden" if hidden else "reference_utkface",
         what=f"the published gender and race model (normalised linear heads{layer}) on FaceNet's frozen embeddings, "
         "scored on a tenth of the photos by protocols from honest to the published ones; 'White' is White or not by "
         "the race predicted, 'leaked' the share of scored photos with a copy among those learnt from",
-        data="; ".join(f"{sizes[name]}, {len(some[0]):,} photos" for name, some in ready.items()),
-        command=f"record reference --steps {steps}{more}",
-        seeds=seeds,
+        data="; ".join(counts),
+        blocks=blocks,
     )
-
-
-def sharing_on_utkface(steps: int) -> dict[str, Learner]:
-    """The methods of `record utkface`: a network a task, hard, soft and cross-stitch sharing, and linear probes."""
-
-    def probe(rows: FeatureSet, tasks: Sequence[Task], seed: int) -> Classifier:
-        return linear_probe(rows, tasks, PRIOR if rows.features.shape[1] == FaceNet.embedding_dim else STAGE_PRIOR)
-
-    return {**sharing_methods(strengths=STRENGTHS, steps=steps), "linear probe": probe}
-
-
-def measure_ages(
-    train: FeatureSet, test: FeatureSet, age: Task, methods: Mapping[str, Learner], seed: int
-) -> pd.DataFrame:
-    """Gender, race and age in years by every method with one seed (of start and order), scored on `test`.
-
-    Columns method, n, seed, task, metric, value, seconds (of all three tasks together). The error of age, `mae`, is in
-    years; `mae_10_and_over` and `accuracy_10_and_over` are those of people of ten years and over.
-    """
-    tasks = (GENDER, UTK_RACE, age)
-    targets = test.targets(tasks)
-    years = test.labels[age.name].to_numpy(np.float64)
-    grown = years >= CHILD
-    ages = {"mae": np.ones(len(years), bool), "mae_10_and_over": grown}
-    tables = []
-    for name, learn in methods.items():
-        start = time.perf_counter()
-        model = learn(train, tasks, seed)
-        seconds = time.perf_counter() - start
-        outputs = predict(model, test)
-        rows = evaluate(tasks[:2], outputs, targets, n_boot=1)[["task", "metric", "value"]]
-        found = {task.name: task.predict(outputs[task.name]) for task in tasks}
-        errors = [age_mae(age, found[age.name][some], targets[age.name][some], years[some]) for some in ages.values()]
-        more = [(age.name, metric, error) for metric, error in zip(ages, errors, strict=True)]
-        for task in tasks[:2]:
-            correct = accuracy(found[task.name][grown], targets[task.name][grown])
-            more.append((task.name, "accuracy_10_and_over", correct))
-        more = pd.DataFrame(more, columns=rows.columns)
-        tables.append(pd.concat([rows, more], ignore_index=True).assign(method=name, seconds=seconds))
-    table = pd.concat(tables, ignore_index=True).assign(n=len(train), seed=seed)
-    table["task"] = table["task"].replace({UTK_RACE.name: "race"})
-    return table[["method", "n", "seed", "task", "metric", "value", "seconds"]]
-
-
-def record_utkface(steps: int = 600, stages: tuple[str, ...] = (), seeds: tuple[int, ...] = SEEDS) -> int:
-    """Records `utkface_tasks`: gender, race and age in years on UTKFace, by networks that share and that do not.
-
-    Age is a regression or the expected value over a class a year (DEX). Every seed holds out another tenth of the
-    photos, the same as the honest protocol of `record reference`; networks take the same number of steps with the same
-    batches.
-
-    Args:
-        steps: Of the optimiser, for every network.
-        stages: Of FaceNet, whose averaged output is learnt from beside the embedding; repeat_3 is the last before it.
-        seeds: Of the split, the start and the order.
-    """
-    _only_full()
-    faces, facenet = utkface(), FaceNet.from_pretrained()
-    several = {"embedding": embed(facenet, faces)}
-    sides = {seed: divide(several["embedding"], HONEST, UTK_RACE.name, seed) for seed in seeds}
-    several |= {stage: embed(facenet, faces, stage=stage) for stage in stages}
-    about = {name: features.content_hash() for name, features in several.items()} | {"steps": steps}
-    sheet = Sheet("utkface_tasks", about)
-    methods = sharing_on_utkface(steps)
-    trials = [(name, kind, seed) for name in several for kind in AGES for seed in seeds]
-    for name, kind, seed in settings.progress(trials, desc="UTKFace", unit="block"):
-
-        def measure(features: FeatureSet = several[name], kind: str = kind, seed: int = seed) -> pd.DataFrame:
-            train, test = (features.select(rows) for rows in (sides[seed].train_rows, sides[seed].scored_rows))
-            return measure_ages(train, test, AGES[kind], methods, seed)
-
-        sheet.block(
-            f"{name}-{kind}-{seed}",
-            lambda measure=measure, name=name, kind=kind: measure().assign(features=name, age=kind),
-        )
-    columns = ["features", "age", "method", "n", "seed", "task", "metric", "value", "seconds"]
-    return _write(
-        "utkface_tasks",
-        sheet,
-        sheet.rows[columns],
-        what="gender, race (five) and age in years together on FaceNet's frozen features of the photo: networks with "
-        f"one hidden layer, {steps} steps, and linear probes; each seed is scored on another tenth of the photos",
-        data=f"{TERMS}, {len(faces):,} photos",
-        command=f"record utkface --steps {steps} --stages '{json.dumps(stages)}'",
-        seeds=seeds,
-    )
-
-
-@cache
-def utkface() -> FaceSet:
-    """UTKFace at 160 px: the packed set in the cache, else packed now from `FACEKIT_DATA`.
-
-    Raises DataError that says what to get and where to put it.
-    """
-    packed = settings.cache_dir() / "utkface-160"
-    if (packed / "manifest.json").exists():
-        return FaceSet.load(packed)
-    folder = (settings.data_dir() or Path()) / "utkface"
-    found = sorted(folder.glob("*.tar.gz"))
-    if settings.data_dir() is None or not found:
-        raise DataError(
-            "this needs UTKFace's crops. Put crop_part1.tar.gz as it is into a folder `utkface`, and set FACEKIT_DATA "
-            "to the folder that contains it; datasets/UTKFACE.md says from where, and under which terms."
-        )
-    return pack(found[0], packed, size=160)
-
-
-def _only_full() -> None:
-    if settings.profile() != "full":
-        raise ConfigError("results are recorded on real photos: set FACEKIT_PROFILE=full and FACEKIT_DATA.")
-
-
-def _write(
-    name: str, sheet: Sheet, rows: pd.DataFrame, *, what: str, data: str, command: str, seeds: Sequence[int]
-) -> int:
-    command = f"python -m facekit {command} --seeds {json.dumps(list(seeds), separators=(',', ':'))}"
-    path = record(name, rows, what=what, data=data, command=command, seconds=sheet.seconds)
-    print(f"wrote {path}: {len(rows):,} rows, {sheet.seconds:.0f} s")
-    return 0

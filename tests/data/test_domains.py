@@ -18,8 +18,6 @@ from test_decode import saved
 
 from facekit.commands.cli import main
 from facekit.commands.drawn import contact_sheet
-from facekit.data import catalogue as domains
-from facekit.data.catalogue import domain
 from facekit.data.drawn import DOMAINS
 from facekit.data.drawn.lesions import DIAGNOSES, render_lesions
 from facekit.data.pack import make_reader, pack
@@ -482,29 +480,7 @@ def test_other_size_leaves_what_is_unreadable_to_the_decoder():
     assert other_size(picture(1, 20, 30), (30, 20)).detail == "20 × 30, this set has 30 × 20"
 
 
-# --- the domains of a profile ----------------------------------------------------------------------------------------
-
-
-def test_a_domain_is_packed_once_and_then_read_from_the_cache(tmp_path, monkeypatch):
-    write_folder(tmp_path / "captcha", {"22222.png": picture(1, 200, 50), "33333.png": picture(2, 200, 50)})
-    monkeypatch.setenv("FACEKIT_DATA", str(tmp_path))
-    domain.cache_clear()
-    assert len(domain("words")) == 2
-    domain.cache_clear()
-    monkeypatch.delenv("FACEKIT_DATA")
-    assert domain("words").labels["text"].tolist() == ["22222", "33333"]
-    with pytest.raises(DataError, match="'isic'.*FACEKIT_DATA.*datasets/ISIC.md"):
-        domain("lesions")
-    with pytest.raises(ConfigError, match="unknown domain"):
-        domain("faces")
-    domain.cache_clear()
-
-
-def test_every_domain_has_a_sheet_that_says_how_to_get_it():
-    for name in DOMAINS:
-        kind = next(iter(domains.SOURCES[name]))
-        text = (DATASHEETS / f"{domains.SHEETS[kind]}.md").read_text(encoding="utf-8")
-        assert "python -m facekit pack" in text and f"{kind}" in text
+# --- the commands -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DOMAINS)

@@ -5,17 +5,14 @@ import pytest
 from test_profiles import real_sets  # noqa: F401
 from tiny import trunk
 
-from facekit import recording_domains, records
+from facekit import records
 from facekit.commands.cli import main
-from facekit.recording_domains import (
-    DOMAINS,
-    REAL_METHODS,
-    RECIPE,
-    SEEDS,
-    drawn_pictures,
-    real_table,
-)
+from facekit.course.profiles import DRAWN_DOMAINS, drawn_pictures
 from facekit.records import ROOT, recorded
+from facekit.studies import domains, domains_real
+from facekit.studies.common import SEEDS
+from facekit.studies.domains import RECIPE
+from facekit.studies.domains_real import WAYS, real_table
 from facekit.transfer.domains import METHODS
 
 METRICS = {("lesion", "accuracy"), ("box", "iou"), ("object", "accuracy"), ("text", "character_error_rate")}
@@ -39,7 +36,7 @@ def whole(rows, seeds) -> bool:
 
 
 def test_every_method_and_seed_is_recorded_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording_domains, "FaceNetMini", TinyMini)
+    monkeypatch.setattr(domains, "FaceNetMini", TinyMini)
     monkeypatch.setattr(records, "REFERENCE", tmp_path)
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
     options = ["--train", "60", "--test", "20", "--steps", "2", "--seeds", "[1,3]"]
@@ -47,14 +44,14 @@ def test_every_method_and_seed_is_recorded_and_kept(tmp_path, monkeypatch):
     record = recorded("domains_drawn", tmp_path)
     assert whole(record.rows, (1, 3))
     assert record.about["command"] == ("python -m facekit record domains --train 60 --test 20 --steps 2 --seeds [1,3]")
-    monkeypatch.setattr(recording_domains, "compare_domains", None)  # what is kept is not measured again
+    monkeypatch.setattr(domains, "compare_domains", None)  # what is kept is not measured again
     assert main(["record", "domains", *options]) == 0
 
 
 def test_the_pictures_have_what_the_domains_ask_for():
     pictures = drawn_pictures((20, 0, 10))
-    assert list(pictures) == [domain.name for domain in DOMAINS]
-    for domain in DOMAINS:
+    assert list(pictures) == [domain.name for domain in DRAWN_DOMAINS]
+    for domain in DRAWN_DOMAINS:
         for task in domain.tasks:
             assert task.known(pictures[domain.name].targets([task])[task.name]).any()
 
@@ -74,7 +71,7 @@ SHEETS = {"lesions": "ISIC", "things": "CIFAR10", "words": "CAPTCHA"}
 @pytest.fixture
 def real(real_sets, monkeypatch):  # noqa: F811
     """Toy sets in the places of the real ones."""
-    monkeypatch.setattr(recording_domains, "FaceNetMini", TinyMini)
+    monkeypatch.setattr(domains, "FaceNetMini", TinyMini)
 
 
 def test_real_domains_are_recorded_on_both_sides_with_intervals_and_kept(real, tmp_path, monkeypatch):
@@ -88,7 +85,7 @@ def test_real_domains_are_recorded_on_both_sides_with_intervals_and_kept(real, t
     assert set(rows["n"]) == {12}
     assert record.about["command"].endswith("record domains_real --steps 1 --seeds [0,4]")
     assert "lesions 12/12/12" in record.about["data"]
-    monkeypatch.setattr(recording_domains, "serve", None)  # what is kept is not measured again
+    monkeypatch.setattr(domains_real, "serve", None)  # what is kept is not measured again
     assert main(options) == 0
     monkeypatch.setenv("FACEKIT_PROFILE", "laptop")
     assert main(options) == 2
@@ -117,9 +114,7 @@ def whole_real(rows, seeds) -> bool:
     """Whether each method, seed and side has each score, once."""
     counts = rows.groupby(["method", "seed", "split", "task", "metric"]).size()
     sides = ("validation", "test")
-    complete = {
-        (m.name, s, side, *metric) for m in REAL_METHODS for s in seeds for side in sides for metric in REAL_METRICS
-    }
+    complete = {(m.name, s, side, *metric) for m in WAYS for s in seeds for side in sides for metric in REAL_METRICS}
     return (counts == 1).all() and complete <= set(counts.index)
 
 

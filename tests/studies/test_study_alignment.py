@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import test_recording
-from test_recording import TinyFace, reference
+import test_studies
+from test_studies import TinyFace, reference
 
-from facekit import recording_alignment
 from facekit.commands.cli import main
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet
 from facekit.experiments.crops import CHANGES
 from facekit.records import recorded
+from facekit.studies import alignment
 from facekit.tasks import RACE
 
-assert reference and test_recording  # the fixture that records into a folder of its own
+assert reference and test_studies  # the fixture that records into a folder of its own
 
 
 def test_both_networks_are_recorded_over_every_change(reference, monkeypatch, capsys):
     faces = render_portraits((24, 0, 20), seed=11, size=96, per_person=1, workers=1)
     races = [RACE.classes[row % 7] for row in range(len(faces))]
     photos = FaceSet(faces.images, faces.labels.assign(race=races))
-    monkeypatch.setattr(recording_alignment, "fairface_photos", lambda: photos)
-    monkeypatch.setattr(recording_alignment, "FaceNet", TinyFace)
+    monkeypatch.setattr(alignment, "fairface", lambda: photos)
+    monkeypatch.setattr(alignment, "FaceNet", TinyFace)
     assert main(["record", "alignment", "--photos", "20"]) == 0
     record = recorded("alignment_fairface", reference)
     rows = record.rows

@@ -2,45 +2,44 @@
 
 Whoever learns from drawn features wants two things: that what is learnt works on real faces (trained on drawn, tested
 on real), and that the task is as hard as the real one (tested on drawn). `compare` measures both; the record
-`feature_model_fidelity` and datasets/fairface_feature_model/README.md keep what it found; no figure is typed by hand.
+`feature_model_fidelity` and datasets/fairface_feature_model/README.md keep what it found, by the template fidelity.md;
+no figure is typed by hand.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from facekit import settings
-from facekit.course.profiles import fairface
+from facekit.data.catalogue import photos
 from facekit.data.features.fit import AGE_NOISE, GENDER_NOISE, MIN_FACES, RACE_NOISE, fit_features
-from facekit.data.features.model import CHUNK, COLUMNS, PACKAGED_MODEL, FeatureModel
+from facekit.data.features.model import COLUMNS, PACKAGED_MODEL, FeatureModel
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, read_manifest
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.experiments import PROBES, few_labels, scores
-from facekit.files import atomic_path, sha256_of_file
+from facekit.files import atomic_path
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.models.heads import Classifier
-from facekit.recording import SEEDS, Sheet
-from facekit.records import ROOT, Record, markdown, record, recorded
+from facekit.models.heads import Classifier, Heads
+from facekit.records import ROOT, Record, markdown, recorded
+from facekit.studies.common import SEEDS
+from facekit.studies.runner import Block, Study, fill, fingerprint, source_hash, study, write_text
+from facekit.studies.speed import speed
 from facekit.tasks import AGE_BAND
 from facekit.training.scoring import predict
 from facekit.transfer import probe as transfer_probe
 
 RECORD = "feature_model_fidelity"
 DATASHEET = ROOT / "datasets" / "fairface_feature_model" / "README.md"
+TEMPLATE = Path(__file__).with_suffix(".md")
 SIZES = (200, 1000, 6000, 20000)
 WAYS = (("real", "real"), ("drawn", "real"), ("drawn", "drawn"), ("real", "drawn"))  # trained on, tested on
 # Rows to test on and the seed they are drawn with, which no training draw has.
@@ -65,13 +64,13 @@ def real_features(source: Path | None = None) -> FeatureSet:
                 "the feature model is made from real photos: name a folder with their embeddings, or set "
                 "FACEKIT_PROFILE=full, and FACEKIT_DATA to the folder with FairFace and FaceNet's weights."
             )
-        return embed(FaceNet.from_pretrained(), fairface(), flip=True)
+        return embed(FaceNet.from_pretrained(), photos("fairface"), flip=True)
     if read_manifest(source).get("kind") == FaceSet.kind:
         return embed(FaceNet.from_pretrained(), FaceSet.load(source), flip=True)
     return FeatureSet.load(source)
 
 
-def fit_command(source: Path | None = None, dest: Path = PACKAGED_MODEL, min_faces: int = MIN_FACES) -> int:
+def fit(source: Path | None = None, dest: Path = PACKAGED_MODEL, min_faces: int = MIN_FACES) -> int:
     """Fits the model of FaceNet's features to the training split of real photos and writes it.
 
     Args:
@@ -116,13 +115,18 @@ def learned(rows: FeatureSet, method: str, seed: int) -> Classifier:
 
     Half of `compare`'s time goes into probes that learn from real rows, which no new fit of the feature model changes.
     """
-    request = f"{rows.content_hash()} {method} {seed} {sha256_of_file(Path(transfer_probe.__file__))}"
-    path = settings.cache_dir() / "probes" / f"{hashlib.sha256(request.encode()).hexdigest()[:24]}.pt"
+    request = f"{fingerprint(rows)} {method} {seed} {source_hash(transfer_probe.__name__)}"
+    path = settings.cache_dir() / "probes" / f"{hashlib.sha256(request.encode()).hexdigest()[:24]}.safetensors"
     if path.exists():
-        return torch.load(path, weights_only=False)
+        state = load_file(path)
+        first = state.get(f"heads.layers.{COLUMNS[0].name}.0.weight")  # of a hidden layer (units, D); a linear probe
+        hidden = 0 if first is None else len(first)  # has none there
+        probe = Classifier(None, Heads(rows.features.shape[1], COLUMNS, hidden))
+        probe.load_state_dict(state)
+        return probe.eval()
     probe = PROBES[method](rows, COLUMNS, seed)
     with atomic_path(path) as temporary:
-        torch.save(probe, temporary)
+        save_file(probe.state_dict(), temporary)
     return probe
 
 
@@ -209,116 +213,6 @@ def membership(seen: FeatureSet, unseen: FeatureSet, model: FeatureModel, n_boot
     low, high = np.percentile(areas, [2.5, 97.5])
     value = [roc_auc_score(truth, np.concatenate(scores)), low, high]
     return pd.DataFrame({"task": "membership", "metric": ["area", "low", "high"], "value": value})
-
-
-def speed(model: FeatureModel, n: int, rounds: int = 5) -> pd.DataFrame:
-    """How fast `draw` gives n rows, and how fast new memory of that size can be had at all; the best of some rounds.
-
-    Metrics, in rows a second: `rows_per_second` of a draw, `rows_per_cpu_second` by processor time (all threads
-    together), and the same two of new memory in which as many threads write a constant, `memory_per_second` and
-    `memory_per_cpu_second`. Columns task, metric, group (`1,000,000 rows`), value.
-    """
-    found = {}
-    for seed in range(rounds):
-        for name, make in {"rows": partial(model.draw, seed=seed), "memory": partial(_filled, dim=model.dim)}.items():
-            start = time.perf_counter(), time.process_time()
-            made = make(n)
-            seconds = time.perf_counter() - start[0], time.process_time() - start[1]
-            del made  # outside of the clock
-            for unit, value in zip(("second", "cpu_second"), seconds, strict=True):
-                metric = f"{name}_per_{unit}"
-                found[metric] = max(found.get(metric, 0), n / value)
-    return pd.DataFrame({"task": "speed", "metric": list(found), "group": f"{n:,} rows", "value": list(found.values())})
-
-
-def _filled(n: int, dim: int) -> np.ndarray:
-    """New memory for n rows, float32 (n, D), in which one thread a core, as in a draw, has written a constant."""
-    rows = np.empty((n, dim), np.float32)
-    starts = iter(range(0, n, CHUNK))
-
-    def work(_: int) -> None:
-        for start in starts:
-            rows[start : start + CHUNK] = 1
-
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers)))
-    return rows
-
-
-def bench_command(rows: int = 1_000_000, rounds: int = 5) -> int:
-    """Measures how many labelled rows of 512 numbers the feature model draws a second.
-
-    Beside it stands what the machine allows: how fast new memory for as many rows can be had and filled with a
-    constant.
-
-    Args:
-        rows: Rows of one draw (2 KiB of memory each).
-        rounds: Draws; the fastest counts.
-    """
-    if rows < 1 or rounds < 1:
-        raise ConfigError(f"rows and rounds must be 1 or more, got {rows} and {rounds}.")
-    found = speed(FeatureModel.load(), rows, rounds).set_index("metric")["value"]
-    cores = os.cpu_count()
-    for name, what in {"rows": "drawn", "memory": "new memory filled with a constant"}.items():
-        clock, processor = found[f"{name}_per_second"], found[f"{name}_per_cpu_second"]
-        print(f"{rows:,} rows {what}: {clock:,.0f} a second on {cores} cores, {processor:,.0f} a second of one core")
-    share = found["rows_per_cpu_second"] / found["memory_per_cpu_second"]
-    print(f"the memory alone takes {100 * share:.0f} % of the processor time of a draw")
-    return 0
-
-
-def fidelity_command(
-    source: Path | None = None,
-    sizes: tuple[int, ...] = SIZES,
-    seeds: tuple[int, ...] = SEEDS,
-    hidden_sizes: tuple[int, ...] = SIZES,
-) -> int:
-    """Measures how drawn features stand in for real ones, records it as feature_model_fidelity, writes the datasheet.
-
-    Probes learn from real rows of the training split or from drawn rows, and are tested on the real test split and on
-    drawn rows. Takes about half an hour on one core; a stopped command goes on where it was.
-
-    Args:
-        source: Folder with a stored feature set or a packed set of photos; by default FairFace in profile full.
-        sizes: Numbers of labels; one above the number of real training rows becomes that number.
-        seeds: Of the draws and of the probe with a hidden layer.
-        hidden_sizes: As sizes, for the probe with a hidden layer, which takes nine tenths of the time.
-    """
-    features = real_features(source)
-    train, validation, test = (features.split(name) for name in SPLITS)
-    model = FeatureModel.load()
-    about = {"features": features.content_hash(), "model": sha256_of_file(PACKAGED_MODEL)}
-    data = f"FairFace, {len(train):,} photos to draw labels from, {len(test):,} test photos, {N_TEST:,} drawn test rows"
-    command = "python -m facekit features fidelity"
-    for name, value, usual in (("sizes", sizes, SIZES), ("seeds", seeds, SEEDS), ("hidden_sizes", hidden_sizes, SIZES)):
-        if tuple(value) != usual:
-            command += f" --{name} '{json.dumps(list(value), separators=(',', ':'))}'"
-
-    sheet = Sheet("feature_model_groups", about)
-    for n in SPEED_ROWS:  # before anything warms the machine
-        sheet.block(f"speed-{n}", partial(speed, model, n))
-    sheet.block("membership", lambda: membership(train, validation, model))
-    sheet.block("groups", lambda: by_group(train, test, model))
-    blocks = [(way, n) for way in PROBES for n in (sizes if way == "linear" else hidden_sizes)]
-    for way, n in settings.progress(blocks, desc="held-out thirds", unit="block"):
-        sheet.block(f"thirds-{way}-{n}", partial(cross_fit, train, n, way))
-    sheet.block("groups of thirds", lambda: cross_groups(train))
-    what = "feature model: probes on held-out thirds, accuracy by group, a membership test, rows drawn a second"
-    record("feature_model_groups", sheet.rows, what=what, data=data, command=command, seconds=sheet.seconds)
-
-    sheet = Sheet(RECORD, about)
-    # The quick probes first.
-    labels = {way: sorted({min(n, len(train)) for n in (sizes if way == "linear" else hidden_sizes)}) for way in PROBES}
-    blocks = [(way, n, seed) for way, numbers in labels.items() for n in numbers for seed in seeds]
-    for way, n, seed in settings.progress(blocks, desc="fidelity", unit="block"):
-        block = partial(compare, train, test, model, n, seed, [way])
-        sheet.block(f"{way}-{n}-{seed}", block)
-    what = "probes that learned from real or from drawn FaceNet features, tested on real and on drawn ones"
-    path = record(RECORD, sheet.rows, what=what, data=data, command=command, seconds=sheet.seconds)
-    print(accuracy_table(sheet.rows).to_string(index=False))
-    print(f"wrote {path}: {len(sheet.rows):,} rows, {sheet.seconds:.0f} s")
-    return datasheet_command()
 
 
 def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -439,11 +333,7 @@ def speed_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def datasheet_command() -> int:
     """Writes the feature model's datasheet from its records and from what the packaged file says about itself."""
-    text = datasheet(recorded(RECORD), recorded("feature_model_groups"), FeatureModel.load())
-    with atomic_path(DATASHEET) as path:
-        path.write_text(text, encoding="utf-8")
-    print(f"wrote {DATASHEET}")
-    return 0
+    return write_text(DATASHEET, datasheet(recorded(RECORD), recorded("feature_model_groups"), FeatureModel.load()))
 
 
 def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
@@ -476,7 +366,8 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
     }
     fastest = found[(found["task"] == "speed") & (found["metric"] == "rows_per_second")]["value"].max()
     photos = found[found["metric"] == "held-out accuracy"].drop_duplicates("group")["n"]
-    return DATASHEET_TEXT.format(
+    return fill(
+        TEMPLATE,
         faces=f"{model.about['faces']:,}",
         min_faces=model.about["min_faces"],
         axes=len(model.tensors["axes"]),
@@ -520,148 +411,50 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
     )
 
 
-DATASHEET_TEXT = """# Datasheet: a model of FaceNet's features of FairFace
+def _conclude() -> None:
+    print(accuracy_table(recorded(RECORD).rows).to_string(index=False))
+    datasheet_command()
 
-Written by `python -m facekit features datasheet` from recorded measurements; do not edit it by hand. The form follows
-Gebru et al., Datasheets for Datasets (2018, arXiv 1803.09010).
 
-## What it is
+@study(command="features fidelity", photos=False, then=_conclude)
+def fidelity(
+    source: Path | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    seeds: tuple[int, ...] = SEEDS,
+    hidden_sizes: tuple[int, ...] = SIZES,
+) -> list[Study]:
+    """Measures how drawn features stand in for real ones, records it as feature_model_fidelity, writes the datasheet.
 
-`facekit/data/fairface_features.safetensors` ({size} kB, {numbers} numbers): statistics from which
-`facekit.data.features.model.FeatureModel` draws vectors of 512 numbers that lie as FaceNet's embeddings of faces lie, with a
-race, a gender and an age band each, in any mix. No row of it, and nothing drawn from it, belongs to a person.
+    Probes learn from real rows of the training split or from drawn rows, and are tested on the real test split and on
+    drawn rows. Takes about half an hour on one core; a stopped command goes on where it was.
 
-It is fitted to FaceNet's embeddings (mean of a photo's and its mirror image's, length 1) of {faces} photos, FairFace's
-official training photos without the twentieth that facekit keeps for validation. The numbers are: how often each of
-the 126 combinations of race, gender and age band occurs; {axes} axes on which all features lie to 1 part in 10,000; the
-overall mean and what each class, and each pair of classes, adds to it; a covariance for each race and gender. There is
-no term for race, gender and age band together. No number rests on fewer than {min_faces} faces: a pair of classes with
-fewer has no term and the common covariance, combinations with fewer share one pool, and a test proves it on a toy set.
-Three more numbers are constants: {race_noise} % of the drawn faces look like a face of any race, {gender_noise} % like
-one of the other gender, {age_noise} % like the age band beside their own.
-
-## How it was made
-
-```
-python -m facekit features fit          # with FACEKIT_PROFILE=full, and FACEKIT_DATA as datasets/FAIRFACE.md says
-python -m facekit features fidelity     # measures what stands below, records it, writes this file
-```
-
-The method is described at the top of `facekit/data/fit_features.py`, and why one Gaussian around the means will not do:
-classes are then too easy to tell apart. A covariance for each race and gender and the three constants are the remedy.
-
-## Attribution and terms
-
-- Photos and labels: Kimmo Kärkkäinen and Jungseock Joo, *FairFace: Face Attribute Dataset for Balanced Race, Gender,
-  and Age for Bias Measurement and Mitigation*, WACV 2021; github.com/joojs/fairface; CC BY 4.0. These statistics are
-  under the same licence; name the authors where you share them or what you make of them.
-- Network: FaceNet (Schroff et al., CVPR 2015), Inception-ResNet-v1 with the VGGFace2 weights of David Sandberg, in Tim
-  Esler's facenet-pytorch (MIT licence). VGGFace2 (Cao et al. 2018) was released for non-commercial research; use what
-  is derived from its network under the same restriction.
-
-## What a face embedding is, and consent
-
-A face embedding is a list of numbers that a network makes of a photo so that photos of one person get similar lists.
-That is what it is for: whoever has the list of a face can find that face again among others, without the photo, and a
-face cannot be changed like a password. Used to identify people it is biometric data, which laws such as the GDPR
-(Articles 4 and 9) protect more than other data. FairFace's photos come from public sources; the people in them were
-not asked whether their faces may be measured, nor were those on whose photos FaceNet was trained. A licence for a
-photo is not consent to that. So facekit ships no embedding of anyone. It ships statistics over many faces, and draws
-new numbers from them.
-
-## What it can tell, and what it cannot
-
-It can tell how features of groups of faces differ, and how hard that makes a task: a classifier that learned from
-drawn features works on FaceNet's features of real photos about as well as one that learned from real ones, and makes
-about as many errors on drawn features as on real ones. The tables below say where that holds, and where less. It cannot
-tell:
-
-- anything about a person. It holds no identities: two drawn vectors are never two photos of one face, so nothing about
-  recognition or verification can be learned or measured with it;
-- what FaceNet has beyond the {axes} axes. They hold 99.99 % of the squared length of its output; the rest is left out;
-- anything about photos: pose, light, expression, image quality are scatter here, without a label;
-- combinations of all three labels beyond what their pairs say; the rarest combinations are the least exact;
-- what people are. The labels say what annotators perceived: two genders, seven races, nine age bands. The differences
-  between groups that it reproduces are those of this network on these photos, its errors included.
-
-Not for decisions about people, and not for identifying, tracking or sorting them.
-
-## Measured
-
-Probes that learned from real rows (training photos) or from drawn rows, tested on real test photos and on drawn rows;
-accuracy, mean over seeds {record[seeds]}. Data: {record[data]}.
-
-- Trained on drawn and tested on real is within 1.5 points of trained on real in {test[trained on drawn][within]}
-  comparisons; the farthest: {test[trained on drawn][farthest]}.
-- The same probe, trained on drawn rows, is within 2 points on drawn and on real rows in
-  {test[tested on drawn][within]}; the farthest: {test[tested on drawn][farthest]}. Trained on real rows, in
-  {test[real, tested on drawn][within]}; the farthest: {test[real, tested on drawn][farthest]}.
-
-{fidelity}
-
-The same on photos that neither probe nor model has seen, but of the kind that the model stands for: the training photos
-in three parts, for each a model and probes of the other two thirds, mean over the parts ({photos} photos in all). A
-division like this one served to choose the constants of the fit, among them the three noises; the test photos had no
-part in that choice, nor had the validation photos.
-
-- Trained on drawn and tested on real is within 1.5 points of trained on real in {parts[trained on drawn][within]}; the
-  farthest: {parts[trained on drawn][farthest]}.
-- The same probe, trained on drawn rows, is within 2 points on drawn and on real rows in
-  {parts[tested on drawn][within]}; the farthest: {parts[tested on drawn][farthest]}. Trained on real rows, in
-  {parts[real, tested on drawn][within]}; the farthest: {parts[real, tested on drawn][farthest]}.
-
-{thirds}
-
-### Where it misses, by how much, and why
-
-Both differences in points, ± their standard error over the seeds or the parts, which does not count that the test
-photos are a sample, too. Bold: more than 1.5 points (trained on drawn minus trained on real, tested on real) or more
-than 2 points (tested on drawn minus tested on real, trained on drawn).
-
-{gap_table}
-
-Three things are behind it.
-
-- The test photos are few, and so are the seeds. The farthest of the first column, {worst[test]} points
-  ({worst[where]}), is {worst[parts]} on held-out photos. The standard error of an accuracy of 0.65 over 1,000 photos is
-  1.5 points.
-- The test photos, of FairFace's official validation photos, are easier than the training photos that the model stands
-  for: linear probes that learned from {near} real labels tell race right for {race_test} of the former and for
-  {race_parts} of held-out ones of the latter. That makes race on drawn rows look too hard in the third column, by up to
-  {race_hard[test]} points; on held-out photos it is at most {race_hard[parts]} off.
-- A hidden layer learns from real faces what the model has no statistic for: it knows the mean of a cell and the scatter
-  of a race and gender, and nothing of what curves or clusters within them. With the most labels a hidden layer that
-  learned from drawn rows is behind one that learned from real ones, on held-out photos,
-  by {behind} points;
-  a linear probe by {behind_linear}.{missing}
-
-### By group
-
-Linear probes that learned from as many labels as there are training photos; groups of fewer than {min_faces} test
-photos are left out. On the test photos:
-
-{groups}
-
-On the held-out training photos trained on drawn is within 1.5 points of trained on real in {groups_within}
-comparisons; the farthest: {groups_farthest}. Of the {groups_missed} that miss, {groups_own} are groups that are
-classes of the task itself, where a border that lies a little otherwise gives one class what it takes from the next, and
-{groups_rare} (some of them the same) are of the age bands with the fewest photos ({rare_bands}).
-
-{group_parts}
-
-### Membership
-
-Is a photo that the model was fitted to more likely under it than one that it never saw? The area under the
-ROC curve of the model's log density, training photos against validation photos, is {area[area]:.3f} (95 % interval
-{area[low]:.3f} to {area[high]:.3f}; 0.5 is a guess).
-
-### Speed
-
-Up to {speed} rows a second ({record[hardware]}; `python -m benchmarks features` measures it again). A row is 2 KiB,
-and a draw pays for new memory, which the system must find and clear, besides the arithmetic: the table shows beside it
-how fast as many threads fill new memory of the same size with a constant, in the same run.
-
-{speeds}
-
-Recorded {record[date]} by `{record[command]}`, commit {record[git_commit]}.
-"""
+    Args:
+        source: Folder with a stored feature set or a packed set of photos; by default FairFace in profile full.
+        sizes: Numbers of labels; one above the number of real training rows becomes that number.
+        seeds: Of the draws and of the probe with a hidden layer.
+        hidden_sizes: As sizes, for the probe with a hidden layer, which takes nine tenths of the time.
+    """
+    features = real_features(source)
+    train, validation, test = (features.split(name) for name in SPLITS)
+    model = FeatureModel.load()
+    data = f"FairFace, {len(train):,} photos to draw labels from, {len(test):,} test photos, {N_TEST:,} drawn test rows"
+    wanted = {way: sizes if way == "linear" else hidden_sizes for way in PROBES}  # the quick probes first
+    groups = [
+        *(Block(f"speed-{n}", speed, (model, n)) for n in SPEED_ROWS),  # before anything warms the machine
+        Block("membership", membership, (train, validation, model)),
+        Block("groups", by_group, (train, test, model)),
+        *(Block(f"thirds-{way}-{n}", cross_fit, (train, n, way)) for way in PROBES for n in wanted[way]),
+        Block("groups of thirds", cross_groups, (train,)),
+    ]
+    compared = [
+        Block(f"{way}-{n}-{seed}", compare, (train, test, model, n, seed, [way]))
+        for way in PROBES
+        for n in sorted({min(n, len(train)) for n in wanted[way]})
+        for seed in seeds
+    ]
+    what = "feature model: probes on held-out thirds, accuracy by group, a membership test, rows drawn a second"
+    about = "probes that learned from real or from drawn FaceNet features, tested on real and on drawn ones"
+    return [
+        Study("feature_model_groups", what=what, data=data, blocks=groups),
+        Study(RECORD, what=about, data=data, blocks=compared),
+    ]

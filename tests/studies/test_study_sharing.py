@@ -5,19 +5,21 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-import test_recording
 import torch
-from test_recording import TASKS, TinyFace, reference, toy_faces
+from test_studies import TASKS, TinyFace, reference, toy_faces
+from test_studies import test_without_photos_the_commands_say_what_is_missing as without_photos
 from tiny import ChainNet
 
-from facekit import recording_sharing
 from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.experiments import STRENGTHS, compare_sharing, few_labels, sharing_methods
 from facekit.models.embedding import embed
 from facekit.models.tail import maps, tail_of
-from facekit.recording_sharing import LINEAR, WIDE
 from facekit.records import REFERENCE, recorded
+from facekit.studies import joint, last_stage, sharing
+from facekit.studies.common import TASKS as THREE
+from facekit.studies.sharing import LINEAR, WIDE
+from facekit.training.config import Recipe
 from facekit.training.loop import fit
 from facekit.transfer.probe import linear_probe
 
@@ -38,9 +40,9 @@ def whole(rows: pd.DataFrame, **values) -> bool:
 @pytest.fixture
 def toys(reference, monkeypatch):
     """Toy photos and networks that are trained for a few steps."""
-    recipe = recording_sharing.Recipe(few_steps=2, steps=4, lr=1e-2, dropout=0.1, hidden=3, few=20)
-    monkeypatch.setattr(recording_sharing, "FaceNet", TinyFace)
-    monkeypatch.setattr(recording_sharing, "RECIPES", {"embedding": recipe, "repeat_3": recipe})
+    recipe = Recipe(few_steps=2, steps=4, lr=1e-2, dropout=0.1, hidden=3, few=20)
+    monkeypatch.setattr(sharing, "RECIPES", {"embedding": recipe, "repeat_3": recipe})
+    monkeypatch.setattr(sharing, "SOFT", dict.fromkeys(sharing.SOFT, STRENGTHS))
     return reference
 
 
@@ -70,7 +72,7 @@ def test_figures_are_those_of_the_method_alone_on_the_features_of_its_name(toys)
     alone = sharing_methods((3,), 0.1, (), steps=2, lr=1e-2)["single"]
     wide = sharing_methods((9,), 0.1, (), steps=2, lr=1e-2)["hard"]
     methods = {"single": alone, "hard wide": wide, "linear": lambda few, tasks, seed: linear_probe(few, tasks, 200.0)}
-    tasks = recording_sharing.TASKS
+    tasks = THREE
     expected = compare_sharing(train, features.split("test"), tasks, [15], [3], methods)
     for name in methods:
         found = rows[rows["method"] == name]["value"].tolist()
@@ -84,7 +86,7 @@ def test_a_first_part_is_kept_and_the_rest_added(toys, monkeypatch):
         drawn.append((rest[2][0], list(rest[4])[-1]))
         return compare_sharing(train, *rest)
 
-    monkeypatch.setattr(recording_sharing, "compare_sharing", spy)
+    monkeypatch.setattr(sharing, "compare_sharing", spy)
     some = ["--features", '["embedding"]', "--seeds", "[0,1]"]
     assert main(["record", "sharing", *some, "--labels", "[]"]) == 0
     first = recorded("sharing_fairface", toys).rows
@@ -97,10 +99,10 @@ def test_a_first_part_is_kept_and_the_rest_added(toys, monkeypatch):
 
 
 def test_hard_wide_has_as_many_weights_as_the_single_networks_together():
-    recipe = recording_sharing.Recipe(few_steps=1, steps=1, lr=1e-3, dropout=0.0, strengths=(), hidden=5)
-    methods = recording_sharing.methods_of(recipe, 10)
+    recipe = Recipe(few_steps=1, steps=1, lr=1e-3, dropout=0.0, hidden=5)
+    methods = sharing.methods_of(recipe, 10, ())
     features = embed(TinyFace.from_pretrained(), toy_faces(), cache=False)
-    rows, tasks = few_labels(features, 10, 0), recording_sharing.TASKS
+    rows, tasks = few_labels(features, 10, 0), THREE
     counts = {}
     for name in ("single", "hard", WIDE):
         net = methods[name](rows, tasks, 0)
@@ -110,8 +112,9 @@ def test_hard_wide_has_as_many_weights_as_the_single_networks_together():
 
 
 def test_joint_learns_from_both_views_of_the_training_photos_alone(toys, monkeypatch):
-    recipe = recording_sharing.JointRecipe(steps=3, lr=1e-2, dropout=0.1, hidden=4, batch_size=16, stage="stem")
-    monkeypatch.setattr(recording_sharing, "JOINT", recipe)
+    recipe = Recipe(steps=3, lr=1e-2, dropout=0.1, hidden=4, batch_size=16)
+    monkeypatch.setattr(joint, "RECIPE", recipe)
+    monkeypatch.setattr(joint, "STAGE", "stem")
     assert main(["record", "joint", "--seeds", "[0,3]"]) == 0
     record = recorded("joint_fairface", toys)
     assert list(record.rows.columns)[:5] == ["method", "seed", "task", "metric", "value"]
@@ -121,7 +124,7 @@ def test_joint_learns_from_both_views_of_the_training_photos_alone(toys, monkeyp
     mirrored = FaceSet(np.concatenate([train.images, train.images[..., ::-1]]), pd.concat([train.labels] * 2))
     features = embed(net, mirrored, cache=False, stage="stem")
     test = embed(net, faces.split("test"), cache=False, flip=True, stage="stem")
-    expected = recording_sharing.measure_joint(features, test, recipe, 3)["value"]
+    expected = joint.measure(features, test, recipe, 3)["value"]
     assert record.rows[record.rows["seed"] == 3]["value"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
@@ -135,9 +138,11 @@ class ChainFace(ChainNet):
 
 
 def test_the_last_stage_is_tuned_once_for_all_tasks_or_once_for_each(toys, monkeypatch, capsys):
-    recipe = recording_sharing.TailRecipe("stem", "block", lr=1e-2, heads_lr=1e-2, dropout=0.1, batch_size=16)
-    monkeypatch.setattr(recording_sharing, "LAST_STAGE", recipe)
-    monkeypatch.setattr(recording_sharing, "FaceNet", ChainFace)
+    recipe = Recipe(lr=1e-2, heads_lr=1e-2, dropout=0.1, batch_size=16)
+    monkeypatch.setattr(last_stage, "RECIPE", recipe)
+    monkeypatch.setattr(last_stage, "AFTER", "stem")
+    monkeypatch.setattr(last_stage, "UNTIL", "block")
+    monkeypatch.setattr(last_stage, "FaceNet", ChainFace)
     nets = []
 
     def spy(net, *rest):
@@ -146,7 +151,7 @@ def test_the_last_stage_is_tuned_once_for_all_tasks_or_once_for_each(toys, monke
         nets.append({name for name, p in net.named_parameters() if not torch.equal(p.detach(), before[name])})
         return result
 
-    monkeypatch.setattr(recording_sharing, "fit", spy)
+    monkeypatch.setattr(last_stage, "fit", spy)
     assert main(["record", "last_stage", "--photos", "30", "--epochs", "2", "--seeds", "[0,3]"]) == 0
     record = recorded("last_stage_few", toys)
     assert list(record.rows.columns) == ["method", "seed", "task", "metric", "value", "seconds", "steps", "n"]
@@ -165,12 +170,12 @@ def test_the_last_stage_is_tuned_once_for_all_tasks_or_once_for_each(toys, monke
 def test_answers_for_a_photo_are_means_over_its_views():
     """With both views the same the figures are those of one; of different views neither's own need be right."""
     faces, net = toy_faces(), ChainFace.from_pretrained()
-    recipe = recording_sharing.TailRecipe("stem", "block", lr=1e-2, heads_lr=1e-2, dropout=0.1, batch_size=16)
+    recipe = Recipe(lr=1e-2, heads_lr=1e-2, dropout=0.1, batch_size=16)
     train = maps(net, faces.split("train"), "stem", cache=False)
     plain, mirrored = (maps(net, faces.split("test"), "stem", cache=False, mirrored=view) for view in (False, True))
     stack = tail_of(net, "stem", "block")
     values = [
-        recording_sharing.measure_last_stage(stack, "hard", train, tests, recipe, 1, 0)["value"].tolist()
+        last_stage.measure(stack, "hard", train, tests, recipe, 1, 0)["value"].tolist()
         for tests in ([plain], [plain, plain], [plain, mirrored], [mirrored, plain])
     ]
     assert values[0] == values[1] and values[2] == values[3]
@@ -178,14 +183,14 @@ def test_answers_for_a_photo_are_means_over_its_views():
 
 @pytest.mark.parametrize("name", ["sharing", "joint", "last_stage"])
 def test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys):
-    test_recording.test_without_photos_the_commands_say_what_is_missing(name, monkeypatch, capsys)
+    without_photos(name, monkeypatch, capsys)
 
 
 @pytest.mark.skipif("sharing_fairface" not in SHIPPED, reason="not recorded yet")
 def test_the_recorded_comparison_is_whole():
     rows = recorded("sharing_fairface").rows
     for (features, n), part in rows.groupby(["features", "n"]):
-        soft = [f"soft {value:g}" for value in recording_sharing.RECIPES[features].strengths]
+        soft = [f"soft {value:g}" for value in sharing.SOFT[features]]
         methods = [name for name in METHODS if not name.startswith("soft")] + soft
         seeds = sorted(set(part["seed"]))
         assert whole(part, method=methods, seed=seeds) and len(seeds) >= 3

@@ -8,13 +8,14 @@ import pytest
 import torch
 from test_simulated import packaged, toy, toy_model
 
-from facekit import feature_card
 from facekit.commands.cli import main
 from facekit.data.features.fit import MIN_FACES
 from facekit.data.features.model import FeatureModel
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
-from facekit.feature_card import (
+from facekit.records import REFERENCE, record, recorded
+from facekit.studies import fidelity
+from facekit.studies.fidelity import (
     DATASHEET,
     RECORD,
     by_group,
@@ -26,9 +27,8 @@ from facekit.feature_card import (
     learned,
     membership,
     real_features,
-    speed,
 )
-from facekit.records import REFERENCE, record, recorded
+from facekit.studies.speed import speed
 
 COLUMNS = ["trained_on", "tested_on", "method", "n", "seed", "task", "metric", "value"]
 recorded_once = pytest.mark.skipif(
@@ -39,8 +39,8 @@ recorded_once = pytest.mark.skipif(
 @pytest.fixture
 def small(monkeypatch) -> None:
     """Few drawn rows to test on, and the linear probe alone."""
-    monkeypatch.setattr(feature_card, "N_TEST", 400)
-    monkeypatch.setattr(feature_card, "PROBES", {"linear": feature_card.PROBES["linear"]})
+    monkeypatch.setattr(fidelity, "N_TEST", 400)
+    monkeypatch.setattr(fidelity, "PROBES", {"linear": fidelity.PROBES["linear"]})
 
 
 def test_all_four_ways_to_train_and_test_are_compared(small):
@@ -80,7 +80,7 @@ def test_a_probe_learns_once_from_the_same_rows(small, monkeypatch):
     def never(*_):
         raise AssertionError("it has learned from these rows before")
 
-    monkeypatch.setitem(feature_card.PROBES, "linear", never)
+    monkeypatch.setitem(fidelity.PROBES, "linear", never)
     again = learned(rows, "linear", 0)
     for name, value in first.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
@@ -174,7 +174,7 @@ def test_the_datasheet_states_what_was_recorded(small, tmp_path):
     mean = rows[(rows["metric"] == "accuracy") & (rows["task"] == "race")].set_index(["trained_on", "tested_on"])[
         "value"
     ]
-    cells = [f"{mean[way]:.3f}" for way in feature_card.WAYS]
+    cells = [f"{mean[way]:.3f}" for way in fidelity.WAYS]
     assert f"| race | linear | 150 | {' | '.join(cells)} |" in text
     assert "1,234,567 rows a second" in text
     assert "| 200,000 rows | 1,234,567 | 1,000,000 | 8,000,000 | 4,000,000 | 25 % |" in text
@@ -205,8 +205,8 @@ def test_drawn_features_stand_in_for_real_ones():
     mean = accuracy.groupby(["task", "method", "n", "trained_on", "tested_on"])["value"].mean()
     mean = mean.unstack(["trained_on", "tested_on"])
     assert (mean["drawn", "real"] - mean["real", "real"]).min() > -0.04
-    fewest = groups_of_age().nsmallest(len(feature_card.RARE_BANDS))
-    assert set(fewest.index) == set(feature_card.RARE_BANDS)
+    fewest = groups_of_age().nsmallest(len(fidelity.RARE_BANDS))
+    assert set(fewest.index) == set(fidelity.RARE_BANDS)
     # How hard drawn rows are is measured on held-out training photos, which are many more than the test photos.
     groups = recorded("feature_model_groups").rows
     thirds = groups[(groups["metric"] == "held-out accuracy") & (groups["labels"] >= 1000)]

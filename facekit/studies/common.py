@@ -1,0 +1,53 @@
+"""What studies share: FairFace's photos and FaceNet's features of them, tasks, seeds and numbers of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from facekit.data.catalogue import photos
+from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
+from facekit.models.backbones.facenet import FaceNet
+from facekit.models.embedding import embed
+from facekit.tasks import AGE_BAND, GENDER, RACE
+
+TASKS = (RACE, GENDER, AGE_BAND)
+SEEDS = (0, 1, 2)
+EMBEDDING = "embedding"  # beside the names of FaceNet's stages
+Data = TypeVar("Data", bound=LabelledSet)
+
+
+def fairface() -> FaceSet:
+    """FairFace's photos, all splits."""
+    return photos("fairface")
+
+
+def facenet_features(stage: str = EMBEDDING, mirrored: bool | None = None) -> FeatureSet:
+    """FaceNet's features of FairFace's photos, all splits: mean of photo and mirror image, or of one of them alone.
+
+    stage: `EMBEDDING`, or a stage whose output is averaged over all places. mirrored: None for the mean of both.
+    """
+    view = {"flip": True} if mirrored is None else {"mirrored": mirrored}
+    return embed(FaceNet.from_pretrained(), fairface(), stage=None if stage == EMBEDDING else stage, **view)
+
+
+def rows_of(data: LabelledSet, *splits: str) -> np.ndarray:
+    """Indices of the rows of these splits."""
+    return np.flatnonzero(data.labels["split"].isin(splits))
+
+
+def train_and_test(data: Data) -> tuple[Data, Data]:
+    """All official training photos, none held out since nothing is chosen, and the official validation photos."""
+    return data.select(rows_of(data, "train", "validation")), data.split("test")
+
+
+def sizes(labels: Sequence[int], n: int) -> list[int]:
+    """The numbers of labels below n, rising, and n."""
+    return sorted({size for size in labels if size < n} | {n})
+
+
+def labelled(n: int, test: LabelledSet | int, photos: str = "labelled photos to draw from") -> str:
+    """Data of a study on FairFace: how many photos are learnt from and tested on."""
+    return f"FairFace, {n:,} {photos}, {test if isinstance(test, int) else len(test):,} test photos"

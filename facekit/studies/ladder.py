@@ -1,0 +1,135 @@
+"""FaceNet tuned on FairFace, from frozen to from scratch: the record `ladder_fairface`.
+
+What is measured of a rung is measured by `record rates` as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from facekit.data.sets import FaceSet, FeatureSet
+from facekit.errors import DataError
+from facekit.experiments import LADDER, Strategy, few_labels, fine_tune, scores
+from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.facenet import FaceNet
+from facekit.models.embedding import embed
+from facekit.models.heads import Classifier
+from facekit.records import recorded
+from facekit.studies.common import SEEDS, TASKS, fairface, rows_of
+from facekit.studies.runner import Block, Study, study
+
+# "probe, then all" takes the rate of "everything", which is what its second half does.
+SAME_RATE = {"probe, then all": "everything"}
+COPIES = 300  # test photos that must be recognised among mirrored and darkened copies of them
+
+
+def retention(before: FeatureSet, after: FeatureSet, copies: FeatureSet) -> pd.DataFrame:
+    """What is left of what FaceNet was trained for: columns task (`faces`), metric, value.
+
+    before, after: embeddings (N, D) of the same photos by FaceNet as it came and by the network now; copies: now, of
+    the first n photos, mirrored and darkened. `cosine` is that between a photo's embeddings before and after, mean
+    over the N photos. `recognition` is the share of the first n photos whose nearest copy, of the n, is their own
+    (both as in `transfer.forgetting`).
+    """
+    cosine = float((after.features * before.features).sum(1).mean())
+    nearest = (after.features[: len(copies)] @ copies.features.T).argmax(1)
+    recognition = float((nearest == np.arange(len(copies))).mean())
+    return pd.DataFrame({"task": "faces", "metric": ["recognition", "cosine"], "value": [recognition, cosine]})
+
+
+def measure_rung(
+    rung: Strategy, seed: int, train: FaceSet, test: FaceSet, facenet: Backbone, epochs: int, copies: int = 0
+) -> pd.DataFrame:
+    """One rung with one seed: its scores on `test`, what it cost, and what is left of the old skill.
+
+    facenet: pretrained; it is left as it is. copies: test photos for the old skill (see `retention`), 0 for none. Columns
+    rung, n, seed, task, metric, value, lr, moved, steps, seconds (wall clock of the training) and cpu_seconds (of all
+    its threads).
+    """
+    start = time.process_time()
+    how = {"epochs": epochs, "seed": seed, "precision": "bf16", "channels_last": True}
+    model, result = fine_tune(rung, _backbone(rung.pretrained, seed), train, TASKS, **how)
+    cpu_seconds = time.process_time() - start
+    after = embed(model.backbone, test, cache=False)
+    tables = [scores(Classifier(None, model.heads), after, TASKS)]
+    if copies:
+        some = test.select(range(min(copies, len(test))))
+        some = replace(some, inputs=(some.images[..., ::-1] * 0.7).astype(np.uint8))
+        tables.append(retention(embed(facenet, test), after, embed(model.backbone, some, cache=False)))
+    rows = pd.concat(tables, ignore_index=True)
+    rows.insert(0, "rung", rung.name)
+    cost = {"moved": sum(result.moved.values()), "steps": result.steps, "seconds": result.seconds}
+    return rows.assign(n=len(train), seed=seed, lr=rung.lr, **cost, cpu_seconds=cpu_seconds)
+
+
+def _backbone(pretrained: bool, seed: int) -> Backbone:
+    if pretrained:
+        return FaceNet.from_pretrained()
+    torch.manual_seed(seed)
+    return FaceNet()
+
+
+def rung_blocks(
+    trials: Sequence[tuple[int, Strategy]],
+    faces: FaceSet,
+    pool: np.ndarray,
+    test: FaceSet,
+    labels: int,
+    epochs: int,
+    copies: int = 0,
+) -> list[Block]:
+    """A block for each seed and rung of `trials`: trained on `labels` photos drawn from the rows `pool` of `faces`."""
+    few = {seed: few_labels(faces, labels, seed, pool) for seed in {seed for seed, _ in trials}}
+    facenet = FaceNet.from_pretrained()
+    return [
+        Block(f"{seed}-{rung.plan}-{rung.lr:g}", measure_rung, (rung, seed, few[seed], test, facenet, epochs, copies))
+        for seed, rung in trials
+    ]
+
+
+def rungs_at_best_rates(rates: pd.DataFrame) -> tuple[Strategy, ...]:
+    """The ladder with the learning rate of each rung that had the highest mean accuracy over tasks and seeds.
+
+    rates: rows of the record `ladder_rates`. Raises DataError when a rung is not in it.
+    """
+    accuracy = rates[rates["metric"] == "accuracy"].groupby(["rung", "lr"])["value"].mean()
+    chosen = []
+    for rung in LADDER:
+        name = SAME_RATE.get(rung.name, rung.name)
+        if name not in accuracy.index.get_level_values("rung"):
+            raise DataError(
+                f"the record ladder_rates has no rung {name!r}; run `python -m facekit record rates` again."
+            )
+        chosen.append(replace(rung, lr=float(accuracy[name].idxmax())))
+    return tuple(chosen)
+
+
+@study
+def record(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = SEEDS) -> Study:
+    """Records `ladder_fairface`: FaceNet on FairFace, frozen, tuned from the top down, and from scratch.
+
+    Every rung learns race, gender and age band together from the same photos in the same number of steps, at the
+    learning rate that did best in `ladder_rates`. The defaults take about an hour of processor time; several processes
+    with different seeds share the work, the last call with all seeds writes the record.
+
+    Args:
+        labels: Photos to learn from, drawn from all official training photos.
+        epochs: Passes over them.
+        seeds: Of the draw of photos, of the heads, of order and dropout.
+    """
+    faces = fairface()
+    pool, test = rows_of(faces, "train", "validation"), faces.split("test")
+    trials = [(seed, rung) for seed in seeds for rung in rungs_at_best_rates(recorded("ladder_rates").rows)]
+    return Study(
+        "ladder_fairface",
+        what=f"FaceNet fine-tuned on FairFace for race, gender and age band together, {epochs} epochs, bf16, each rung "
+        "at the rate that did best on validation photos",
+        data=f"FairFace, {labels:,} photos to learn from, {len(test):,} test photos",
+        blocks=rung_blocks(trials, faces, pool, test, labels, epochs, COPIES),
+    )
