@@ -8,12 +8,16 @@ VENV = .venv/bin/python
 READY = .venv/.ready
 PYTEST = "$(VENV)" -m pytest
 
-.PHONY: lab test test-package test-lessons bench clean FORCE
+.PHONY: lab test check test-package test-lessons bench docs lock lock-check clean FORCE
 
 lab: $(READY)
 	"$(VENV)" -m facekit lab $(OPTIONS)
 
-test: test-package test-lessons
+test: check test-package test-lessons
+
+# Lint, format, types and the order of the layers. One of them: .venv/bin/python tests/gate.py types
+check: $(READY)
+	"$(VENV)" tests/gate.py
 
 test-package: $(READY)
 	$(PYTEST) tests
@@ -26,6 +30,25 @@ test-lessons: $(READY)
 
 bench: $(READY)
 	"$(VENV)" -m benchmarks
+
+# The reference of the package, made from its docstrings; begins at build/docs/index.html.
+docs: $(READY)
+	"$(VENV)" -m pdoc --docformat google facekit -o build/docs
+
+# requirements.lock on every system and Python that it serves (lock-check), and written again from pyproject.toml with
+# as few changes as that allows (lock). Both ask the package index, with uv, which gets an environment of its own.
+UV = build/uv/bin/python
+
+lock-check: $(UV)
+	"$(UV)" tests/lock.py
+
+lock: $(UV)
+	"$(UV)" -m uv pip compile pyproject.toml --extra lab --extra dev --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet --output-file requirements.lock
+
+$(UV):
+	"$(PYTHON)" -m venv build/uv
+	"$(UV)" -m pip install --quiet --disable-pip-version-check uv
 
 # The folder's own path is kept in the stamp: an environment that was moved or copied is installed again.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))

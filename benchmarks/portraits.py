@@ -26,7 +26,7 @@ def bench_portraits(portraits: int = 1000, rounds: int = 3) -> int:
     if min(portraits, rounds) < 1:
         raise ConfigError(f"portraits and rounds must be 1 or more, got {portraits} and {rounds}.")
     rows = [(size, workers) for size in SIZES for workers in sorted({1, cores()})]
-    best = dict.fromkeys(rows, (float("inf"), float("inf")))
+    best: dict[tuple[int, int], tuple[float, ...]] = dict.fromkeys(rows, (float("inf"), float("inf")))
     render_portraits(1)
     for _ in range(rounds):
         for size, workers in rows:

@@ -158,6 +158,14 @@ def test_make_test_runs_the_package_tests_and_then_every_notebook(folder):
     )
 
 
+def test_the_gate_is_part_of_make_test_and_the_reference_needs_no_configuration(folder):
+    for target, call in (("check", "tests/gate.py"), ("docs", "-m pdoc --docformat google facekit -o build/docs")):
+        assert make(folder, target).returncode == 0
+        assert calls(folder)[-1] == call
+    assert make(folder, "test").returncode == 0
+    assert "tests/gate.py" in calls(folder)
+
+
 @pytest.mark.parametrize("python", ["", "exit 1\n"], ids=["none", "too old"])
 def test_a_missing_or_old_python_is_named_with_its_remedy(folder, python):
     path = str(executable(folder.parent / "old", f"#!/bin/sh\n{python}")) if python else ""

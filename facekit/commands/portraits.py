@@ -67,12 +67,11 @@ def sheet(path: Path = Path("datasets/portraits/contact_sheet.png"), seed: int =
 
 def contact_sheet(seed: int = 0) -> tuple[Image.Image, str]:
     """The sheet, and a text that names its pictures: the content hash of each row's FaceSet."""
-    many = {"seed": seed, "size": SIDE, "per_person": 1}
-    people = render_portraits(2 * COLUMNS, **many)
+    people = render_portraits(2 * COLUMNS, seed, SIDE, per_person=1)
     one = render_portraits(COLUMNS, seed=seed + 1, size=SIDE, per_person=COLUMNS)
     rows = [
         ("Eight people, style photo", people.select(range(COLUMNS))),
-        ("The same eight, style sketch", render_portraits(COLUMNS, style="sketch", **many)),
+        ("The same eight, style sketch", render_portraits(COLUMNS, seed, SIDE, "sketch", per_person=1)),
         ("Eight more people", people.select(range(COLUMNS, 2 * COLUMNS))),
         ("One person, eight pictures", one),
     ]

@@ -179,8 +179,8 @@ def _padded(image: Image.Image, corners: np.ndarray) -> tuple[Image.Image, int, 
     left, top, right, bottom = (int(round(bound)) for bound in bounds)
     columns = np.arange(left, right).clip(0, image.width - 1)
     rows = np.arange(top, bottom).clip(0, image.height - 1)
-    inner = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    pixels = np.asarray(image.crop(tuple(int(edge) for edge in inner)))
+    inner = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    pixels = np.asarray(image.crop(inner))
     pixels = pixels[np.ix_(rows - inner[1], columns - inner[0])]
     return Image.fromarray(np.ascontiguousarray(pixels)), -left, -top
 
@@ -219,8 +219,8 @@ def _faces(detector: MTCNN, image: Image.Image) -> Iterator[tuple[tuple[float, .
     scale = min(1.0, SEARCH_SIDE / max(image.size))
     searched = image
     if scale < 1:
-        smaller = tuple(max(1, round(side * scale)) for side in image.size)
-        searched = image.resize(smaller, Image.Resampling.BOX)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        searched = image.resize((width, height), Image.Resampling.BOX)
     if min(searched.size) < MIN_FACE:
         raise Unusable(Problem("too small", f"{image.width} × {image.height} has no room for a face"))
     try:

@@ -20,11 +20,6 @@ import numpy as np
 from facekit.data.readers.archives import Problem
 from facekit.errors import DataError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no advisory locks; two packings of one folder are then not noticed
-    fcntl = None
-
 # The header of an .npy file names the number of rows, which is known last: its room is reserved at a fixed size.
 HEADER_BYTES = 128
 CHECKPOINT_ROWS = 512
@@ -105,7 +100,9 @@ class GrowingSet:
                 continue
 
     def _lock(self) -> None:
-        if fcntl is None:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no advisory locks; two packings of one folder are then not noticed
             return
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)

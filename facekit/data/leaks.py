@@ -32,7 +32,7 @@ def with_noise(faces: FaceSet, mask: np.ndarray | Sequence[bool], amount: float,
     if not 0 <= amount <= 1:
         raise ConfigError(f"the amount of noise is a fraction of 255, from 0 to 1; got {amount}.")
     images = np.array(faces.images)
-    for row in np.flatnonzero(mask) if amount else ():
+    for row in np.flatnonzero(mask).tolist() if amount else []:
         noise = np.random.default_rng([seed, row]).standard_normal(images.shape[1:], np.float32)
         images[row] = np.clip(np.rint(images[row] + 255 * amount * noise), 0, 255)
     return replace(faces, inputs=images)

@@ -144,10 +144,8 @@ class _Ledger:
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # many rows have the same labels: kept once
         self.rejected: list[dict[str, str]] = []
 
-    def judge(self, record: Sample, decoded: Decoded | None) -> Outcome:
-        """The outcome of the next record: its own problem, the decoder's, a duplicate, or packed."""
-        if record.problem is not None:
-            return Outcome(record.name, problem=record.problem)
+    def judge(self, record: Sample, decoded: Decoded) -> Outcome:
+        """The outcome of the next record: its own problem or the decoder's, a duplicate, or packed."""
         sha256, pixels = decoded
         if isinstance(pixels, Problem):
             return Outcome(record.name, problem=pixels)
@@ -208,7 +206,7 @@ def _fill(
         for record, decoded in _decoded(records, size, align, workers):
             outcome = ledger.judge(record, decoded)
             ledger.enter(record, outcome)
-            growing.append(outcome, decoded[1] if outcome.problem is None else None)
+            growing.append(outcome, None if outcome.problem or isinstance(decoded[1], Problem) else decoded[1])
             bar.update()
     counts = dict(sorted(Counter(rejection["reason"] for rejection in ledger.rejected).items()))
     if not ledger.rows:
@@ -251,11 +249,14 @@ def _tasks(records: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 def _decoded(
     records: Iterable[Sample], size: tuple[int, int], align: bool, workers: int
-) -> Iterator[tuple[Sample, Decoded | None]]:
-    """Each record with its decoded photo, in order; at most `workers` + `_TASKS_AHEAD` groups are under way."""
+) -> Iterator[tuple[Sample, Decoded]]:
+    """Records with decoded photos or problems, in order; at most `workers` + `_TASKS_AHEAD` groups are under way."""
 
-    def decode_group(group: list[Sample]) -> list[Decoded | None]:
-        return [None if record.problem else _decode_one(record.data or b"", size, align) for record in group]
+    def decoded(record: Sample) -> Decoded:
+        return ("", record.problem) if record.problem else _decode_one(record.data or b"", size, align)
+
+    def decode_group(group: list[Sample]) -> list[Decoded]:
+        return list(map(decoded, group))
 
     waiting: deque[tuple[list[Sample], Future]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")

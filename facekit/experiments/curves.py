@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,12 @@ from facekit.training.config import Precision
 from facekit.training.loop import predict
 from facekit.transfer import probe
 
+AnySet = TypeVar("AnySet", bound=LabelledSet)
 # Few labelled rows, tasks and a seed to a network that predicts these tasks.
 Learner = Callable[[LabelledSet, Sequence[Task], int], nn.Module]
 
 
-def few_labels(data: LabelledSet, n: int, seed: int, pool: np.ndarray | None = None) -> LabelledSet:
+def few_labels(data: AnySet, n: int, seed: int, pool: np.ndarray | None = None) -> AnySet:
     """`n` rows drawn at random; with the same seed a smaller draw from the same rows is part of a larger one.
 
     pool: indices of the rows to draw from, by default all; the others of a large set on disk are then never read.

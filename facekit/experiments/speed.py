@@ -81,7 +81,8 @@ def _hardware(device: torch.device) -> str:
     """Name of the processor or of the GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or platform.processor() or "unknown"
+    found: dict = getattr(torch.cpu, "get_capabilities", dict)()
+    return found.get("cpu_name") or platform.processor() or "unknown"
 
 
 def _bench_rows(

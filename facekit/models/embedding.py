@@ -98,7 +98,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        found = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+        found: dict = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
         return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 

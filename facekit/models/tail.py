@@ -110,7 +110,7 @@ def tail_of(backbone: Backbone, after: str, until: str | None = None, dropout: f
     if not {after, last} <= set(names) or names.index(last) <= names.index(after):
         raise ConfigError(f"there is no {last!r} behind {after!r} in {backbone.name}; its stages are {names}.")
     parts = {name: whole.stages[name] for name in names[names.index(after) + 1 : names.index(last) + 1]}
-    end = [] if last == names[-1] else [_Averaged()]
+    end: list[nn.Module] = [] if last == names[-1] else [_Averaged()]
     end += [nn.Dropout(dropout)] if dropout else []
     if end:
         parts[last] = nn.Sequential(parts[last], *end)

@@ -94,6 +94,7 @@ class Distillation(Method):
     """
 
     needs_labels = False
+    targets: torch.Tensor  # float32 (2, N, D)
 
     def __init__(self, targets: torch.Tensor, heads: Heads | None = None, weight: float = 0.5) -> None:
         super().__init__(())
@@ -193,7 +194,8 @@ def agreement(student: FeatureSet, teacher: FeatureSet) -> float:
         raise DataError(
             f"embeddings {student.features.shape} and {teacher.features.shape} are not of the same photos and space."
         )
-    return float(F.cosine_similarity(*(torch.from_numpy(np.array(s.features)) for s in (student, teacher))).mean())
+    one, other = (torch.from_numpy(np.array(found.features)) for found in (student, teacher))
+    return float(F.cosine_similarity(one, other).mean())
 
 
 def export(model: nn.Module, path: Path | str, about: Mapping[str, object] | None = None) -> Path:

@@ -59,10 +59,10 @@ def linear_probe(
     """
     if not prior > 0:
         raise ConfigError(f"the prior must be positive, got {prior}; 100 is a good one.")
-    if weights is not None:
-        weights = torch.from_numpy(np.array(weights, np.float64))
-        if weights.shape != (len(train),) or not (weights.isfinite() & (weights >= 0)).all():
-            raise ConfigError(f"weights must be {len(train)} finite numbers of 0 or more, got {tuple(weights.shape)}.")
+    counts = None if weights is None else torch.from_numpy(np.array(weights, np.float64))
+    if counts is not None:
+        if counts.shape != (len(train),) or not (counts.isfinite() & (counts >= 0)).all():
+            raise ConfigError(f"weights must be {len(train)} finite numbers of 0 or more, got {tuple(counts.shape)}.")
         if any(task.kind != "multiclass" for task in tasks):
             raise ConfigError("weights are for multiclass tasks; fit the others without.")
     dim = train.features.shape[1]
@@ -70,15 +70,13 @@ def linear_probe(
     x = torch.from_numpy(np.asarray(train.features, np.float64)) * math.sqrt(dim)
     for task in tasks:
         targets = task.encode(train.labels[task.name])
-        known = task.known(targets) if weights is None else task.known(targets) & (weights > 0)
+        known = task.known(targets) if counts is None else task.known(targets) & (counts > 0)
         if not known.any():
             raise DataError(f"no row has a label for {task.name!r}; a probe needs at least one.")
-        row_weights = None if weights is None else weights[known]
-        weight, bias = _minimise(x[known], targets[known], task, prior, row_weights)
-        last = model.heads.layers[task.name][-1]
+        found = _minimise(x[known], targets[known], task, prior, None if counts is None else counts[known])
         with torch.no_grad():
-            last.weight.copy_(weight)
-            last.bias.copy_(bias)
+            for own, value in zip(model.heads.layers[task.name].parameters(), found, strict=True):
+                own.copy_(value)
     return model.eval()
 
 

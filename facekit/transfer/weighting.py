@@ -90,6 +90,11 @@ class DynamicWeightAverage(Method):
     len(train) / batch_size steps. Logs each loss and its weight.
     """
 
+    period: torch.Tensor
+    temperature: torch.Tensor
+    steps: torch.Tensor
+    means: torch.Tensor
+
     def __init__(
         self, tasks: Sequence[Task], period: int, temperature: float = 2.0, weights: Mapping[str, float] | None = None
     ) -> None:
@@ -130,6 +135,9 @@ class GradNorm(Method):
     by default all of them; the paper takes the last one, which is faster. L_t(0) is the loss of the first batch with
     labels for t. Logs each loss and its weight.
     """
+
+    alpha: torch.Tensor
+    initial: torch.Tensor
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class _Look:
     dots: float
     vessels: float
     radius: float
-    pigments: tuple[tuple[float, float, float], ...]
+    pigments: tuple[tuple[float, ...], ...]
 
 
 TAN, BROWN, DARK = (0.80, 0.62, 0.46), (0.60, 0.41, 0.30), (0.33, 0.22, 0.19)
@@ -203,7 +203,7 @@ def _lesion(d: Draws, look: _Look, image: Pixels) -> np.ndarray:
     x, y = x - np.float32(d.uniform(-room, room)), y - np.float32(d.uniform(-room, room))
     u = (x * np.float32(c) + y * np.float32(s)) * np.float32(1 / look.radius)
     v = (y * np.float32(c) - x * np.float32(s)) * np.float32(1 / (look.radius * stretch))
-    edge = np.float32(1.0)
+    edge: Pixels | np.float32 = np.float32(1.0)
     for knots, share in ((5, 1.0), (11, 0.8), (23, 0.6)):
         edge = edge + np.float32(look.ragged * share) * ring_noise(d.noise(1, knots)[0], u, v)
     away = np.sqrt(u * u + v * v) / edge  # 1 on the border

@@ -56,7 +56,7 @@ class _Pen:
     them. light: shading (size, size) by which every colour is multiplied.
     """
 
-    def __init__(self, image: Pixels, x: Pixels, y: Pixels, unit: float, light: Pixels) -> None:
+    def __init__(self, image: Pixels, x: Pixels, y: Pixels, unit: float, light: Pixels | np.float32) -> None:
         self.image, self.x, self.y, self.light = image, x, y, light
         self.sharp = np.float32(1 / unit)
 
@@ -82,8 +82,8 @@ class _Pen:
         dx, dy = x1 - x0, y1 - y0
         u, v = self.x - np.float32(x0), self.y - np.float32(y0)
         along = ((u * np.float32(dx) + v * np.float32(dy)) * np.float32(1 / (dx * dx + dy * dy))).clip(0, 1)
-        u, v = u - along * np.float32(dx), v - along * np.float32(dy)
-        return np.sqrt(u * u + v * v) - np.float32(width)
+        across, down = u - along * np.float32(dx), v - along * np.float32(dy)
+        return np.sqrt(across * across + down * down) - np.float32(width)
 
 
 def _ring(distance: Pixels, width: float) -> Pixels:
@@ -186,7 +186,7 @@ def _tree(p: _Pen, d: Draws, main: Colour, second: Colour, dark: Colour) -> None
         for y, rx in ((-0.6, 0.3), (-0.22, 0.44), (0.16, 0.58)):
             p.fill(p.box(0, y, rx * 0.55, 0.28, 0.85), main)
         return
-    shaded = tuple(0.75 * part for part in main)
+    shaded = (0.75 * main[0], 0.75 * main[1], 0.75 * main[2])
     for _ in range(7):
         x, y, r = d.uniform(-0.45, 0.45), d.uniform(-0.65, 0.05), d.uniform(0.25, 0.4)
         p.fill(p.ellipse(x, y, r, r), main if d.chance(0.6) else shaded)
@@ -240,7 +240,8 @@ def _bright(d: Draws, brightness: float, saturation: float) -> Colour:
     parts = [d.uniform(0, 1) for _ in range(3)]
     low, high = min(parts), max(parts)
     spread = max(high - low, 1e-3)
-    return tuple(brightness * (1 - saturation * (high - part) / spread) for part in parts)
+    red, green, blue = (brightness * (1 - saturation * (high - part) / spread) for part in parts)
+    return red, green, blue
 
 
 def _colours(d: Draws, back: Colour) -> tuple[Colour, Colour, Colour]:

@@ -6,8 +6,8 @@ every set, so it depends neither on how many there are nor on the order in which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count, takewhile
 from operator import index
 
 import numpy as np
@@ -56,21 +56,20 @@ def _numbers_by_split(sizes: Sequence[int], key: Callable[[int], str]) -> list[i
     """The first pictures of the series that fill every split to its size."""
     left = dict(zip(SPLITS, sizes, strict=True))
     numbers: list[int] = []
-    for number in count():
-        if not any(left.values()):
-            return numbers
+    for number in takewhile(lambda _: any(left.values()), count()):
         if number > 20 * (sum(sizes) + 50):  # as many as that have no other key: a small alphabet's strings
             raise ConfigError(f"too few different pictures to fill {sizes}; ask for more variety or fewer of them.")
         split = split_by_content([key(number)], FRACTIONS)[0]
         if left[split]:
             left[split] -= 1
             numbers.append(number)
+    return numbers
 
 
 def checked_sizes(n: int | Sequence[int]) -> int | list[int]:
     """The wanted number, or one for each split, as plain integers; raises ConfigError for anything else."""
     try:
-        sizes = [index(part) for part in (n if np.ndim(n) else [n])]
+        sizes = [index(part) for part in (n if isinstance(n, Iterable) else [n])]
     except TypeError:
         sizes = []
     if len(sizes) != (len(SPLITS) if np.ndim(n) else 1) or min(sizes) < 0 or not any(sizes):
@@ -81,7 +80,7 @@ def checked_sizes(n: int | Sequence[int]) -> int | list[int]:
 def checked_shape(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels; raises ConfigError where a side is too small or too large to draw on."""
     try:
-        height, width = (index(side) for side in ((size, size) if np.ndim(size) == 0 else size))
+        height, width = map(index, size if isinstance(size, Iterable) else (size, size))
     except (TypeError, ValueError):
         raise ConfigError(f"size {size!r}: give whole pixels, one number or a height and a width.") from None
     if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):

@@ -7,7 +7,7 @@ strings, and everything else, are the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def render_words(
     the series, `split`. Splits are by string: none that is tested was learnt from. A picture depends on everything but
     n. Raises ConfigError for impossible arguments.
     """
-    shortest, longest = (lengths, lengths) if np.ndim(lengths) == 0 else lengths
+    shortest, longest = lengths if isinstance(lengths, Iterable) else (lengths, lengths)
     height, width = checked_shape(size)
     if seed < 0 or not 1 <= shortest <= longest <= LONGEST:
         raise ConfigError(f"seed {seed} must be 0 or more, and lengths {lengths} between 1 and {LONGEST}, rising.")
@@ -168,8 +168,8 @@ def _draw(d: Draws, text: str, fonts: tuple[str, ...], height: int, width: int) 
     tilt, blot = np.float32(d.uniform(-0.15, 0.15)), np.float32(d.uniform(0.0, 0.12))
     across = ((np.arange(width) + 0.5) * (2 / width) - 1).astype(np.float32)
     light = 1 + tilt * across + blot * value_noise(d.noise(5, 9), height, width)
-    amount, grain = d.uniform(0.0, 0.15), np.float32(d.uniform(0.005, 0.06))
-    grain = grain * d.noise(height, width)
+    amount = d.uniform(0.0, 0.15)
+    grain = np.float32(d.uniform(0.005, 0.06)) * d.noise(height, width)
     image = np.empty((3, height, width), np.float32)
     ink = blur(ink, amount)
     for plane, back, front in zip(image, paper, ink_colour, strict=True):

@@ -24,6 +24,8 @@ the last third, as real features do. Validation and test photos had no part in i
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from facekit.data.features.model import COLUMNS, N_CELLS, SHAPE, FeatureModel
@@ -145,7 +147,7 @@ def _columns(codes: np.ndarray) -> np.ndarray:
     parts = []
     for axes in TERMS.values():
         sizes = [SHAPE[axis] for axis in axes]
-        parts.append(np.eye(np.prod(sizes))[np.ravel_multi_index(codes[:, axes].T, sizes)])
+        parts.append(np.eye(math.prod(sizes))[np.ravel_multi_index(codes[:, axes].T, sizes)])
     return np.hstack(parts)
 
 

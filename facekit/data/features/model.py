@@ -135,12 +135,13 @@ class FeatureModel:
 
     def __post_init__(self) -> None:
         tensors = {"shares": self.shares, **self.tensors}
-        axes = np.shape(tensors.get("axes"))
+        shapes = {name: np.shape(array) for name, array in tensors.items()}
+        axes = shapes.get("axes", ())
         if len(axes) != 2:
             raise DataError("no feature model: it has no axes (K, D).")
         for name, shape in tensor_shapes(*axes).items():
-            if np.shape(tensors.get(name)) != shape:
-                raise DataError(f"no feature model: {name} is {np.shape(tensors.get(name))}, it must be {shape}.")
+            if shapes.get(name) != shape:
+                raise DataError(f"no feature model: {name} is {shapes.get(name, ())}, it must be {shape}.")
             if not np.isfinite(tensors[name]).all():
                 raise DataError(f"no feature model: {name} has values that are not finite.")
         for name in ("shares", *LOOKS):

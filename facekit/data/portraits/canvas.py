@@ -177,15 +177,15 @@ def gradient(height: Pixels, pixel: float) -> tuple[Pixels, Pixels]:
 
 def blur(plane: Pixels, amount: float) -> Pixels:
     """Binomial blur over 3 × 3 pixels of (H, W): 0 leaves the plane, 0.25 is the kernel (1, 2, 1) / 4. Edges repeat."""
-    keep, amount = np.float32(1 - 2 * amount), np.float32(amount)
+    keep, give = np.float32(1 - 2 * amount), np.float32(amount)
     rows = plane * keep
-    side = plane * amount
+    side = plane * give
     rows[1:] += side[:-1]
     rows[:-1] += side[1:]
     rows[0] += side[0]
     rows[-1] += side[-1]
     out = rows * keep
-    rows *= amount
+    rows *= give
     out[:, 1:] += rows[:, :-1]
     out[:, :-1] += rows[:, 1:]
     out[:, 0] += rows[:, 0]

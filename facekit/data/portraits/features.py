@@ -47,8 +47,8 @@ class Anatomy:
 
 def anatomy(person: Person, sitting: Sitting) -> Anatomy:
     """Children: a smaller face under the same skull, large eyes, low features, small nose (after Farkas, 1994)."""
-    adult = float(smoothstep(np.float64((sitting.age - 1) / 18)))
-    old = float(smoothstep(np.float64((sitting.age + person.weathered - 32) / 45)))
+    adult = float(smoothstep(np.array((sitting.age - 1) / 18)))
+    old = float(smoothstep(np.array((sitting.age + person.weathered - 32) / 45)))
     length = person.length * (0.86 + 0.14 * adult)
     eye_y = 0.055 - 0.085 * adult
     nose_y = eye_y + person.nose_length * (0.72 + 0.28 * adult) + 0.012 * old

@@ -94,7 +94,7 @@ def pick(shares: Share, at: float) -> str:
         left -= share
         if left < 0:
             return key
-    return next(key for key in reversed(shares) if shares[key] > 0)
+    return [key for key, share in shares.items() if share > 0][-1]
 
 
 def deal(seed: int, pile: str, number: int) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, takewhile
 from operator import index
 
 import numpy as np
@@ -72,13 +72,12 @@ def _numbers_by_split(series: Series, sizes: Sequence[int]) -> list[int]:
     """The first pictures of the series that fill every split to its size."""
     left = dict(zip(SPLITS, sizes, strict=True))
     numbers: list[int] = []
-    for person in count():
-        if not any(left.values()):
-            return numbers
+    for person in takewhile(lambda _: any(left.values()), count()):
         split = split_by_content([series.identity(person)], FRACTIONS)[0]
         take = min(series.per_person, left[split])
         left[split] -= take
         numbers += range(person * series.per_person, person * series.per_person + take)
+    return numbers
 
 
 def _about(series: Series, n: int | list[int]) -> dict:
@@ -102,7 +101,7 @@ def _about(series: Series, n: int | list[int]) -> dict:
 def _sizes(n: int | Sequence[int]) -> int | list[int]:
     """The wanted number, or one for each split, as plain integers; raises ConfigError for anything else."""
     try:
-        sizes = [index(part) for part in (n if np.ndim(n) else [n])]
+        sizes = [index(part) for part in (n if isinstance(n, Iterable) else [n])]
     except TypeError:
         sizes = []
     if len(sizes) != (len(SPLITS) if np.ndim(n) else 1) or min(sizes) < 0:

@@ -87,16 +87,18 @@ class _Helper(Thread):
     def run(self) -> None:
         """Hands out chunks until none is left, or the helper is gone."""
         start = None
+        process = self.process
+        assert process and process.stdin and process.stdout, "the thread starts after its process"
         try:
-            pickle.dump(self.series, self.process.stdin)
-            self.process.stdin.flush()
-            pickle.load(self.process.stdout)  # it is ready; until then the chunks are better done elsewhere
+            pickle.dump(self.series, process.stdin)
+            process.stdin.flush()
+            pickle.load(process.stdout)  # it is ready; until then the chunks are better done elsewhere
             self.busy = True
             while (start := _take(self.waiting)) is not None:
                 chunk = self.numbers[start : start + CHUNK]
-                pickle.dump(list(chunk), self.process.stdin)
-                self.process.stdin.flush()
-                for position, picture in enumerate(pickle.load(self.process.stdout), start):
+                pickle.dump(list(chunk), process.stdin)
+                process.stdin.flush()
+                for position, picture in enumerate(pickle.load(process.stdout), start):
                     self.done(position, picture)
         except (OSError, EOFError, pickle.UnpicklingError):
             if start is not None:

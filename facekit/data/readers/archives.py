@@ -15,6 +15,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from facekit.errors import DataError
@@ -218,7 +219,7 @@ class ZipSource(Source):
     def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
         members = sorted(self._members, key=lambda item: not first(item[0])) if first else self._members
         for position, (name, member) in enumerate(members):
-            yield _checked(name, position < skip, member.file_size, lambda member=member: self._archive.read(member))
+            yield _checked(name, position < skip, member.file_size, partial(self._archive.read, member))
 
 
 class TarSource(Source):
@@ -233,7 +234,7 @@ class TarSource(Source):
             with tarfile.open(self.path, "r|*") as archive:
                 for member in archive:
                     # tarfile remembers every member, which would grow with the archive.
-                    archive.members = []
+                    archive.members = []  # type: ignore[attr-defined]  # typeshed does not list it
                     name = clean_name(member.name)
                     if member.isdir() or not is_photo(name):
                         continue

@@ -58,11 +58,13 @@ class CaptchaReader:
         for entry in self._source.entries(skip):
             read = read_name(entry.name)
             problem = self._problem(entry, read)
-            yield Sample(entry.name, problem=problem) if problem else Sample(entry.name, entry.data, {STRING: read})
+            labels = {} if isinstance(read, Problem) else {STRING: read}
+            yield Sample(entry.name, problem=problem) if problem else Sample(entry.name, entry.data, labels)
 
     def _problem(self, entry: Entry, read: str | Problem) -> Problem | None:
-        if entry.problem is not None or isinstance(read, Problem):
-            return entry.problem or read
+        problem = entry.problem or (read if isinstance(read, Problem) else None)
+        if problem is not None:
+            return problem
         return other_size(entry.data, self.size[::-1]) if entry.data is not None else None
 
 

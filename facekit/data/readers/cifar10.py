@@ -156,7 +156,8 @@ def _batch_files(path: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(path) as archive:
             members = {member.name.rsplit("/", 1)[-1]: member for member in archive if member.isfile()}
-            return {name: archive.extractfile(members[name]).read() for name in BATCHES if name in members}
+            files = {name: archive.extractfile(members[name]) for name in BATCHES if name in members}
+            return {name: file.read() for name, file in files.items() if file}
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path} is no readable tar ({error}); download or copy it again.") from None
 

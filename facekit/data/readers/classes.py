@@ -106,9 +106,9 @@ class ClassFolderReader:
     def _side(name: str) -> str | None:
         return next((SIDES[plain(part)] for part in name.split("/")[:-2] if plain(part) in SIDES), None)
 
-    def _identities(self, entry: Entry) -> list[str]:
+    def _identities(self, name: str, data: bytes) -> list[str]:
         """What two files have in common when they are the same photo."""
-        return [hashlib.sha256(entry.data).hexdigest(), *([entry.name.split("/")[-1]] if self.name_is_identity else [])]
+        return [hashlib.sha256(data).hexdigest(), *([name.split("/")[-1]] if self.name_is_identity else [])]
 
     @cached_property
     def _other_classes(self) -> dict[str, list[str]]:
@@ -116,7 +116,7 @@ class ClassFolderReader:
         classes: dict[str, set[str]] = {}
         for entry in self._source.entries():
             if entry.data is not None and (own := self._class(entry.name)):
-                for identity in self._identities(entry):
+                for identity in self._identities(entry.name, entry.data):
                     classes.setdefault(identity, set()).add(own)
         return {identity: sorted(found) for identity, found in classes.items() if len(found) > 1}
 
@@ -136,7 +136,7 @@ class ClassFolderReader:
                 yield Sample(entry.name, problem=problem)
             else:
                 side = self._side(entry.name)
-                labels = self.labels_of(self._class(entry.name))
+                labels = self.labels_of(self._class(entry.name) or "")  # of no class it would have a problem
                 yield Sample(entry.name, entry.data, labels, None if side == "train" else side)
 
     def _problem(self, entry: Entry) -> Problem | None:
@@ -147,7 +147,7 @@ class ClassFolderReader:
             return Problem("unknown class", f"the folder it is in is none of {', '.join(self._known.values())}")
         if entry.data is None:  # skipped: what became of it is known
             return None
-        for identity in self._identities(entry):
+        for identity in self._identities(entry.name, entry.data):
             if others := [name for name in self._other_classes.get(identity, []) if name != own]:
                 return Problem("several classes", f"the same photo is also under {', '.join(others)}")
         return other_size(entry.data, self.photo_size) if self.photo_size else None

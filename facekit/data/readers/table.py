@@ -27,11 +27,20 @@ class Sample:
 class Reader(Protocol):
     """Photos with labels, in an order that is the same every time."""
 
-    kind: str
-    columns: tuple[str, ...]
-    fractions: tuple[float, float, float]
-    about: dict
-    total: int | None
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def fractions(self) -> tuple[float, float, float]: ...
+
+    @property
+    def about(self) -> dict: ...
+
+    @property
+    def total(self) -> int | None: ...
 
     def fingerprint(self) -> str:
         """Changes when the photos or the labels do."""

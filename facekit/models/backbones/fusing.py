@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -10,8 +11,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facekit.models.backbones.base import Backbone
 
+AnyBackbone = TypeVar("AnyBackbone", bound=Backbone)
 
-def fused_copy(backbone: Backbone, channels_last: bool = True) -> Backbone:
+
+def fused_copy(backbone: AnyBackbone, channels_last: bool = True) -> AnyBackbone:
     """A copy for inference alone: in evaluation mode, without gradients, every convolution fused with its BatchNorm.
 
     In evaluation mode BatchNorm is an affine map per channel, so that weight · γ/√(σ² + ε) and a bias give the same
