@@ -6,14 +6,22 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 	"$$p" -c '$(WORKS)' 2>/dev/null && { command -v "$$p"; break; }; done)
 VENV = .venv/bin/python
 READY = .venv/.ready
-PYTEST = "$(VENV)" -m pytest
+# Two processes, a thread each: more threads would wait for each other, and sums of floats depend on their number.
+WORKERS = 2
+PYTEST = OMP_NUM_THREADS=1 "$(VENV)" -m pytest -n $(WORKERS) --dist loadfile
+PARTS = check test-package test-lessons
 
 .PHONY: lab test check test-package test-lessons bench docs lock lock-check clean FORCE
 
 lab: $(READY)
 	"$(VENV)" -m facekit lab $(OPTIONS)
 
-test: check test-package test-lessons
+# Every part in turn, and how long each took.
+test: $(READY)
+	@said=; for part in $(PARTS); do \
+		began=$$(date +%s); $(MAKE) --no-print-directory $$part || exit; \
+		said="$$said$$part $$(($$(date +%s) - began)) s, "; \
+	done; echo "$${said%, }"
 
 # Lint, format, types and the order of the layers. One of them: .venv/bin/python tests/gate.py types
 check: $(READY)
@@ -22,7 +30,8 @@ check: $(READY)
 test-package: $(READY)
 	$(PYTEST) tests
 
-# The notebooks are those of the sources; every stored output, also of the solutions, is compared with a new one.
+# The notebooks are those of the sources; every stored output, also of the solutions, is compared with a new one. The
+# cells with which both copies begin are run once (lessons/conftest.py).
 test-lessons: $(READY)
 	"$(VENV)" -m facekit lessons check
 	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg \

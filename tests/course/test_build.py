@@ -258,7 +258,8 @@ def test_what_a_widget_shows_is_there_without_a_kernel(toy):
 def test_strict_nbval_passes_over_pictures_widgets_quiz_and_errors(toy):
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env"]
     command += [f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "anyio")]
-    command += [f"--nbval-sanitize-with={TESTS / 'nbval_sanitize.cfg'}", str(toy / "99_toy.ipynb")]
+    command += [f"--nbval-sanitize-with={TESTS / 'nbval_sanitize.cfg'}"]
+    command += [str(toy / name) for name in ("99_toy.ipynb", "solutions/99_toy.ipynb")]
     done = subprocess.run(command, cwd=toy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
