@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "facekit"
 # A module imports only from its own part and from those above it.
-ORDER = ["errors", "settings", "files", "boxes", "ctc", "tasks", "records", "show", "data", "evaluation", "models"]
+ORDER = ["errors", "settings", "files", "tasks", "records", "show", "data", "evaluation", "models"]
 ORDER += ["training", "transfer", "experiments", "course", "studies", "commands", "__main__"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PHOTO_FOLDERS = ("datasets/portraits/", "datasets/drawn/", "lessons/figures/")

@@ -121,11 +121,11 @@ def _kind_of(source: Path, labels: Path | None) -> str:
         official = labels.is_dir() or labels.name in LABEL_FILES
         return "fairface" if official and label_files(source, labels) else "folder"
     rows = readers().values()
-    if kind := next((row.kind for row in rows if row.path_shows and row.path_shows(source)), None):
+    if kind := next((row.name for row in rows if row.path_shows and row.path_shows(source)), None):
         return kind
     names, table = open_source(source).names(50), has_table(source)
     asked = [row for row in rows if row.names_show and (row.beside_table or not table)]
-    return next((row.kind for row in asked if row.names_show(names)), "folder")
+    return next((row.name for row in asked if row.names_show(names)), "folder")
 
 
 def _already_packed(dest: Path, request: dict) -> FaceSet:

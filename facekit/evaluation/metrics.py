@@ -8,16 +8,16 @@ Tibshirani 1993, section 13.3).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 
-from facekit import boxes, ctc
 from facekit.errors import ConfigError, DataError
-from facekit.tasks import Task, nearest_class
+from facekit.tasks import Task
 
-Values = torch.Tensor | np.ndarray | pd.Series | Sequence[float]
+Values: TypeAlias = torch.Tensor | np.ndarray | pd.Series | Sequence[float]
 Statistic = Callable[[np.ndarray], np.ndarray]
 N_BOOT = 1000
 LEVEL = 0.95
@@ -49,29 +49,11 @@ def age_mae(task: Task, predictions: Values, targets: Values, years: Values | No
     `Task.encode` give them, (N,). For classes a prediction counts as its class's midpoint, and so does a target unless
     `years` (N,), the exact numbers with NaN for unknown, has it. Raises ConfigError for classes without midpoints.
     """
-    errors = _absolute_errors(task, predictions, targets, years)
+    pair = task.rules.as_numbers(task, _array(predictions), _array(targets))
+    if pair is None:
+        raise ConfigError(f"task {task.name!r} has classes without midpoints, so no error in numbers.")
+    errors = _absolute_errors(*pair, years)
     return float(np.nanmean(errors)) if np.isfinite(errors).any() else float("nan")
-
-
-def mean_iou(predictions: Values, targets: Values) -> float:
-    """Mean intersection over union of boxes (N, 4) with the known ones in `targets` (N, 4); NaN where none is known."""
-    return _nanmean(_ious(_array(predictions), _array(targets)))
-
-
-def character_error_rate(predictions: Values, targets: Values) -> float:
-    """Edits that turn the predicted texts into the known ones, divided by the known characters; NaN where none is.
-
-    predictions, targets: characters' indices (N, positions), padded with -1 (`Task.predict`, `Task.encode`). Can
-    exceed 1.
-    """
-    edits, lengths = _edits(_array(predictions), _array(targets)).T
-    return float(edits.sum() / lengths.sum()) if lengths.sum() else float("nan")
-
-
-def exact_match(predictions: Values, targets: Values) -> float:
-    """Share of the known texts that are predicted without any error; arguments as for `character_error_rate`."""
-    edits, lengths = _edits(_array(predictions), _array(targets)).T
-    return _nanmean(np.where(lengths > 0, edits == 0, np.nan))
 
 
 def confusion_matrix(task: Task, predictions: Values, targets: Values) -> pd.DataFrame:
@@ -79,10 +61,10 @@ def confusion_matrix(task: Task, predictions: Values, targets: Values) -> pd.Dat
 
     A predicted number counts as the class with the nearest midpoint. Raises ConfigError for a task without classes.
     """
-    if not _has_classes(task):
+    pair = task.rules.as_classes(task, _array(predictions), _array(targets))
+    if pair is None:
         raise ConfigError(f"task {task.name!r} predicts a number; a confusion matrix needs classes.")
-    predictions, targets = _known_classes(*_as_classes(task, _array(predictions), _array(targets)))
-    counts = _counts(predictions, targets, len(task.classes))
+    counts = _counts(*_known_classes(*pair), len(task.classes))
     classes = list(task.classes)
     return pd.DataFrame(counts, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
 
@@ -128,10 +110,10 @@ def evaluate(
     group names, or a table of several columns whose combinations are the groups (joined by ", "); rows without a name
     are in no group, unused categories of a categorical are groups with n = 0. numbers: task name to the exact numbers
     (N,) behind banded labels (ages in years). Returns the columns task, metric, group, value, low, high, n: metrics
-    are `accuracy` and `balanced_accuracy` of classes (a number counts as the class with the nearest midpoint, if the
-    task has any), `mae` of numbers and of classes with midpoints, `iou` of boxes, `character_error_rate` and
-    `exact_match` of texts; the group of all rows is `all`; n counts the labels that the value rests on. Raises
-    DataError where lengths or names do not match or where outputs are NaN.
+    are what the task's kind has: `accuracy` and `balanced_accuracy` of classes (a number counts as the class with the
+    nearest midpoint, if the task has any), `mae` of numbers and of classes with midpoints, `iou` of boxes,
+    `character_error_rate` and `exact_match` of texts; the group of all rows is `all`; n counts the labels that the
+    value rests on. Raises DataError where lengths or names do not match or where outputs are NaN.
     """
     rows = []
     for task in tasks:
@@ -149,30 +131,14 @@ Score = Callable[[np.ndarray, int, int], tuple[float, float, float, int]]
 
 def _metrics(task: Task, predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> Iterator[tuple]:
     """Metric name and a function from a row mask, n_boot and a seed to (value, low, high, n)."""
-    if task.kind == "box":
-        yield "iou", _mean_score(_ious(predictions, targets))
-    if task.kind == "string":
-        edits = _edits(predictions, targets)
-        yield "character_error_rate", _ratio_score(edits)
-        yield "exact_match", _mean_score(np.where(edits[:, 1] > 0, edits[:, 0] == 0, np.nan))
-    if _has_classes(task):
-        classes = _as_classes(task, predictions, targets)
-        yield "accuracy", _class_score(_accuracy, *classes, len(task.classes))
-        yield "balanced_accuracy", _class_score(_balanced, *classes, len(task.classes))
-    if task.kind == "regression" or task.midpoints:
-        yield "mae", _mean_score(_absolute_errors(task, predictions, targets, years))
-
-
-def _has_classes(task: Task) -> bool:
-    """Whether predictions can be counted as right and wrong; a regression needs midpoints for that."""
-    return task.kind not in ("regression", "box", "string") or bool(task.midpoints and task.kind == "regression")
-
-
-def _as_classes(task: Task, predictions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets (N,) of a task with classes as class indices, -1 where the label is missing."""
-    if task.kind in ("expectation", "regression"):
-        predictions = nearest_class(task.midpoints, predictions)
-    return predictions, nearest_class(task.midpoints, targets) if task.kind == "regression" else targets
+    for name, rows in task.rules.scores(task, predictions, targets).items():
+        yield name, _mean_score(rows) if rows.ndim == 1 else _ratio_score(rows)
+    if (pair := task.rules.as_classes(task, predictions, targets)) is not None:
+        _same_length(*pair)
+        yield "accuracy", _class_score(_accuracy, *pair, len(task.classes))
+        yield "balanced_accuracy", _class_score(_balanced, *pair, len(task.classes))
+    if (pair := task.rules.as_numbers(task, predictions, targets)) is not None:
+        yield "mae", _mean_score(_absolute_errors(*pair, years))
 
 
 def _class_score(statistic: Statistic, predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> Score:
@@ -223,30 +189,6 @@ def _ratio(resamples: np.ndarray) -> np.ndarray:
     return totals[:, 0] / totals[:, 1]
 
 
-def _nanmean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
-
-
-def _ious(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Intersection over union (N,) of boxes (N, 4), NaN where the true one is missing."""
-    if predictions.shape != targets.shape or predictions.shape[1:] != (4,):
-        raise DataError(f"predicted boxes {predictions.shape} and true ones {targets.shape} must both be (N, 4).")
-    overlap = boxes.iou(torch.from_numpy(predictions).double(), torch.from_numpy(targets).double()).numpy()
-    return np.where(np.isnan(targets).any(axis=1), np.nan, overlap)
-
-
-def _edits(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Edits and true length of every text, float64 (N, 2); both 0 where the label is missing."""
-    if len(predictions) != len(targets) or predictions.ndim != 2 or targets.ndim != 2:
-        raise DataError(f"predicted texts {predictions.shape} and true ones {targets.shape} must be (N, positions).")
-    found = np.zeros((len(targets), 2))
-    for row, predicted, true in zip(found, predictions, targets, strict=True):
-        text = true[true != ctc.END].tolist()
-        if text:
-            row[:] = ctc.edit_distance(predicted[predicted != ctc.END].tolist(), text), len(text)
-    return found
-
-
 def _mean(resamples: np.ndarray) -> np.ndarray:
     return resamples.mean(axis=1, dtype=np.float64)
 
@@ -291,17 +233,9 @@ def _counts(predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> np.
     return np.bincount(targets * n_classes + predictions, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def _absolute_errors(task: Task, predictions: Values, targets: Values, years: Values | None) -> np.ndarray:
+def _absolute_errors(predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> np.ndarray:
     """|predicted - true| (N,), NaN where nothing is known of the truth."""
-    predictions, targets = _array(predictions), _array(targets)
     _same_length(predictions, targets)
-    if task.kind != "regression":
-        if not task.midpoints:
-            raise ConfigError(f"task {task.name!r} has classes without midpoints, so no error in numbers.")
-        midpoints = np.asarray(task.midpoints, np.float64)
-        if task.kind != "expectation":
-            predictions = midpoints[predictions.astype(np.int64)]
-        targets = np.where(targets >= 0, midpoints[np.maximum(targets, 0).astype(np.int64)], np.nan)
     if years is not None:
         exact = _array(years).astype(np.float64)
         _same_length(predictions, exact)
@@ -321,10 +255,7 @@ def _predictions(task: Task, outputs: Mapping, targets: Mapping) -> tuple[np.nda
             raise DataError(f"no {what} of task {task.name!r}; there are {', '.join(table) or 'none'}.")
     if outputs[task.name].isnan().any():
         raise DataError(f"the outputs of task {task.name!r} contain NaN; the model that made them is broken.")
-    predictions, truth = _array(task.predict(outputs[task.name])), _array(targets[task.name])
-    if task.kind not in ("box", "string"):
-        _same_length(predictions, truth)
-    return predictions, truth
+    return _array(task.predict(outputs[task.name])), _array(targets[task.name])
 
 
 def _members(groups: pd.Series | pd.DataFrame | Sequence[str] | None, n: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -341,7 +272,7 @@ def _members(groups: pd.Series | pd.DataFrame | Sequence[str] | None, n: int) ->
     if len(labels) != n:
         raise DataError(f"{len(labels)} group names for {n} rows; they must match.")
     if isinstance(labels.dtype, pd.CategoricalDtype):
-        names = labels.cat.categories
+        names = list(labels.cat.categories)
     else:
         names = sorted(labels.dropna().unique(), key=str)
     for name in names:

@@ -33,7 +33,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import state_hash
-from facekit.models.heads import output_layer
 from facekit.tasks import Task
 
 Adapters = Literal["none", "series", "parallel"]
@@ -117,61 +116,6 @@ class _Adapted(nn.Module):
         return self.adapter(x, self.conv(x))
 
 
-class PooledHead(nn.Module):
-    """Classes and numbers: the mean of a map (N, C, H, W), or an embedding (N, C), through the task's last layer."""
-
-    def __init__(self, channels: int, task: Task) -> None:
-        super().__init__()
-        self.last = output_layer(channels, task)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(x.mean((2, 3)) if x.ndim == 4 else x)
-
-
-class BoxHead(nn.Module):
-    """A box from a map (N, C, H, W): where `points` learnt patterns are, then a linear layer to its four sides.
-
-    The place of a pattern is the mean of the pixels' coordinates under the softmax of its scores over the map (spatial
-    softmax; Levine et al. 2016, 1504.00702). At the start the box is about the middle half of the picture.
-    """
-
-    def __init__(self, channels: int, points: int = 16) -> None:
-        super().__init__()
-        self.scores = nn.Conv2d(channels, points, 1, bias=False)  # the softmax knows no bias
-        self.last = nn.Linear(2 * points, 4)
-        with torch.no_grad():
-            self.last.bias.copy_(torch.tensor([0.25, 0.25, 0.75, 0.75]))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weights = self.scores(x).float().flatten(2).softmax(2).view(len(x), -1, *x.shape[2:])
-        across, down = ((torch.arange(n, device=x.device) + 0.5) / n - 0.5 for n in (x.shape[3], x.shape[2]))
-        places = torch.cat([weights.sum(2) @ across, weights.sum(3) @ down], 1)
-        return self.last(places)
-
-
-class SequenceHead(nn.Module):
-    """A text from a map (N, C, H, W): scores (N, W, K + 1) at every column, for CTC.
-
-    The map's height is averaged to `rows` bands, so that pictures of any height fit; two convolutions along the width
-    then see a column with its neighbours. Without the BatchNorm between them CTC can stay for long at what it learns
-    first, blanks in every column.
-    """
-
-    def __init__(self, channels: int, task: Task, hidden: int = 64, rows: int = 4) -> None:
-        super().__init__()
-        self.rows = rows
-        self.layers = nn.Sequential(
-            nn.Conv1d(channels * rows, hidden, 3, padding=1, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Conv1d(hidden, task.n_outputs, 3, padding=1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bands = F.adaptive_avg_pool2d(x, (self.rows, x.shape[3])).flatten(1, 2)
-        return self.layers(bands).transpose(1, 2)
-
-
 class DomainNet(nn.Module):
     """A trunk that all domains use, and what each has of its own; see the module's text.
 
@@ -230,7 +174,7 @@ class DomainNet(nn.Module):
             return domain.reads[task.name]
         maps = {name: shape for name, shape in self._shapes.items() if len(shape) == 3}
         fine = [name for name, shape in maps.items() if self.trunk.image_size <= _MOST_COARSE * shape[1]]
-        return (fine if task.kind in ("box", "string") and fine else list(maps))[-1]
+        return (fine if task.rules.needs_map and fine else list(maps))[-1]
 
     def freeze(self, names: Sequence[str] | None = None) -> None:
         """Freezes exactly these stages (None: all) and unfreezes the others; see `Backbone.freeze`."""
@@ -304,13 +248,11 @@ class DomainNet(nn.Module):
         if stage not in self._shapes:
             raise ConfigError(f"task {task.name!r} reads {stage!r}; the stages are {list(self._shapes)}.")
         channels, *sides = self._shapes[stage]
-        if task.kind in ("box", "string") and not sides:
+        if task.rules.needs_map and not sides:
             raise ConfigError(
                 f"task {task.name!r} asks where things are, which {stage!r} forgets; read a stage before."
             )
-        if task.kind == "box":
-            return BoxHead(channels)
-        return SequenceHead(channels, task) if task.kind == "string" else PooledHead(channels, task)
+        return task.head(channels)
 
 
 class OneDomain(nn.Module):

@@ -14,34 +14,6 @@ from facekit.models.backbones.base import Backbone
 from facekit.tasks import Task
 
 
-class Thresholds(nn.Module):
-    """The last layer of an ordinal task: one score of the input and a bias for each question, (N, D) to (N, K - 1).
-
-    The common weights make the answers consistent (Cao et al. 2020, theorem 1). At the start all K ranks are equally
-    probable.
-    """
-
-    def __init__(self, in_features: int, questions: int) -> None:
-        super().__init__()
-        self.score = nn.Linear(in_features, 1, bias=False)
-        above = 1 - torch.arange(1, questions + 1) / (questions + 1)
-        self.bias = nn.Parameter(above.logit())
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """(1, D)."""
-        return self.score.weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.score(x) + self.bias
-
-
-def output_layer(in_features: int, task: Task) -> nn.Module:
-    """The layer from features (N, in_features) to the outputs (N, task.n_outputs) of a task."""
-    kind = Thresholds if task.kind == "ordinal" else nn.Linear
-    return kind(in_features, task.n_outputs)
-
-
 class Heads(nn.Module):
     """One small network per task on the same embedding: linear, or with one hidden layer of its own.
 
@@ -64,7 +36,7 @@ class Heads(nn.Module):
         self.layers = nn.ModuleDict()
         for task in self.tasks:
             first = [nn.Linear(in_features, hidden), nn.ReLU()] if hidden else []
-            last = [nn.Dropout(dropout), output_layer(hidden or in_features, task)]
+            last = [nn.Dropout(dropout), task.layer(hidden or in_features)]
             try:
                 self.layers[task.name] = nn.Sequential(*first, *last)
             except KeyError:  # torch's own rule: no dots, no names of ModuleDict's attributes

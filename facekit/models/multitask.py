@@ -27,7 +27,7 @@ from torch import nn
 
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
-from facekit.models.heads import Classifier, output_layer
+from facekit.models.heads import Classifier
 from facekit.tasks import Task
 
 HEADS, STITCHES = "heads", "stitches"
@@ -114,7 +114,7 @@ class SharedNet(nn.Module):
                 self.towers[task.name] = nn.ModuleDict(copy.deepcopy(rest))
             except KeyError:  # torch's own rule: no dots, no names of ModuleDict's attributes
                 raise ConfigError(f"a task cannot be named {task.name!r}; choose another column name.") from None
-            self.outputs[task.name] = output_layer(stack.width, task)
+            self.outputs[task.name] = task.layer(stack.width)
         self._frozen: frozenset[str] = frozenset()
 
     @property

@@ -60,13 +60,13 @@ def validate(
         for i, task in enumerate(method.tasks):
             targets = batch.targets[task.name]
             known = task.known(targets).sum()
-            classes = task.kind == "multiclass"
+            classes = task.rules.argmax
             correct = (task.predict(outputs[task.name]) == targets).sum() if classes else torch.zeros_like(known)
             totals[i] += torch.stack([task.loss(outputs[task.name], targets) * known, correct, known])
     scores = {"validation_loss": 0.0}
     for task, (loss, correct, known) in zip(method.tasks, world.sum(totals).tolist(), strict=True):
         scores[f"validation_{task.name}"] = loss / known
         scores["validation_loss"] += method.weights[task.name] * loss / known
-        if task.kind == "multiclass":
+        if task.rules.argmax:
             scores[f"accuracy_{task.name}"] = correct / known
     return scores

@@ -20,17 +20,17 @@ import torch
 
 from facekit import settings
 from facekit.data.sets import FaceSet, LabelledSet
-from facekit.errors import ConfigError, DataError, TrainingError
+from facekit.errors import ConfigError, TrainingError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.adapters import Domain, DomainNet
 from facekit.models.backbones.base import Backbone
-from facekit.tasks import Task
 from facekit.training.augment import Augment
 from facekit.training.batches import Batch, Batches, seed_for
 from facekit.training.loop import make_optimiser, predict
 from facekit.training.methods import Supervised
 from facekit.training.plans import Phase
 from facekit.training.schedule import rate
+from facekit.transfer.weighting import scale_weights
 
 Sampling = Literal["proportional", "uniform"] | float
 Scales = Mapping[str, Mapping[str, float]]
@@ -78,27 +78,7 @@ def loss_scales(domains: Sequence[Domain], parts: Mapping[str, LabelledSet]) -> 
     numbers and boxes that is the loss of the best constant answer; of texts, the nats that their characters take at
     their frequencies.
     """
-    found: dict[str, dict[str, float]] = {}
-    for domain in domains:
-        data = _part(parts, domain)
-        found[domain.name] = {task.name: 1 / _blind_loss(task, data) for task in domain.tasks}
-    return found
-
-
-def _blind_loss(task: Task, data: LabelledSet) -> float:
-    targets = data.targets([task])[task.name]
-    targets = targets[task.known(targets)]
-    if not len(targets):
-        raise DataError(f"no row has a label for {task.name!r}; at least one is needed.")
-    if task.kind == "string":
-        counts = torch.bincount(targets[targets >= 0]).double()
-        counts = counts[counts > 0]
-        loss = -(counts * (counts / counts.sum()).log()).sum().item() / len(targets)
-    else:
-        loss = task.loss(task.constant(targets).expand(len(targets), -1), targets).item()
-    if loss < 1e-3:
-        raise ConfigError(f"all labels of {task.name!r} are the same; there is nothing to learn, leave it out.")
-    return loss
+    return {domain.name: scale_weights(domain.tasks, _part(parts, domain)) for domain in domains}
 
 
 @dataclass(frozen=True)

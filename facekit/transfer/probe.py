@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
@@ -63,7 +63,7 @@ def linear_probe(
     if counts is not None:
         if counts.shape != (len(train),) or not (counts.isfinite() & (counts >= 0)).all():
             raise ConfigError(f"weights must be {len(train)} finite numbers of 0 or more, got {tuple(counts.shape)}.")
-        if any(task.kind != "multiclass" for task in tasks):
+        if not all(task.rules.argmax for task in tasks):
             raise ConfigError("weights are for multiclass tasks; fit the others without.")
     dim = train.features.shape[1]
     model = Classifier(None, Heads(dim, tasks))
@@ -73,34 +73,35 @@ def linear_probe(
         known = task.known(targets) if counts is None else task.known(targets) & (counts > 0)
         if not known.any():
             raise DataError(f"no row has a label for {task.name!r}; a probe needs at least one.")
-        found = _minimise(x[known], targets[known], task, prior, None if counts is None else counts[known])
+        last: Any = list(model.heads.layers[task.name].children())[-1]  # whatever the kind's layer: it has these two
+        row_weights = None if counts is None else counts[known]
+        weight, bias = _minimise(x[known], targets[known], task, len(last.weight), prior, row_weights)
         with torch.no_grad():
-            for own, value in zip(model.heads.layers[task.name].parameters(), found, strict=True):
-                own.copy_(value)
+            last.weight.copy_(weight)
+            last.bias.copy_(bias)
     return model.eval()
 
 
 def _minimise(
-    x: torch.Tensor, targets: torch.Tensor, task: Task, prior: float, weights: torch.Tensor | None
+    x: torch.Tensor, targets: torch.Tensor, task: Task, rows: int, prior: float, weights: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (K, D) and bias (K,) at the minimum of the penalised mean loss; weight (1, D) of an ordinal task.
+    """Weight (rows, D) and bias (K,) at the minimum of the penalised mean loss; rows is K, of an ordinal task 1.
 
     L-BFGS walks in coordinates in which the curvature at the start, where all classes are equally probable, is the
     same in all directions. The minimum is the same and the way there shorter.
     """
     n, dim = x.shape
     with_one = torch.cat([x, x.new_ones(n, 1)], dim=1)  # the last weight is the bias, which is not penalised
-    curvature = (1 - 1 / task.n_outputs) / task.n_outputs if task.kind in ("multiclass", "expectation") else 1.0
+    curvature = (1 - 1 / task.n_outputs) / task.n_outputs if task.rules.softmax else 1.0
     hessian = curvature / n * with_one.T @ with_one
     hessian.diagonal().add_(prior / n)
     factor = torch.linalg.cholesky(hessian)
     inputs = torch.linalg.solve_triangular(factor, with_one.T, upper=False).T.contiguous()
-    ordinal = task.kind == "ordinal"
-    walked = torch.zeros(1 if ordinal else task.n_outputs, dim + 1, dtype=x.dtype, requires_grad=True)
-    # One weight vector serves all questions of an ordinal task; each has its bias.
-    biases = torch.zeros(task.n_outputs, dtype=x.dtype, requires_grad=ordinal)
+    shared = rows < task.n_outputs  # one weight vector serves all questions of an ordinal task; each has its bias
+    walked = torch.zeros(rows, dim + 1, dtype=x.dtype, requires_grad=True)
+    biases = torch.zeros(task.n_outputs, dtype=x.dtype, requires_grad=shared)
     optimiser = torch.optim.LBFGS(
-        [walked, biases] if ordinal else [walked],
+        [walked, biases] if shared else [walked],
         max_iter=300,
         line_search_fn="strong_wolfe",
         tolerance_grad=1e-6,
@@ -113,11 +114,11 @@ def _minimise(
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         outputs = inputs @ walked.T
-        outputs = outputs + biases if ordinal else outputs
+        outputs = outputs + biases if shared else outputs
         if weights is None:
             value = task.loss(outputs, targets)
         else:
-            value = (weights * F.cross_entropy(outputs, targets, reduction="none")).sum() / weights.sum()
+            value = (weights * task.rules.losses(task, outputs, targets)).sum() / weights.sum()
         value = value + prior / (2 * n) * unwalked()[:, :dim].square().sum()
         value.backward()
         return value

@@ -45,7 +45,7 @@ def task_losses(tasks: Sequence[Task], model: nn.Module, batch: Batch) -> dict[s
 
 
 def scale_weights(tasks: Sequence[Task], train: LabelledSet) -> dict[str, float]:
-    """Weights that make the losses comparable: one over the loss of the best constant answer (`Task.constant`).
+    """Weights that make the losses comparable: one over the loss of the best constant answer (`Task.blind_loss`).
 
     For classes that is the entropy of the labels, so that every task starts at about 1, whatever its number of
     classes. To be given to `Supervised` or any other method. Raises DataError for a task without labels, ConfigError
@@ -53,9 +53,7 @@ def scale_weights(tasks: Sequence[Task], train: LabelledSet) -> dict[str, float]
     """
     weights = {}
     for task in tasks:
-        targets = train.targets([task])[task.name]
-        constant = task.constant(targets)
-        loss = task.loss(constant.expand(len(targets), -1), targets).item()
+        loss = task.blind_loss(train.targets([task])[task.name])
         if loss < 1e-3:
             raise ConfigError(f"all labels of {task.name!r} are the same; there is nothing to learn, leave it out.")
         weights[task.name] = 1 / loss

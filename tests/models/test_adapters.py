@@ -17,11 +17,12 @@ from torch import nn
 
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError, TrainingError
-from facekit.models.adapters import Domain, DomainNet, ParallelAdapter, SequenceHead
+from facekit.models.adapters import Domain, DomainNet, ParallelAdapter
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import BasicBlock, FaceNetMini
 from facekit.models.embedding import state_hash
 from facekit.tasks import Task
+from facekit.tasks.heads import SequenceHead
 from facekit.training.batches import Batches
 from facekit.training.scoring import predict
 from facekit.transfer.domains import (
@@ -167,7 +168,7 @@ def test_a_parallel_adapter_looks_at_the_middle_of_the_filters_window():
 
 def test_a_text_head_asks_neither_for_the_height_nor_for_the_scale_of_a_map():
     torch.manual_seed(0)
-    head, x = SequenceHead(5, TEXT).train(), torch.randn(6, 5, 4, 9)
+    head, x = SequenceHead(5, TEXT.n_outputs).train(), torch.randn(6, 5, 4, 9)
     scores = head(x)
     assert scores.shape == (6, 9, 4)
     torch.testing.assert_close(head(100 * x), scores, atol=1e-3, rtol=1e-3)

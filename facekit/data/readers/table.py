@@ -51,14 +51,14 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of source. kind: as `pack --kind` takes it. reader: of a path, and of a label table or None.
+    """One kind of source. name: as `pack --kind` takes it. reader: of a path, and of a label table or None.
 
     path_shows: whether a path itself shows this kind. names_show: whether its first file names do; asked where no path
     shows a kind. Neither where only the user can say so. beside_table: whether names count where a label table stands
     beside the photos, which else makes a source a `folder`.
     """
 
-    kind: str
+    name: str
     reader: Callable[[Path, Path | None], Reader]
     path_shows: Callable[[Path], bool] | None = None
     names_show: Callable[[list[str]], bool] | None = None
@@ -67,12 +67,12 @@ class Row:
 
 @cache
 def readers() -> dict[str, Row]:
-    """Every row by its kind, found in the files of this folder."""
+    """Every row by its name, found in the files of this folder."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
         if any(isinstance(name, ast.Name) and name.id == "ROW" for name in names):
             row = import_module(f"facekit.data.readers.{path.stem}").ROW
-            found[row.kind] = row
+            found[row.name] = row
     return found

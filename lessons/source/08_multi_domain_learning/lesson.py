@@ -294,7 +294,7 @@ figures.ways_table(rows, figures.REAL_PANELS)
 # The network with adapters, on test pictures: the box that it draws (white) and the true one (black), and what it reads.
 
 # %%
-from facekit.boxes import outlined
+from facekit.tasks.boxes import outlined
 from facekit.training.loop import predict
 
 net = runs["parallel adapters"].nets["skin"]
@@ -304,7 +304,7 @@ images = outlined(images, BOX.predict(predict(net.only("skin"), some)["box"]), v
 plots.show(plots.image_grid(images), alt="Six lesions with the true box in black and the predicted one in white.")
 
 # %%
-from facekit.ctc import beam_search
+from facekit.tasks.texts import beam_search
 
 shown = test["words"].select(range(6))
 scores = predict(net.only("words"), shown)["text"]

@@ -14,13 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TinyNet, faces
 
-from facekit import boxes, ctc
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
-from facekit.evaluation.metrics import character_error_rate, evaluate, exact_match, mean_iou
+from facekit.evaluation.metrics import evaluate
 from facekit.experiments import chance
 from facekit.models.heads import Classifier, Heads
-from facekit.tasks import Joint, Task
+from facekit.tasks import Joint, Task, boxes, texts
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.methods import Supervised
@@ -66,8 +65,8 @@ def test_overlap_of_boxes_is_torchvisions():
     torch.testing.assert_close(
         boxes.giou(one, other), torchvision.ops.generalized_box_iou(one, other).diagonal(), atol=1e-5, rtol=1e-5
     )
-    assert mean_iou(one, one) == pytest.approx(1)
-    assert mean_iou(one, other) == pytest.approx(boxes.iou(one, other).mean().item(), rel=1e-5)
+    assert BOX.rules.scores(BOX, one.numpy(), one.numpy())["iou"] == pytest.approx(1)
+    assert BOX.rules.scores(BOX, one.numpy(), other.numpy())["iou"] == pytest.approx(boxes.iou(one, other), rel=1e-5)
 
 
 def test_boxes_that_do_not_meet_score_zero_but_pull_at_each_other():
@@ -132,7 +131,7 @@ def test_loss_of_a_text_is_the_sum_over_all_paths_that_spell_it(seed):
 def test_a_beam_that_drops_nothing_finds_the_most_probable_of_all_texts(seed):
     outputs = draw(1, 5, 4, seed=seed) * 1.5
     table = probabilities(outputs[0])
-    assert TEXT.texts(ctc.beam_search(outputs, width=10**6)) == [max(table, key=table.get)]
+    assert TEXT.texts(texts.beam_search(outputs, width=10**6)) == [max(table, key=table.get)]
 
 
 def test_a_wider_beam_is_no_worse_than_greedy_and_can_be_better():
@@ -140,10 +139,10 @@ def test_a_wider_beam_is_no_worse_than_greedy_and_can_be_better():
     outputs = torch.tensor([[[0.6, 0.4], [0.6, 0.4]]]).log()
     task = Task("text", "string", ("a", "b"))
     outputs = torch.cat([outputs, torch.full((1, 2, 1), -100.0)], 2)
-    assert task.texts(task.predict(outputs)) == [""] and task.texts(ctc.beam_search(outputs)) == ["a"]
+    assert task.texts(task.predict(outputs)) == [""] and task.texts(texts.beam_search(outputs)) == ["a"]
     many = draw(30, 5, 4, seed=3)
     tables = [probabilities(row) for row in many]
-    quick, wide = TEXT.texts(TEXT.predict(many)), TEXT.texts(ctc.beam_search(many, 20))
+    quick, wide = TEXT.texts(TEXT.predict(many)), TEXT.texts(texts.beam_search(many, 20))
     better = [table[two] - table[one] for table, one, two in zip(tables, quick, wide, strict=True)]
     assert min(better) >= 0 and max(better) > 0
 
@@ -156,19 +155,19 @@ def test_greedy_decoding_merges_repeats_and_then_drops_blanks(paths):
 
 @given(st.text("abc", max_size=5), st.text("abc", max_size=5), st.text("abc", max_size=5))
 def test_edit_distance_is_a_distance(one, other, third):
-    distance = ctc.edit_distance(one, other)
-    assert (distance == 0) == (one == other) and distance == ctc.edit_distance(other, one)
+    distance = texts.edit_distance(one, other)
+    assert (distance == 0) == (one == other) and distance == texts.edit_distance(other, one)
     assert abs(len(one) - len(other)) <= distance <= max(len(one), len(other))
-    assert distance <= ctc.edit_distance(one, third) + ctc.edit_distance(third, other)
+    assert distance <= texts.edit_distance(one, third) + texts.edit_distance(third, other)
 
 
 def test_edit_distance_of_known_pairs():
-    assert ctc.edit_distance("kitten", "sitting") == 3 and ctc.edit_distance("", "abc") == 3
-    assert ctc.edit_distance("flaw", "lawn") == 2
+    assert texts.edit_distance("kitten", "sitting") == 3 and texts.edit_distance("", "abc") == 3
+    assert texts.edit_distance("flaw", "lawn") == 2
 
 
 def test_a_double_letter_needs_a_position_more():
-    assert ctc.positions_needed("cca") == 4 and ctc.positions_needed("") == 0
+    assert texts.positions_needed("cca") == 4 and texts.positions_needed("") == 0
     targets = TEXT.encode(pd.Series(["aaa"]))
     assert targets.tolist() == [[0, 0, 0, -1, -1]]
     assert TEXT.loss(draw(1, 5, 4), targets).isfinite()
@@ -203,7 +202,7 @@ def test_bad_labels_name_the_row_and_the_remedy():
     with pytest.raises(ConfigError, match="SequenceHead"):
         TEXT.loss(draw(3, 4), TEXT.encode(WORDS))
     with pytest.raises(ConfigError, match="width of a beam"):
-        ctc.beam_search(draw(1, 2, 3), 0)
+        texts.beam_search(draw(1, 2, 3), 0)
     with pytest.raises(ConfigError, match="no constant outputs"):
         TEXT.constant(TEXT.encode(WORDS))
 
@@ -221,11 +220,9 @@ def test_scores_count_edits_and_overlaps_with_their_intervals():
     assert scores.loc["iou", "value"] == pytest.approx((1 + 0.5) / 2)
     assert scores["n"].tolist() == [3, 3, 2]
     assert (scores["low"] <= scores["value"]).all() and (scores["value"] <= scores["high"]).all()
-    assert character_error_rate(TEXT.predict(outputs["text"]), targets["text"]) == pytest.approx(2 / 7)
-    assert exact_match(TEXT.predict(outputs["text"]), targets["text"]) == pytest.approx(1 / 3)
-    nothing = TEXT.encode(pd.Series([None] * 4, dtype=object))
-    assert math.isnan(character_error_rate(predicted, nothing)) and math.isnan(exact_match(predicted, nothing))
-    assert math.isnan(mean_iou(outputs["box"], torch.full((4, 4), math.nan)))
+    nothing = {"text": TEXT.encode(pd.Series([None] * 4, dtype=object)), "box": torch.full((4, 4), math.nan)}
+    scores = evaluate([TEXT, BOX], outputs, nothing)
+    assert scores["value"].isna().all() and (scores["n"] == 0).all()
 
 
 def test_boxes_train_in_the_ordinary_loop_and_beat_the_best_constant():

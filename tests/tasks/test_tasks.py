@@ -17,8 +17,9 @@ from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import age_mae, confusion_matrix, evaluate
 from facekit.experiments import chance
-from facekit.models.heads import Classifier, Heads, Thresholds
+from facekit.models.heads import Classifier, Heads
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Joint, Task, age_in_years, nearest_class
+from facekit.tasks.heads import Thresholds
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit, predict
 from facekit.training.methods import Supervised
