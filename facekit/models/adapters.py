@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import pandas as pd
 import torch
@@ -33,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import state_hash
+from facekit.models.staged import Staged
 from facekit.tasks import Task
 
 Adapters = Literal["none", "series", "parallel"]
@@ -90,10 +91,10 @@ class ParallelAdapter(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, 1, conv.stride, bias=False)
+        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, 1, cast(tuple[int, int], conv.stride), bias=False)
         odd = all(size % 2 for size in conv.kernel_size) and conv.dilation == (1, 1)
         # Without padding the middle of the first window is not the first pixel.
-        padded = zip(conv.kernel_size, conv.padding, strict=False)
+        padded = zip(conv.kernel_size, cast(tuple[int, int], conv.padding), strict=False)
         self.trim = [size // 2 - padding for size, padding in padded] if odd and conv.padding != "same" else [-1]
         if min(self.trim) < 0:
             raise ConfigError(f"no 1 × 1 convolution goes in parallel with {conv}; use series adapters.")
@@ -116,23 +117,22 @@ class _Adapted(nn.Module):
         return self.adapter(x, self.conv(x))
 
 
-class DomainNet(nn.Module):
+class DomainNet(Staged):
     """A trunk that all domains use, and what each has of its own; see the module's text.
 
     backbone: copied; facenet-mini, FaceNet or any other that is its stages one after another. Its embedding is as
     `Heads` take it, times √D.
 
-    `stages` are the trunk's and one for each domain, under its name. Plans and optimisers treat them as those of any
-    other network; `freeze(net.trunk.stages)` freezes what is shared.
+    Its stages are the trunk's and one for each domain, under its name; `freeze(net.trunk.stages)` freezes what is
+    shared.
     """
 
     def __init__(self, backbone: Backbone, domains: Sequence[Domain] = ()) -> None:
         super().__init__()
         self.trunk = copy.deepcopy(backbone)
-        self.own = nn.ModuleDict()
+        self.own = cast(dict[str, nn.ModuleDict], nn.ModuleDict())
         self._domains: dict[str, Domain] = {}
         self._views: dict[str, Backbone] = {}  # not registered: all they hold is the trunk's or a domain's
-        self._frozen: frozenset[str] = frozenset()
         self._shapes = _shapes(self.trunk)
         for domain in domains:
             self.add(domain)
@@ -144,13 +144,8 @@ class DomainNet(nn.Module):
 
     @property
     def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """Stage name to its modules; every parameter is in exactly one."""
+        """See Staged."""
         return {**self.trunk.stages, **{name: [parts] for name, parts in self.own.items()}}
-
-    @property
-    def frozen(self) -> frozenset[str]:
-        """Names of the stages that do not change in training."""
-        return self._frozen
 
     def add(self, domain: Domain) -> None:
         """Gives a further domain its norms, adapters and heads; nothing that was there is touched.
@@ -175,25 +170,6 @@ class DomainNet(nn.Module):
         maps = {name: shape for name, shape in self._shapes.items() if len(shape) == 3}
         fine = [name for name, shape in maps.items() if self.trunk.image_size <= _MOST_COARSE * shape[1]]
         return (fine if task.rules.needs_map and fine else list(maps))[-1]
-
-    def freeze(self, names: Sequence[str] | None = None) -> None:
-        """Freezes exactly these stages (None: all) and unfreezes the others; see `Backbone.freeze`."""
-        stages = self.stages
-        chosen = frozenset(stages if names is None else names)
-        if unknown := chosen - set(stages):
-            raise ConfigError(f"this network has no stage {sorted(unknown)}; its stages are {list(stages)}.")
-        self._frozen = chosen
-        self.trunk.freeze([name for name in self.trunk.stages if name in chosen])
-        for name, parts in self.own.items():
-            parts.requires_grad_(name not in chosen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> DomainNet:
-        """As `nn.Module.train`, but frozen stages stay in evaluation mode."""
-        super().train(mode)
-        for name, parts in self.own.items():
-            parts.train(mode and name not in self._frozen)
-        return self
 
     def maps(self, images: torch.Tensor, domain: str, last: str | None = None) -> dict[str, torch.Tensor]:
         """Output of every stage up to `last` (default: all) for pictures of a domain, by stage name.
@@ -220,7 +196,7 @@ class DomainNet(nn.Module):
         stage = {task.name: self.reads(known, task) for task in known.tasks}
         deepest = max(stage.values(), key=list(self._shapes).index)
         maps = self.maps(images, domain, deepest)
-        return {task: head(maps[stage[task]]) for task, head in self.own[domain]["heads"].items()}
+        return {task: head(maps[stage[task]]) for task, head in cast(nn.ModuleDict, self.own[domain]["heads"]).items()}
 
     def hashes(self) -> dict[str, str]:
         """Hash of every number, weights and statistics, of the trunk and of what each domain owns, by name."""

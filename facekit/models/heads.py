@@ -11,6 +11,7 @@ from torch import nn
 
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
+from facekit.models.staged import Staged
 from facekit.tasks import Task
 
 
@@ -50,10 +51,10 @@ class Heads(nn.Module):
         return {name: layers(x) for name, layers in self.layers.items()}
 
 
-class Classifier(nn.Module):
+class Classifier(Staged):
     """A backbone with heads; `backbone=None` when the inputs are embeddings already.
 
-    `stages`, `freeze` and `frozen` are those of the backbone with one stage more, `heads`.
+    Its stages are those of the backbone with one more, `heads`.
     """
 
     def __init__(self, backbone: Backbone | None, heads: Heads) -> None:
@@ -65,7 +66,6 @@ class Classifier(nn.Module):
             )
         self.backbone = backbone
         self.heads = heads
-        self._heads_frozen = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -74,44 +74,23 @@ class Classifier(nn.Module):
 
     @property
     def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """Stage name to its modules, from the input to the output; every parameter is in exactly one."""
+        """See Staged."""
         return {**(self.backbone.stages if self.backbone is not None else {}), "heads": [self.heads]}
 
-    @property
-    def frozen(self) -> frozenset[str]:
-        """Names of the stages that do not change in training."""
-        below = self.backbone.frozen if self.backbone is not None else frozenset()
-        return below | {"heads"} if self._heads_frozen else below
-
-    def freeze(self, names: Sequence[str] | None = None) -> None:
-        """Freezes exactly these stages (None: all) and unfreezes the others; see `Backbone.freeze`."""
-        chosen = set(self.stages if names is None else names)
-        unknown = chosen - set(self.stages)
-        if unknown:
-            raise ConfigError(f"this model has no stage {sorted(unknown)}; its stages are {list(self.stages)}.")
-        self._heads_frozen = "heads" in chosen
-        self.heads.requires_grad_(not self._heads_frozen)
-        if self.backbone is not None:
-            self.backbone.freeze(sorted(chosen - {"heads"}))
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Classifier:
-        """As `nn.Module.train`, but frozen stages stay in evaluation mode."""
-        super().train(mode)
-        if self._heads_frozen:
-            self.heads.train(False)
-        return self
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the heads take: embeddings (N, D) of photos, or the inputs themselves without a backbone."""
+        return self.backbone(inputs) if self.backbone is not None else inputs
 
     def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8 photos (N, 3, H, W), or embeddings (N, D) without a backbone, to outputs by task name."""
-        return self.heads(self.backbone(inputs) if self.backbone is not None else inputs)
+        return self.heads(self.embed(inputs))
 
 
-def parameter_counts(model: Backbone | Classifier) -> pd.DataFrame:
+def parameter_counts(model: Staged) -> pd.DataFrame:
     """Parameters by stage: index `stage` in order, int columns `parameters` and `trainable`."""
     rows = []
-    for stage, modules in model.stages.items():
-        parameters = [p for module in modules for p in module.parameters()]
+    for stage in model.stages:
+        parameters = model.stage_parameters(stage)
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         rows.append({"stage": stage, "parameters": sum(p.numel() for p in parameters), "trainable": trainable})
     return pd.DataFrame(rows).set_index("stage")

@@ -9,7 +9,7 @@ All of them are made from one `Stack`, a network as a list of stages, on frozen 
   the trace norm of the stacked layers in its place), without it they are independent;
 - `CrossStitch` lets the networks exchange activations (Misra et al. 2016, CVPR).
 
-Like a `Classifier` they have `tasks`, `stages` and `freeze`, so that plans and `fit` treat them as any other network.
+Like a `Classifier` they have `tasks` and named stages, so that plans and `fit` treat them as any other network.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import cast
 
 import pandas as pd
 import torch
@@ -27,7 +28,7 @@ from torch import nn
 
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
-from facekit.models.heads import Classifier
+from facekit.models.staged import Staged
 from facekit.tasks import Task
 
 HEADS, STITCHES = "heads", "stitches"
@@ -88,13 +89,13 @@ def stack_of(backbone: Backbone) -> Stack:
     return stack
 
 
-class SharedNet(nn.Module):
+class SharedNet(Staged):
     """The first stages of a stack for all tasks together, the others once for each task, and an output layer a task.
 
     shared: how many stages are shared, or the name of the last shared one; None shares all, 0 none. All copies start
     with the weights that the stack has, and the stack keeps its own. A task's output layer is new.
 
-    `stages` are those of the stack (a copied stage stands for all of its copies) with one stage more, `heads`.
+    Its stages are those of the stack (a copied stage stands for all of its copies) with one more, `heads`.
     """
 
     def __init__(self, stack: Stack, tasks: Sequence[Task], shared: int | str | None = None) -> None:
@@ -105,7 +106,9 @@ class SharedNet(nn.Module):
         n_shared = _number_of(shared, list(stack.stages))
         self.tasks = tuple(tasks)
         self.inputs = copy.deepcopy(stack.inputs)
-        self.trunk, self.towers, self.outputs = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.trunk = nn.ModuleDict()
+        self.towers = cast(dict[str, nn.ModuleDict], nn.ModuleDict())  # a task's own stages
+        self.outputs = nn.ModuleDict()
         for name, stage in list(stack.stages.items())[:n_shared]:
             self.trunk[name] = copy.deepcopy(stage)
         for task in self.tasks:
@@ -115,7 +118,6 @@ class SharedNet(nn.Module):
             except KeyError:  # torch's own rule: no dots, no names of ModuleDict's attributes
                 raise ConfigError(f"a task cannot be named {task.name!r}; choose another column name.") from None
             self.outputs[task.name] = task.layer(stack.width)
-        self._frozen: frozenset[str] = frozenset()
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -129,36 +131,9 @@ class SharedNet(nn.Module):
 
     @property
     def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """Stage name to its modules, from the input to the output; every parameter is in exactly one."""
+        """See Staged."""
         towers = {name: [tower[name] for tower in self.towers.values()] for name in self.private}
         return {**{name: [stage] for name, stage in self.trunk.items()}, **towers, HEADS: [self.outputs]}
-
-    @property
-    def frozen(self) -> frozenset[str]:
-        """Names of the stages that do not change in training."""
-        return self._frozen
-
-    def freeze(self, names: Sequence[str] | None = None) -> None:
-        """Freezes exactly these stages (None: all) and unfreezes the others; see `Backbone.freeze`."""
-        stages = self.stages
-        chosen = frozenset(stages if names is None else names)
-        if unknown := chosen - set(stages):
-            raise ConfigError(f"this model has no stage {sorted(unknown)}; its stages are {list(stages)}.")
-        self._frozen = chosen
-        for name, modules in stages.items():
-            for module in modules:
-                module.requires_grad_(name not in chosen)
-        if isinstance(self.inputs, _Photos):
-            self.inputs.freeze([name for name in self.inputs.stages if name in chosen])
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> SharedNet:
-        """As `nn.Module.train`, but frozen stages stay in evaluation mode."""
-        super().train(mode)
-        for name, modules in self.stages.items() if self._frozen else ():
-            for module in modules if name in self._frozen else ():
-                module.train(False)
-        return self
 
     def start_apart(self) -> SharedNet:
         """Gives every task's copies new random weights of their own, where they had the same; returns self.
@@ -168,7 +143,7 @@ class SharedNet(nn.Module):
         for tower in self.towers.values():
             for module in tower.modules():
                 if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                    cast(nn.Linear, module).reset_parameters()
         return self
 
     def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -261,7 +236,7 @@ def distance(net: SharedNet, strength: float | Mapping[str, float] = 1.0) -> tor
         for same in _corresponding(net, name)
         for one, other in combinations(same, 2)
     ]
-    return sum(terms) if terms else next(net.outputs.parameters()).new_zeros(())
+    return cast(torch.Tensor, sum(terms)) if terms else next(net.outputs.parameters()).new_zeros(())
 
 
 @torch.no_grad()
@@ -280,18 +255,16 @@ def relative_distances(net: SharedNet) -> pd.Series:
     return pd.Series(found, name="distance", dtype=float)
 
 
-def shared_parameters(model: Classifier | SharedNet, stages: Sequence[str] | None = None) -> list[nn.Parameter]:
+def shared_parameters(model: Staged, stages: Sequence[str] | None = None) -> list[nn.Parameter]:
     """The trainable parameters that serve all tasks: of a classifier its backbone's, of a SharedNet its trunk's.
 
     stages: only those of these stages. Raises ConfigError where nothing is shared or a stage is not.
     """
-    parts = dict(model.stages)
-    shared = getattr(model, "shared", [name for name in parts if name != HEADS])
-    parts = {name: parts[name] for name in shared}
-    if unknown := set(stages or ()) - set(parts):
-        raise ConfigError(f"the tasks do not share a stage {sorted(unknown)}; shared are {list(parts)}.")
-    chosen = [parts[name] for name in (parts if stages is None else stages)]
-    found = [p for modules in chosen for module in modules for p in module.parameters() if p.requires_grad]
+    shared = list(getattr(model, "shared", [name for name in model.stages if name != HEADS]))
+    if unknown := set(stages or ()) - set(shared):
+        raise ConfigError(f"the tasks do not share a stage {sorted(unknown)}; shared are {shared}.")
+    chosen = shared if stages is None else stages
+    found = [p for stage in chosen for p in model.stage_parameters(stage) if p.requires_grad]
     if not found:
         raise ConfigError("the tasks share no trainable parameter, so nothing can be said of their gradients there.")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -20,13 +21,14 @@ class Batch:
     """inputs: uint8 (n, 3, H, W) or float32 (n, D); targets: task name to (n,); both on the device.
 
     rows: (n,) int64 on the CPU, the rows of the set, for messages. share: n divided by the rows of this batch on all
-    processes together (1 with one process).
+    processes together (1 with one process). set: the name of the set, where a method learns from several.
     """
 
     inputs: torch.Tensor
     targets: dict[str, torch.Tensor]
     rows: np.ndarray
     share: float = 1.0
+    set: str | None = None
 
 
 def seed_for(*parts: int) -> int:
@@ -41,7 +43,7 @@ class Batches:
     every world-th row of each, so that the batches do not depend on the number of processes. shuffle: a new order each
     epoch, for training; a last batch with fewer than two rows a process is then dropped, because BatchNorm cannot
     train on one. drop_last: drop every incomplete last batch. augment: applied to photos on the device, with draws
-    that depend on seed, epoch and rank.
+    that depend on seed, epoch and rank. name: of the set, which the batches carry.
 
     The inputs are kept on the device when they take less than half of its free memory, else batches are copied there.
     """
@@ -58,6 +60,7 @@ class Batches:
         drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
+        name: str | None = None,
     ) -> None:
         if batch_size < 1 or seed < 0 or not 0 <= rank < world:
             raise ConfigError(
@@ -71,7 +74,7 @@ class Batches:
         smallest = 2 * world if shuffle else 1
         if world > 1 and shuffle and min(batch_size, len(data)) < smallest:
             raise ConfigError(f"{world} processes need batches of at least {smallest} rows, got {batch_size}.")
-        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.batch_size, self.seed, self.rank, self.world, self.name = batch_size, seed, rank, world, name
         self.device, self.augment, self.shuffle, self.rows = torch.device(device), augment, shuffle, len(data)
         full, tail = divmod(self.rows, batch_size)
         self.steps = full + bool(tail and not (drop_last or tail < smallest) or not full)
@@ -113,7 +116,13 @@ class Batches:
             if self.augment is not None:
                 inputs = self.augment(inputs, generator)
             share = len(rows) / min(self.batch_size, self.rows - start)
-            yield Batch(inputs, {name: values[index] for name, values in self.targets.items()}, rows, share)
+            yield Batch(inputs, {task: values[index] for task, values in self.targets.items()}, rows, share, self.name)
+
+    def endless(self, start: int = 0) -> Iterator[Batch]:
+        """Epoch after epoch, from batch `start` on, counted from the first of epoch 0."""
+        first, skipped = divmod(start, len(self))
+        for k in count(first):
+            yield from islice(self.epoch(k), skipped if k == first else 0, None)
 
     def _take(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor:
         if self.inputs.device.type == self.device.type:

@@ -32,20 +32,26 @@ STATE = "last.pt"
 BEST = "best.safetensors"
 LOG = "log.csv"
 Weights = Mapping[str, torch.Tensor]
+Found = tuple[dict, Weights, Weights]
 
 
 def fingerprint(
     model: nn.Module,
     method: Method,
-    train: LabelledSet,
-    validation: LabelledSet | None,
+    train: Mapping[str | None, LabelledSet],
+    validation: Mapping[str | None, LabelledSet],
     plan: Plan,
     config: TrainConfig,
 ) -> dict[str, str]:
     """One hash a part of what decides a run's result; the device and torch.compile are not among them."""
     settings = {key: value for key, value in asdict(config).items() if key not in ("device", "compile")}
-    about = [type(method).__name__, [asdict(task) for task in method.tasks], method.weights, state_hash(method)]
-    data = [_data_hash(part) for part in (train, validation) if part is not None]
+    about = [
+        type(method).__name__,
+        [asdict(task) for task in method.tasks],
+        *method.set_weights.items(),
+        state_hash(method),
+    ]
+    data = [[(name, _data_hash(part)) for name, part in sets.items()] for sets in (train, validation)]
     parts = {
         "model": state_hash(model),
         "method": about,
@@ -77,7 +83,7 @@ def save(folder: Path, state: dict, last: Weights, best: Weights | None, history
         ) from error
 
 
-def load(folder: Path, expected: Mapping[str, str], device: torch.device) -> tuple[dict, Weights, Weights] | None:
+def load(folder: Path, expected: Mapping[str, str], device: torch.device) -> Found | None:
     """State, last weights and best weights of the run in `folder`, or None where no checkpoint is yet.
 
     Raises TrainingError if it is damaged, or belongs to a run with another fingerprint (and says what differs).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from facekit.errors import ConfigError
 from facekit.training.augment import Augment
+from facekit.training.shares import Sampling
 
 Precision = Literal["fp32", "bf16"]
 
@@ -17,10 +19,14 @@ Precision = Literal["fp32", "bf16"]
 class TrainConfig:
     """How to train, whatever is trained.
 
-    batch_size: rows a step, of all processes together. weight_decay: AdamW's, on weight matrices and kernels only.
-    precision: bf16 computes in bfloat16 where torch's autocast finds it safe; weights stay float32. channels_last:
-    memory layout of the convolutions. compile: torch.compile. augment: for photos. seed: of order, augmentation and
-    dropout. device: default `settings.device()`; under torchrun each process takes its own GPU.
+    batch_size: rows a step, of all sets and all processes together. weight_decay: AdamW's, on weight matrices and
+    kernels only. precision: bf16 computes in bfloat16 where torch's autocast finds it safe; weights stay float32.
+    channels_last: memory layout of the convolutions. compile: torch.compile. augment: for photos; of several sets for
+    all, or by name (a mirrored text is another one). seed: of order, augmentation and dropout. device: default
+    `settings.device()`; under torchrun each process takes its own GPU.
+
+    sampling: how several sets share a step (see `domain_shares`). steps: of an epoch; by default as many as it takes
+    to see every row once, of the set that takes most; the others begin again.
     """
 
     batch_size: int = 64
@@ -28,9 +34,11 @@ class TrainConfig:
     precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
-    augment: Augment | None = None
+    augment: Augment | Mapping[str, Augment] | None = None
     seed: int = 0
     device: str | None = None
+    sampling: Sampling = "uniform"
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.seed < 0 or not 0 <= self.weight_decay < float("inf"):
@@ -38,6 +46,8 @@ class TrainConfig:
                 f"batch_size must be 1 or more, seed and weight_decay 0 or more; got {self.batch_size}, {self.seed}, "
                 f"{self.weight_decay}."
             )
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps must be 1 or more, got {self.steps}.")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; use fp32 or bf16.")
 
@@ -70,9 +80,9 @@ class Recipe:
 class FitResult:
     """history: one row an epoch: epoch (from 1), phase, step (optimiser steps so far), lr (of the fastest stage, in the
     epoch's last step), train_loss and train_<what the method logs>, then, with a validation set, validation_loss,
-    validation_<task> and accuracy_<task>, and seconds. best_epoch: whose weights the model now has (0: those it came
-    with). seconds: wall clock of all epochs. steps: of the optimiser. moved: stage to the number of its parameters
-    whose value is no longer what it was before training.
+    validation_<task> and accuracy_<task>, and seconds; of several sets train_<set>_<what the method logs> and so on.
+    best_epoch: whose weights the model now has (0: those it came with). seconds: wall clock of all epochs. steps: of
+    the optimiser. moved: stage to the number of its parameters whose value is no longer what it was before training.
     """
 
     history: pd.DataFrame

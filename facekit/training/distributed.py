@@ -4,14 +4,15 @@
 weighted with its share of the batch, so that the step is that of one process with the whole batch. Two things are
 then still each process's own: BatchNorm statistics in trained stages (a process sees its part of the batch; those of
 process 0 are kept) and the mean over known labels (a process takes it over its part). Without both, the metrics are
-those of one process up to rounding.
+those of one process up to rounding. Of several sets every process takes its part of each; what their gradients add up
+to is averaged once a step.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,10 @@ class ProcessGroup:
             return module
         where = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=where, find_unused_parameters=not all_used)
+
+    def averaging(self, module: nn.Module, last: bool) -> AbstractContextManager:
+        """Around one of several backward passes whose gradients add up: the sum is averaged once, in the last one."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) and not last else nullcontext()
 
 
 def world(device: str | torch.device | None = None) -> ProcessGroup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,39 +12,87 @@ from facekit.errors import ConfigError
 from facekit.tasks import Task
 from facekit.training.batches import Batch
 
+Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]
+
 
 class Method(nn.Module):
     """Base of all methods; a subclass says what `loss` is.
 
     It is a module, so that a method may own networks (a teacher, a discriminator): those of its parameters that
-    require gradients are trained along, at the rate of the heads. tasks: whose labels the batches carry and on whose
-    validation loss the best epoch is chosen. weights: of the tasks in that sum. A method that learns from something
-    else than labels sets `needs_labels` to False and may have no task; it is then trained without a validation set.
+    require gradients are trained along, at the rate of the heads.
+
+    tasks: whose labels the batches carry and on whose validation loss the best epoch is chosen; by the name of a set
+    where the method learns from several (none for a set without labels), then it learns from exactly these sets.
+    weights: of the tasks in that sum, 1 unless given; by the name of a set if tasks are. A method that learns from
+    something else than labels sets `needs_labels` to False and may have no task; it is then trained without a
+    validation set.
+
+    Of several sets the loop passes one batch after the other to `loss` and takes each one's gradient before the next,
+    so that memory is that of one. A method that needs them at once sets `together` and has `loss_together` instead.
     """
 
     needs_labels = True
+    together = False
 
-    def __init__(self, tasks: Sequence[Task], weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, tasks: Sequence[Task] | Mapping[str, Sequence[Task]], weights: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
-        self.weights = {task.name: 1.0 for task in self.tasks} | dict(weights or {})
+        parts: Mapping[Any, Sequence[Task]] = tasks if isinstance(tasks, Mapping) else {None: tasks}
+        given: Mapping[Any, Any] = weights or {} if isinstance(tasks, Mapping) else {None: weights or {}}
+        self.by_set: dict[str | None, tuple[Task, ...]] = {name: tuple(part) for name, part in parts.items()}
+        self.tasks = tuple(task for part in self.by_set.values() for task in part)
         if self.needs_labels and not self.tasks:
             raise ConfigError("a method needs at least one task.")
-        unknown = set(self.weights) - {task.name for task in self.tasks}
-        if unknown or min(self.weights.values(), default=0) < 0:
-            names = ", ".join(task.name for task in self.tasks)
-            raise ConfigError(f"weights must be 0 or more, for the tasks {names}; got {dict(weights or {})}.")
+        if unknown := [name for name in given if name not in self.by_set]:
+            raise ConfigError(f"there are weights for the sets {unknown}; the method's are {list(self.by_set)}.")
+        self.set_weights: dict[str | None, dict[str, float]] = {}
+        for name, part in self.by_set.items():
+            found = {task.name: 1.0 for task in part} | dict(given.get(name, {}))
+            if len(found) > len(part) or min(found.values(), default=0) < 0:
+                names = ", ".join(task.name for task in part) + (f" of set {name!r}" if name is not None else "")
+                raise ConfigError(f"weights must be 0 or more, for the tasks {names}; got {given[name]}.")
+            self.set_weights[name] = found
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    @property
+    def weights(self) -> dict[str, float]:
+        """Task to weight, of a method for one set."""
+        return self.weights_of(None)
+
+    def tasks_of(self, name: str | None) -> tuple[Task, ...]:
+        """The tasks of a set; the same for every set, unless the method was given tasks by set."""
+        return self.by_set[self._known(name)]
+
+    def weights_of(self, name: str | None) -> dict[str, float]:
+        """Task to weight in a set."""
+        return self.set_weights[self._known(name)]
+
+    def outputs(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        """What the model says of a batch, task name to outputs, in training and validation."""
+        return model(batch.inputs)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """The scalar to minimise on this batch, and scalars to log; must not wait for the device."""
         raise NotImplementedError
+
+    def loss_together(self, model: nn.Module, batches: Mapping[str, Batch]) -> Loss:
+        """As `loss`, on a batch of every set at once, by name."""
+        raise NotImplementedError
+
+    def _known(self, name: str | None) -> str | None:
+        if None in self.by_set:
+            return None
+        if name not in self.by_set:
+            raise ConfigError(f"{type(self).__name__} learns from the sets {list(self.by_set)}, by name; got {name!r}.")
+        return name
 
 
 class Supervised(Method):
     """Weighted sum of the tasks' losses on their labels, missing labels left out (hard parameter sharing)."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """See Method; logs each task's own loss under its name."""
-        outputs = model(batch.inputs)
-        logs = {task.name: task.loss(outputs[task.name], batch.targets[task.name]) for task in self.tasks}
-        return sum(self.weights[name] * value for name, value in logs.items()), logs
+        outputs, weights = self.outputs(model, batch), self.weights_of(batch.set)
+        tasks = self.tasks_of(batch.set)
+        logs = {task.name: task.loss(outputs[task.name], batch.targets[task.name]) for task in tasks}
+        return cast(torch.Tensor, sum(weights[name] * value for name, value in logs.items())), logs

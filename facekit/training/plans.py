@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import Backbone
-from facekit.models.heads import Classifier
+from facekit.models.staged import Staged
 from facekit.training.schedule import SCHEDULES, Schedule
 
 
@@ -59,7 +58,16 @@ class Plan:
         """Epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
 
-    def check(self, model: Classifier | Backbone) -> None:
+    def at(self, epoch: int) -> tuple[Phase, int]:
+        """The phase that an epoch (from 0) belongs to, and that phase's first epoch."""
+        begin = 0
+        for phase in self.phases:
+            if epoch < begin + phase.epochs:
+                return phase, begin
+            begin += phase.epochs
+        raise ConfigError(f"plan {self.name!r} has {self.epochs} epochs, there is none after that.")
+
+    def check(self, model: Staged) -> None:
         """Raises ConfigError if a phase names a stage that the model does not have."""
         for phase in self.phases:
             unknown = set(phase.rates) - set(model.stages)
@@ -69,10 +77,10 @@ class Plan:
                     f"are {list(model.stages)}."
                 )
 
-    def table(self, model: Classifier | Backbone) -> pd.DataFrame:
+    def table(self, model: Staged) -> pd.DataFrame:
         """One row a phase and stage: phase, epochs, stage, lr (0 where frozen), trainable (parameters)."""
         self.check(model)
-        sizes = {name: sum(p.numel() for m in parts for p in m.parameters()) for name, parts in model.stages.items()}
+        sizes = {name: sum(p.numel() for p in model.stage_parameters(name)) for name in model.stages}
         rows = [
             {
                 "phase": phase.name,

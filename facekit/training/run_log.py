@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -21,10 +22,13 @@ class RunLog:
     def __init__(self, folder: Path | str | None, world: ProcessGroup) -> None:
         self.folder = Path(folder) if folder is not None else None
         self.world = world
-        self.bar = self.board = None
+        self.bar: Any = None
+        self.board: Any = None
 
-    def previous(self, fingerprint: dict[str, str], resume: bool):
+    def previous(self, fingerprint: dict[str, str], resume: bool) -> checkpoint.Found | None:
         """The checkpoint to go on from, or None; see `checkpoint.load`. Raises TrainingError if it is in the way."""
+        if self.folder is None:
+            return None
         if not resume and (self.folder / checkpoint.STATE).exists():
             raise TrainingError(
                 f"{self.folder} already holds a run. Resume it, train into another folder, or delete it first."

@@ -50,23 +50,26 @@ def validate(
     """`validation_loss`, and `validation_<task>` and `accuracy_<task>` over the known labels of all processes.
 
     A task's loss is the mean over its known labels, however they are cut into batches; the first is the sum of the
-    tasks' losses with the method's weights. Leaves the model in evaluation mode.
+    tasks' losses with the method's weights. With a name of the set: `validation_<set>_<task>`, `accuracy_<set>_<task>`.
+    Leaves the model in evaluation mode.
     """
     model.eval()
-    totals = torch.zeros(len(method.tasks), 3, dtype=torch.float64, device=world.device)  # loss, correct, known
+    tasks, weights = method.tasks_of(batches.name), method.weights_of(batches.name)
+    label = f"{batches.name}_" if batches.name is not None else ""
+    totals = torch.zeros(len(tasks), 3, dtype=torch.float64, device=world.device)  # loss, correct, known
     for batch in batches.epoch():
         with autocast(world.device, precision):
-            outputs = model(batch.inputs)
-        for i, task in enumerate(method.tasks):
+            outputs = method.outputs(model, batch)
+        for i, task in enumerate(tasks):
             targets = batch.targets[task.name]
             known = task.known(targets).sum()
             classes = task.rules.argmax
             correct = (task.predict(outputs[task.name]) == targets).sum() if classes else torch.zeros_like(known)
             totals[i] += torch.stack([task.loss(outputs[task.name], targets) * known, correct, known])
     scores = {"validation_loss": 0.0}
-    for task, (loss, correct, known) in zip(method.tasks, world.sum(totals).tolist(), strict=True):
-        scores[f"validation_{task.name}"] = loss / known
-        scores["validation_loss"] += method.weights[task.name] * loss / known
+    for task, (loss, correct, known) in zip(tasks, world.sum(totals).tolist(), strict=True):
+        scores[f"validation_{label}{task.name}"] = loss / known
+        scores["validation_loss"] += weights[task.name] * loss / known
         if task.rules.argmax:
-            scores[f"accuracy_{task.name}"] = correct / known
+            scores[f"accuracy_{label}{task.name}"] = correct / known
     return scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from facekit.tasks import Joint, Task
 from facekit.training.batches import Batch, Batches
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
-from facekit.training.methods import Method, Supervised
+from facekit.training.methods import Loss, Method, Supervised
 from facekit.training.plans import Phase, Plan
 from facekit.transfer.table import Parameter, Row
 
@@ -52,10 +53,10 @@ class SoftSharing(Supervised):
         for stage, value in values.items():  # buffers are a part of a run's fingerprint
             self.register_buffer(f"strength_{stage}", torch.tensor(float(value)))
 
-    def loss(self, model: SharedNet, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """See Method."""
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """See Method; the model is a SharedNet."""
         total, logs = super().loss(model, batch)
-        penalty = distance(model, self.strength)
+        penalty = distance(cast(SharedNet, model), self.strength)
         return total + penalty, logs | {"penalty": penalty.detach()}
 
 

@@ -19,7 +19,10 @@ from facekit.data.readers.isic import ISIC_CLASSES
 from facekit.data.sets import FaceSet
 from facekit.errors import DataError
 from facekit.models.adapters import DomainNet
-from facekit.transfer.domains import train_domains
+from facekit.training.config import TrainConfig
+from facekit.training.loop import fit
+from facekit.training.plans import Phase, Plan
+from facekit.transfer.domains import PerDomain
 
 SIDES = np.repeat(["train", "validation", "test"], 12)
 
@@ -91,10 +94,12 @@ def test_no_text_is_mirrored_and_one_step_sees_all_domains(real_sets):
     rates = dict.fromkeys(kinds.pictures, 1e-3)
     batch = kinds.recipe.batch_size
     train = kinds.split("train")
-    history = train_domains(
-        net, train, steps=1, seed=0, rates=rates, batch_size=batch, augment=kinds.recipe.augment
+    config = TrainConfig(batch_size=batch, augment=kinds.recipe.augment, steps=1)
+    history = fit(
+        net, PerDomain(kinds.domains), train, None, Plan("one step", (Phase("all", 1, rates),)), config
     ).history
-    assert set(history["domain"]) == set(kinds.pictures) and torch.isfinite(torch.tensor(history["loss"])).all()
+    losses = [f"train_{domain.name}_{task.name}" for domain in kinds.domains for task in domain.tasks]
+    assert torch.isfinite(torch.tensor(history[losses].to_numpy())).all()
 
 
 def test_a_set_that_is_not_there_is_named(monkeypatch, tmp_path):

@@ -26,3 +26,6 @@ class Stages:
     """Two stages without a parameter."""
 
     stages: ClassVar[dict] = {"stem": [], "heads": []}
+
+    def stage_parameters(self, name: str) -> list:
+        return []

@@ -24,17 +24,19 @@ from facekit.models.embedding import state_hash
 from facekit.tasks import Task
 from facekit.tasks.heads import SequenceHead
 from facekit.training.batches import Batches
+from facekit.training.config import FitResult, TrainConfig
+from facekit.training.loop import fit
+from facekit.training.plans import Phase, Plan
 from facekit.training.scoring import predict
+from facekit.training.shares import domain_shares, rows_a_step
 from facekit.transfer.domains import (
     METHODS,
     DomainRecipe,
+    PerDomain,
     compare_domains,
-    domain_shares,
     loss_scales,
-    rows_a_step,
     score_domains,
     serve,
-    train_domains,
 )
 
 BOX = Task("box", "box")
@@ -65,6 +67,13 @@ def pictures(n: int = 24, seed: int = 0, split: str = "train") -> FaceSet:
         data.labels[column] = values
     data.labels["text"] = ["".join(rng.choice(list("abc"), 2)) for _ in range(n)]
     return data
+
+
+def train(net: DomainNet, parts, rates, weights=None, warmup: float = 0.1, **how) -> FitResult:
+    """One epoch on the domains that `parts` names."""
+    domains = [domain for domain in net.domains if domain.name in parts]
+    recipe = Plan("domains", (Phase("domains", 1, rates, warmup),))
+    return fit(net, PerDomain(domains, weights), parts, None, recipe, TrainConfig(**how))
 
 
 @pytest.mark.parametrize("kind", [ChainNet, ValidNet])
@@ -184,7 +193,7 @@ def test_every_parameter_is_the_trunks_or_one_domains_and_domains_share_nothing_
     assert net.costs().loc["faces", ["norms", "adapters"]].sum() == 0
     before = state_hash(network)
     parts = {"things": pictures(), "texts": pictures(seed=1), "faces": pictures(seed=2)}
-    train_domains(net, parts, steps=2, seed=0, rates=dict.fromkeys(net.stages, 1e-2), batch_size=12)
+    train(net, parts, dict.fromkeys(net.stages, 1e-2), steps=2, batch_size=12)
     assert state_hash(network) == before  # the net has a copy
     hashes, outputs = net.hashes(), net.only("texts")(noise(4, SIZE))["text"]
     net.eval()
@@ -218,13 +227,13 @@ def test_copies_and_stored_states_of_a_net_are_whole():
 def test_adding_and_training_a_domain_leaves_the_others_bit_for_bit_as_they_were():
     net = DomainNet(trunk(), [THINGS, FACES])
     parts = {"things": pictures(), "faces": pictures(seed=2)}
-    train_domains(net, parts, steps=3, seed=0, rates={"things": 1e-2, "faces": 1e-2}, batch_size=8)
+    train(net, parts, {"things": 1e-2, "faces": 1e-2}, steps=3, batch_size=8)
     images = noise(5, SIZE)
     hashes = net.hashes()
     outputs = {name: net(images, name) for name in parts}
     net.add(TEXTS)
-    result = train_domains(net, {"texts": pictures(seed=3)}, steps=4, seed=1, rates={"texts": 1e-2}, batch_size=8)
-    assert result.rows == {"texts": 8} and len(result.history) == 4
+    result = train(net, {"texts": pictures(seed=3)}, {"texts": 1e-2}, steps=4, seed=1, batch_size=8)
+    assert result.steps == 4 and len(result.history) == 1
     after = net.hashes()
     fresh = after.pop("texts")
     assert after == hashes
@@ -255,10 +264,10 @@ def test_domains_learn_together_as_they_do_alone_only_where_the_trunk_is_frozen(
     together = DomainNet(trunk(), [THINGS, TEXTS])
     alone = {name: copy.deepcopy(together) for name in parts}
     rates = {"things": 1e-2, "texts": 1e-2} | shared
-    assert train_domains(together, parts, steps=4, seed=0, rates=rates, batch_size=8).rows == {"things": 4, "texts": 4}
+    train(together, parts, rates, steps=4, batch_size=8)
     same = []
     for name, net in alone.items():
-        train_domains(net, {name: parts[name]}, steps=4, seed=0, rates={name: 1e-2} | shared, batch_size=4)
+        train(net, {name: parts[name]}, {name: 1e-2} | shared, steps=4, batch_size=4)
         for one, other in zip(together.own[name].parameters(), net.own[name].parameters(), strict=True):
             same.append(torch.isclose(one, other, atol=1e-5, rtol=1e-3).flatten())
     share = torch.cat(same).float().mean().item()
@@ -273,9 +282,8 @@ def test_a_step_is_the_mean_over_its_rows():
     net = DomainNet(trunk(), [THINGS, TEXTS])
     by_hand = copy.deepcopy(net).train()
     scales = {"things": {"colour": 2.0}, "texts": {"text": 0.1}}
-    how = {"rates": EVERYTHING, "batch_size": 12, "sampling": "proportional", "scales": scales, "warmup": 0.0}
-    result = train_domains(net, parts, steps=1, seed=0, **how)
-    assert result.rows == {"things": 4, "texts": 8}
+    how = {"weights": scales, "warmup": 0.0, "batch_size": 12, "sampling": "proportional", "steps": 1}
+    result = train(net, parts, EVERYTHING, **how)
     things = next(Batches(parts["things"], THINGS.tasks, 4, 0).epoch())
     texts = next(Batches(parts["texts"], TEXTS.tasks, 8, 0).epoch())
     outputs = by_hand(things.inputs, "things")
@@ -295,8 +303,8 @@ def test_a_step_is_the_mean_over_its_rows():
     by_name = dict(by_hand.named_parameters())
     for name, value in net.named_parameters():
         torch.testing.assert_close(value, by_name[name], atol=2e-4, rtol=1e-3, msg=name)
-    logged = result.history.set_index("task")["loss"]
-    assert logged["text"] == pytest.approx(10 * second.item(), rel=1e-4)
+    assert result.history["train_texts_text"][0] == pytest.approx(10 * second.item(), rel=1e-4)
+    assert result.history["train_loss"][0] == pytest.approx((4 * first + 8 * second).item() / 12, rel=1e-4)
 
 
 def test_training_is_repeatable_and_does_not_touch_the_callers_random_numbers():
@@ -306,7 +314,7 @@ def test_training_is_repeatable_and_does_not_touch_the_callers_random_numbers():
         torch.manual_seed(3)
         net = DomainNet(trunk(), [THINGS, TEXTS])
         state = torch.get_rng_state()
-        train_domains(net, parts, steps=3, seed=4, rates=EVERYTHING, batch_size=8)
+        train(net, parts, EVERYTHING, steps=3, seed=4, batch_size=8)
         assert torch.equal(torch.get_rng_state(), state)
         states.append(state_hash(net))
     assert states[0] == states[1]
@@ -424,18 +432,16 @@ def test_bad_requests_say_what_is_there():
         net.freeze(["top"])
     data = {"things": pictures(8)}
     with pytest.raises(ConfigError, match="no stage .'top'"):
-        train_domains(net, data, steps=1, seed=0, rates={"top": 1e-2})
-    with pytest.raises(ConfigError, match="no domain .'cats'"):
-        train_domains(net, {"cats": pictures(8)}, steps=1, seed=0, rates={"things": 1e-2})
+        train(net, data, {"top": 1e-2}, steps=1)
     with pytest.raises(ConfigError, match="steps must be 1"):
-        train_domains(net, data, steps=0, seed=0, rates={"things": 1e-2})
-    with pytest.raises(ConfigError, match="for each of 2 domains"):
+        train(net, data, {"things": 1e-2}, steps=0)
+    with pytest.raises(ConfigError, match="for each of 2 sets"):
         rows_a_step({"a": 0.5, "b": 0.5}, 3)
     with pytest.raises(ConfigError, match="positive temperature"):
         domain_shares({"a": 1}, "often")
     with pytest.raises(ConfigError, match="at least one row"):
         domain_shares({})
     with pytest.raises(DataError, match="'box_left'"):
-        train_domains(net, {"things": faces(8)}, steps=1, seed=0, rates={"things": 1e-2})
-    with pytest.raises(TrainingError, match="'colour' in domain 'things'|'box' in domain 'things'"):
-        train_domains(net, data, steps=30, seed=0, rates={"things": 1e30, "block": 1e30}, batch_size=8)
+        train(net, {"things": faces(8)}, {"things": 1e-2}, steps=1)
+    with pytest.raises(TrainingError, match="of the training set 'things'"):
+        train(net, data, {"things": 1e30, "block": 1e30}, steps=30, batch_size=8)

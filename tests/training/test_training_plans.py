@@ -127,3 +127,11 @@ def test_plans_that_do_not_fit_are_refused():
     for more in ({"warmup": 1.0}, {"schedule": "steps"}):
         with pytest.raises(ConfigError):
             plan("probe", STAGES, 2, 0.1, **more)
+
+
+def test_every_epoch_belongs_to_the_phase_that_covers_it():
+    made = Plan("three", tuple(Phase(str(n), n, {"heads": 0.1}) for n in (2, 1, 3)))
+    found = [made.at(epoch) for epoch in range(made.epochs)]
+    assert [(phase.epochs, begin) for phase, begin in found] == [(2, 0)] * 2 + [(1, 2)] + [(3, 3)] * 3
+    with pytest.raises(ConfigError, match="has 6 epochs"):
+        made.at(6)

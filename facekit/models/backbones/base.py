@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import nn
 
 from facekit.errors import ConfigError, TrainingError
+from facekit.models.staged import Staged
 
 
-class Backbone(nn.Module):
+class Backbone(Staged):
     """Base of FaceNet and facenet-mini.
 
     `forward` takes uint8 (N, 3, H, W) RGB of any height and width that the network accepts (it resizes nothing) and
@@ -22,44 +20,6 @@ class Backbone(nn.Module):
     image_size: int
     smallest_size: int = 1
     embedding_dim: int
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._frozen: frozenset[str] = frozenset()
-
-    @property
-    def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """Stage name to its modules, ordered from the input to the output; every parameter is in exactly one."""
-        raise NotImplementedError
-
-    @property
-    def frozen(self) -> frozenset[str]:
-        """Names of the stages that do not change in training."""
-        return self._frozen
-
-    def freeze(self, names: Sequence[str] | None = None) -> None:
-        """Freezes exactly these stages (None: all) and unfreezes the others.
-
-        Frozen means that nothing in the stage changes: its weights get no gradient, its BatchNorm statistics do not
-        move and its dropout is off, also after `train()`. Raises ConfigError for an unknown stage.
-        """
-        chosen = frozenset(self.stages if names is None else names)
-        unknown = chosen - set(self.stages)
-        if unknown:
-            raise ConfigError(f"{self.name} has no stage {sorted(unknown)}; its stages are {list(self.stages)}.")
-        self._frozen = chosen
-        for name, modules in self.stages.items():
-            for module in modules:
-                module.requires_grad_(name not in chosen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Backbone:
-        """As `nn.Module.train`, but frozen stages stay in evaluation mode."""
-        super().train(mode)
-        for name in self._frozen:
-            for module in self.stages[name]:
-                module.train(False)
-        return self
 
     def check_images(self, images: torch.Tensor) -> None:
         """Raises ConfigError unless images are uint8 (N, 3, H, W)."""

@@ -93,7 +93,7 @@ for domain in domains:
 # different stages: a class is the mean over the last map, a box or a text needs a finer map, in which places are left.
 
 # %%
-from facekit.models.adapters import Domain, DomainNet
+from facekit.models.adapters import Domain, DomainNet, ParallelAdapter
 from facekit.models.backbones.mini import FaceNetMini
 
 mini = FaceNetMini.from_pretrained()
@@ -113,7 +113,6 @@ net.costs()
 # and sees its output.
 
 # %%
-from facekit.models.adapters import ParallelAdapter
 
 
 class Adapted(nn.Module):
@@ -187,8 +186,8 @@ print("a word costs more than three times what any other answer costs:", losses[
 # would decide for whom they are made. facekit's `loss_scales` divides each loss by what it is without a look at the
 # pictures (for classes the entropy of the labels), so that all start at about 1.
 #
-# `train_domains` is the step above in a loop, with scales where you give them, a learning rate that rises and falls, and
-# a choice of how many rows each domain gets.
+# `fit` takes several sets by name; with the method `PerDomain` it is the step above in a loop, with scales where you give
+# them, a learning rate that rises and falls, and a choice of how many rows each domain gets.
 
 # %% [markdown]
 # ## Run it
@@ -203,7 +202,7 @@ print("a word costs more than three times what any other answer costs:", losses[
 # - *parallel adapters*: the trunk is frozen; each domain has its adapters, BatchNorms and heads.
 
 # %%
-from facekit.transfer.domains import METHODS, serve
+from facekit.transfer.domains import METHODS, PerDomain, score_domains, serve
 
 ways = {way.name: way for way in METHODS}
 names = ("frozen, own norms", "one network", "parallel adapters")
@@ -295,7 +294,7 @@ figures.ways_table(rows, figures.REAL_PANELS)
 
 # %%
 from facekit.tasks.boxes import outlined
-from facekit.training.loop import predict
+from facekit.training.loop import TrainConfig, fit, predict
 
 net = runs["parallel adapters"].nets["skin"]
 some = test["skin"].select(np.flatnonzero(test["skin"].labels["lesion"] == "yes")[:6])
@@ -325,7 +324,7 @@ plots.show(plots.image_grid(shown.images, captions), alt="Six words: what is wri
 
 # %%
 from facekit.show.widgets import explore
-from facekit.transfer.domains import domain_shares
+from facekit.training.shares import domain_shares
 
 
 def shares_at(temperature):
@@ -348,12 +347,20 @@ explore(
 
 # %%
 from facekit.tasks import GENDER
-from facekit.transfer.domains import score_domains, train_domains
+from facekit.training.plans import Phase, Plan
 
 faces = course.faces().resized(32)
+
+
+def learn_faces(net, rates, steps, seed):
+    plan = Plan("faces", (Phase("faces", 1, rates),))  # stages without a rate are frozen
+    how = TrainConfig(batch_size=32, steps=steps, seed=seed)
+    fit(net, PerDomain(net.domains[-1:]), {"faces": faces.split("train")}, None, plan, how)
+
+
 before, answers = net.hashes(), predict(net.only("things"), test["things"])["object"]
 net.add(Domain("faces", (GENDER,)))
-train_domains(net, {"faces": faces.split("train")}, steps=50, seed=0, rates={"faces": 1e-2}, batch_size=32)
+learn_faces(net, {"faces": 1e-2}, steps=50, seed=0)
 print("unchanged:", [name for name, value in net.hashes().items() if value == before.get(name)])
 same = torch.equal(predict(net.only("things"), test["things"])["object"], answers)
 print("answers for things are the same, bit for bit:", same)
@@ -395,8 +402,7 @@ print("the filters that know faces are better at", [name.replace("\n", ": ") for
 
 # %% tags=["broken-on-purpose"]
 spoiled = copy.deepcopy(net)
-rates = dict.fromkeys([*net.trunk.stages, "faces"], 1e-2)
-train_domains(spoiled, {"faces": faces.split("train")}, steps=40, seed=1, rates=rates, batch_size=32)
+learn_faces(spoiled, dict.fromkeys([*net.trunk.stages, "faces"], 1e-2), steps=40, seed=1)
 before, after = (score_domains(each, test).set_index(["task", "metric"])["value"] for each in (net, spoiled))
 ratio = after / before
 print("of the things named right before, less than two thirds are left:", ratio["object", "accuracy"] < 0.67)
@@ -511,8 +517,8 @@ exercise("08.4").check(own_domain)
 # exercise("08.4").hint()
 
 # %% [markdown]
-# Then go on as with the faces: `net.add(domain)`, `train_domains` with `rates={"mine": 1e-2}`, `score_domains`. Fifty
-# pictures of each kind are a start.
+# Then go on as with the faces: `net.add(domain)`, `fit` with `PerDomain([domain])` and the rate 0.01 for the stage
+# `mine`, `score_domains`. Fifty pictures of each kind are a start.
 
 # %% [markdown]
 # ## Quiz
