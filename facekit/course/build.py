@@ -53,7 +53,7 @@ def make_notebook(lesson: Lesson, solutions: bool) -> NotebookNode:
     parsed = jupytext.reads(text, fmt={"extension": ".py", "format_name": "percent"})
     cells = []
     for place, cell in enumerate(parsed.cells, 1):
-        where = f"{lesson.stem}/lesson.py, cell {place} ({_first_line(cell.source)!r})"
+        where = f"{lesson.stem}/lesson.py, cell {place} ({first_line(cell.source)!r})"
         tags = _checked_tags(cell, where)
         if "solution-only" in tags and not solutions:
             continue
@@ -80,7 +80,8 @@ def make_notebook(lesson: Lesson, solutions: bool) -> NotebookNode:
     return notebook
 
 
-def _first_line(source: str) -> str:
+def first_line(source: str) -> str:
+    """The first line of a cell, for messages."""
     return source.strip().partition("\n")[0][:60]
 
 
@@ -257,30 +258,25 @@ def _without_folders(text: str) -> str:
     return text.replace("\\", "/") if "…/" in text and "\\" in text else text
 
 
-def build_lessons(
-    numbers: Sequence[int | str] | None = None, execute: bool = True, root: Path | None = None
-) -> list[Path]:
-    """Makes the notebooks of the lessons (all, or those of `numbers`) in profile laptop and returns their paths.
+def build_lesson(lesson: Lesson, execute: bool = True) -> list[Path]:
+    """Makes both notebooks of a lesson in profile laptop and returns their paths.
 
-    execute: without, outputs are kept where no code changed, and left out otherwise. Both notebooks of a lesson are
-    written when both have run; raises LessonError otherwise.
+    execute: without, outputs are kept where no code changed, and left out otherwise. Both are written when both have
+    run; raises LessonError otherwise.
     """
-    written = []
-    for lesson in find_lessons(numbers, root):
-        made: dict[Path, NotebookNode] = {}
-        for path, solutions in ((lesson.learner, False), (lesson.solutions, True)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            notebook = make_notebook(lesson, solutions)
-            if execute:
-                run_notebook(notebook, path.parent, "laptop", path.relative_to(lesson.root).as_posix())
-                notebook.metadata["facekit"]["executed"] = code_hash(notebook)
-            elif path.is_file():
-                _keep_outputs(notebook, read_notebook(path))
-            made[path] = clean(notebook)
-        for path, notebook in made.items():
-            _write(notebook, path)
-            written.append(path)
-    return written
+    made: dict[Path, NotebookNode] = {}
+    for path, solutions in ((lesson.learner, False), (lesson.solutions, True)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        notebook = make_notebook(lesson, solutions)
+        if execute:
+            run_notebook(notebook, path.parent, "laptop", path.relative_to(lesson.root).as_posix())
+            notebook.metadata["facekit"]["executed"] = code_hash(notebook)
+        elif path.is_file():
+            _keep_outputs(notebook, read_notebook(path))
+        made[path] = clean(notebook)
+    for path, notebook in made.items():
+        _write(notebook, path)
+    return list(made)
 
 
 def code_hash(notebook: NotebookNode) -> str:
@@ -320,33 +316,25 @@ def _write(notebook: NotebookNode, path: Path) -> None:
         temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
 
-def run_lessons(
-    numbers: Sequence[int | str] | None = None,
-    profile: Profile = "full",
-    out: Path = Path("runs/lessons"),
-    solutions: bool = False,
-    root: Path | None = None,
-) -> dict[str, str]:
-    """Runs lessons in another profile and writes the executed notebooks to `out`; the stored ones stay as they are.
+def run_lesson(lesson: Lesson, profile: Profile = "full", out: Path = Path("runs"), solutions: bool = False) -> str:
+    """Runs a lesson in another profile and writes the executed notebook to `out`; the stored ones stay as they are.
 
-    A lesson that fails does not stop the others, and is written as far as it came. Returns the failures by file name,
-    each with the cell and its traceback; raises LessonError when `out` is the folder of the stored notebooks.
+    Returns how it failed, the cell and its traceback, or an empty text; a lesson that fails is written as far as it
+    came. Raises LessonError when `out` is the folder of the stored notebooks.
     """
-    failed = {}
-    for lesson in find_lessons(numbers, root):
-        stored = lesson.solutions if solutions else lesson.learner
-        path = Path(out) / stored.name
-        if path.resolve().parent in (lesson.root.resolve(), lesson.solutions.parent.resolve()):
-            raise LessonError(f"{out}: holds the stored notebooks; name another folder with --out.")
-        notebook = make_notebook(lesson, solutions)
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            run_notebook(notebook, stored.parent, profile, stored.name)
-        except LessonError as error:
-            failed[stored.name] = str(error)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(clean(notebook), path)
-    return failed
+    stored, failure = lesson.solutions if solutions else lesson.learner, ""
+    path = Path(out) / stored.name
+    if path.resolve().parent in (lesson.root.resolve(), lesson.solutions.parent.resolve()):
+        raise LessonError(f"{out}: holds the stored notebooks; name another folder with --out.")
+    notebook = make_notebook(lesson, solutions)
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        run_notebook(notebook, stored.parent, profile, stored.name)
+    except LessonError as error:
+        failure = str(error)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(clean(notebook), path)
+    return failure
 
 
 # --- are the notebooks those of the sources? ----------------------------------------------------------------------
@@ -461,7 +449,7 @@ def build_command(numbers: list[str] | None = None, execute: bool = True) -> int
     """
     for lesson in find_lessons(numbers):
         start = time.monotonic()
-        for path in build_lessons([lesson.number], execute):
+        for path in build_lesson(lesson, execute):
             print(path.relative_to(lesson.root.parent).as_posix())
         print(f"  in {time.monotonic() - start:.0f} s", flush=True)
     return 0
@@ -495,14 +483,10 @@ def run_command(
     status = 0
     for lesson in find_lessons(numbers):
         start = time.monotonic()
-        failed = run_lessons([lesson.number], profile, out, solutions)
-        seconds = time.monotonic() - start
-        print(
-            f"lesson {lesson.number}, profile {profile}: {'FAILED' if failed else 'ran'} in {seconds:.0f} s", flush=True
-        )
-        for text in failed.values():
-            print(text, flush=True)
-            status = 1
+        failure = run_lesson(lesson, profile, out, solutions)
+        what = f"{'FAILED' if failure else 'ran'} in {time.monotonic() - start:.0f} s"
+        print(f"lesson {lesson.number}, profile {profile}: {what}", *failure.splitlines(), sep="\n", flush=True)
+        status |= bool(failure)
     return status
 
 

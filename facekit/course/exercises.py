@@ -10,6 +10,7 @@ explicitly, with the learner's value: nothing is read from or written to the not
 
 from __future__ import annotations
 
+import copy
 import dis
 import functools
 import inspect
@@ -17,7 +18,7 @@ import math
 import numbers
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -272,6 +273,89 @@ def define(
     if not hints:
         raise LessonError(f"exercise {number}: needs at least one hint.")
     return lambda judge: Exercise(number, title, tuple(hints), judge, right, wrong, in_place)
+
+
+def define_values(
+    number: str,
+    title: str,
+    *,
+    hints: Sequence[str],
+    right: Sequence[Any],
+    mistakes: Sequence[tuple[Any, str]],
+    praise: str,
+    cases: Sequence[tuple] = ((),),
+    asked: str = "",
+    otherwise: str = "",
+    others: Sequence[tuple[Any, str]] = (),
+    read: Callable[[object], Any] = as_number,
+) -> Exercise:
+    """The exercise with this number, judged by values alone: the answer or, of a function, what it gives for `cases`.
+
+    right: right answers; what the first one gives is wanted. mistakes: typical wrong answers, each with the sentence
+    for whoever gets the same; of two that agree in a case the first counts. asked: the first case in words, before
+    that sentence. otherwise: for any other value; by default what is expected. others: more wrong answers for the
+    test, each with a fragment of what is read then. read: makes a number or a tensor of what comes back.
+    """
+
+    def judge(answer: Any) -> str:
+        for place, case in enumerate(cases):
+            found, wanted, *wrong = (
+                read(each(*copy.deepcopy(case)) if callable(each) else each)
+                for each in (answer, right[0], *(mistake for mistake, _ in mistakes))
+            )
+            words = f"{asked} " if asked and not place else ""
+            for value, (_, sentence) in zip(wrong, mistakes, strict=True):
+                require(_same(found, wanted) or not _same(found, value), words + sentence)
+            where = f"for {', '.join(map(seen, case))} " if place else words
+            require(_same(found, wanted), otherwise or f"{where}expected {_values(wanted)}, got {_values(found)}.")
+        return praise
+
+    return define(number, title, hints=hints, right=lambda: right, wrong=lambda: [*mistakes, *others])(judge)
+
+
+def define_sorting(
+    number: str,
+    title: str,
+    *,
+    hints: Sequence[str],
+    kinds: Sequence[str],
+    cases: Mapping[str, tuple[str, str]],
+    ask: str,
+    others: Sequence[Mapping[str, str]],
+) -> Exercise:
+    """The exercise with this number: a dictionary that says of which of `kinds` each case is.
+
+    cases: by name, its kind and why; all reasons together are what is read in the end. ask: what to ask oneself, for
+    whoever is wrong about a case. others: wrong kinds of some cases, for the test.
+    """
+    solution = {case: kind for case, (kind, _) in cases.items()}
+
+    def judge(answer: Any) -> str:
+        require(isinstance(answer, dict), "expected the dictionary with an answer for every case.")
+        for case, kind in solution.items():
+            require(case in answer, f"there is no answer for {case!r}.")
+            found = as_text(answer[case]).lower()
+            require(found in kinds, f"{case}: {found!r} is none of {', '.join(kinds)}.")
+            require(found == kind, f"{case}: not {found}. {ask}")
+        return "; ".join(f"{case}: {why}" for case, (_, why) in cases.items()) + "."
+
+    first = next(iter(cases))
+    wrong = [(solution | changed, next(iter(changed))) for changed in others]
+    wrong += [(solution | {first: "transfer"}, "is none of"), ({first: solution[first]}, "no answer for")]
+    right = [solution, {case: f" {kind.title()}" for case, kind in solution.items()}]
+    return define(number, title, hints=hints, right=lambda: right, wrong=lambda: [*wrong, ([first], "dictionary")])(
+        judge
+    )
+
+
+def _same(one: float | torch.Tensor, other: float | torch.Tensor) -> bool:
+    """Whether two values are equal to some six digits; two NaNs are."""
+    one, other = (torch.as_tensor(value, dtype=torch.float64) for value in (one, other))
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
+def _values(value: float | torch.Tensor) -> str:
+    return str(value.tolist()) if isinstance(value, torch.Tensor) else f"{value:.4g}"
 
 
 def exercises_of(lesson: Lesson) -> dict[str, Exercise]:

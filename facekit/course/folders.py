@@ -75,6 +75,7 @@ def _load(path: Path) -> ModuleType:
     """The module in a file, under a name made of its whole path, so that equal names of two lessons do not clash."""
     name = re.sub(r"\W", "_", str(path.with_suffix("")))
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader  # the file is there, and its name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up while they are made
     try:
@@ -92,18 +93,14 @@ def lesson(number: str) -> Lesson:
     Raises LessonError where there is no such lesson.
     """
     here = Path.cwd()
-    places = [folder / "lessons" for folder in (here, *here.parents)] + [LESSONS]
-    found = {place: find_lessons(root=place) for place in places if (place / "source").is_dir()}
-    for lessons in found.values():
-        for each in lessons:
-            if each.number == number:
-                return each
-    known = sorted({each.number for lessons in found.values() for each in lessons})
-    raise LessonError(
-        f"no lesson {number!r} in lessons/source of {here} and the folders above; there are {', '.join(known)}."
-        if known
-        else f"no folder lessons/source in {here} or above it; put the notebook into the folder of the course."
-    )
+    known: dict[str, Lesson] = {}
+    for root in (LESSONS, *(folder / "lessons" for folder in (*reversed(here.parents), here))):
+        if (root / "source").is_dir():
+            known |= {each.number: each for each in find_lessons(root=root)}
+    if number not in known:
+        there = f"there are {', '.join(sorted(known))}" if known else "put the notebook into the folder of the course"
+        raise LessonError(f"no lesson {number!r} in lessons/source of {here} or of a folder above it; {there}.")
+    return known[number]
 
 
 def lessons_root() -> Path:

@@ -36,38 +36,27 @@ from facekit.transfer.domains import DomainRecipe
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """What fine-tuning a whole network may cost in one profile; the same for all that is compared.
-
-    photos: labelled photos that are learnt from. test: photos that are scored. size: their side in pixels. epochs,
-    batch_size: of every training. seeds: repeats, each with other photos.
-    """
-
-    photos: int
-    test: int
-    size: int
-    epochs: int
-    batch_size: int
-    seeds: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Budget:
-    """How much a lesson computes in one profile.
+    """How much a lesson computes in one profile; the same for all that is compared.
 
     faces: photos in train, validation and test. features: the same for embeddings. many: small photos, of the training
-    part, that a lesson learns features from. labels: sizes of the learning curve, rising. seeds: repeats. epochs:
-    passes over the training photos when a network is fine-tuned. tuning: sizes of experiments that fine-tune many
-    networks.
+    part, that a lesson learns features from. labels: sizes of the learning curve, rising. seeds: repeats.
+
+    The others are for fine-tuning many networks. photos: labelled photos that are learnt from. test: photos that are
+    scored. size: their side in pixels. epochs, batch_size: of every training. repeats: seeds, each with other photos.
     """
 
     faces: tuple[int, int, int]
     features: tuple[int, int, int]
     many: int
     labels: tuple[int, ...]
-    seeds: tuple[int, ...]
+    photos: int
+    test: int
+    size: int
     epochs: int
-    tuning: Tuning
+    batch_size: int
+    repeats: tuple[int, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 _LAPTOP = Budget(
@@ -75,26 +64,27 @@ _LAPTOP = Budget(
     features=(6000, 500, 2000),
     many=1800,
     labels=(20, 100, 500, 2000, 6000),
-    seeds=(0, 1, 2),
-    epochs=6,
-    tuning=Tuning(photos=160, test=300, size=64, epochs=4, batch_size=16, seeds=(0, 1)),
+    photos=160,
+    test=300,
+    size=64,
+    epochs=4,
+    batch_size=16,
+    repeats=(0, 1),
 )
-_FULL = Budget(
+_FULL = replace(
+    _LAPTOP,
     faces=(1000, 300, 1000),
     features=(19000, 1000, 1000),
     many=19000,
     labels=(50, 200, 1000, 5000, 18900),  # FairFace's training part here has 18,960
-    seeds=(0, 1, 2),
-    epochs=4,
     # FaceNet learns from some ten photos a second and core; the recorded ladder is the one with more of everything.
-    tuning=Tuning(photos=120, test=300, size=160, epochs=3, batch_size=16, seeds=(0, 1)),
+    photos=120,
+    size=160,
+    epochs=3,
 )
 # With a GPU the photos of the full profile are no longer the bottleneck.
 _FULL_GPU = replace(
-    _FULL,
-    faces=(19000, 1000, 1000),
-    epochs=12,
-    tuning=Tuning(photos=4000, test=1000, size=160, epochs=6, batch_size=64, seeds=(0, 1, 2)),
+    _FULL, faces=(19000, 1000, 1000), photos=4000, test=1000, epochs=6, batch_size=64, repeats=(0, 1, 2)
 )
 
 
@@ -147,15 +137,10 @@ class Course:
 
     @property
     def how(self) -> dict:
-        """Options of `experiments.fine_tune_and_score` and `fine_tune` for this profile and device, from `budget.tuning`."""
-        bf16 = uses_bf16("auto", self.device)
-        tuning = self.budget.tuning
-        return {
-            "epochs": tuning.epochs,
-            "batch_size": tuning.batch_size,
-            "precision": "bf16" if bf16 else "fp32",
-            "channels_last": True,
-        }
+        """Options of `experiments.fine_tune` and `fine_tune_and_score` for profile and device, from `budget`."""
+        precision = "bf16" if uses_bf16("auto", self.device) else "fp32"
+        sizes = {"epochs": self.budget.epochs, "batch_size": self.budget.batch_size}
+        return sizes | {"precision": precision, "channels_last": True}
 
     def faces(self, style: str = "photo") -> FaceSet:
         """Faces with labels and fixed splits, at the backbone's image size (sizes: `budget.faces`)."""

@@ -19,7 +19,7 @@ import ipywidgets as widgets
 from facekit.course import folders
 from facekit.errors import LessonError
 from facekit.show.plots import publish
-from facekit.show.widgets import publish_widget
+from facekit.show.widgets import publish_widget, radio_buttons, status_line
 
 MAX_CHOICE = 110  # a radio button's label does not wrap
 
@@ -91,11 +91,7 @@ class QuizView:
         self.score = widgets.HTML()
         children: list[widgets.Widget] = []
         for n, question in enumerate(self.quiz.questions):
-            radio = widgets.RadioButtons(
-                options=[(f"{_letter(i)}. {_plain(c.text)}", i) for i, c in enumerate(question.choices)],
-                index=None,
-                layout=widgets.Layout(width="max-content"),
-            )
+            radio = radio_buttons([f"{_letter(i)}. {_plain(c.text)}" for i, c in enumerate(question.choices)])
             button = widgets.Button(description=f"Check answer {n + 1}", layout=widgets.Layout(width="max-content"))
             explanation = widgets.HTML()
             button.on_click(lambda _, n=n: self.check(n))
@@ -110,13 +106,13 @@ class QuizView:
         """Judges the choice made in question `n` (0 is the first) and explains it."""
         chosen, question = self.radios[n].value, self.quiz.questions[n]
         if chosen is None:
-            self.explanations[n].value = _status("Choose an answer first.")
+            self.explanations[n].value = status_line("Choose an answer first.", escape=False)
             return
         choice = question.choices[chosen]
         self._right[n] = choice.right
         verdict = "Right" if choice.right else "Not right"
-        self.explanations[n].value = _status(f"<b>{verdict}.</b> {_inline_html(choice.why)}")
-        self.score.value = _status(f"{sum(self._right)} of {len(self._right)} right.")
+        self.explanations[n].value = status_line(f"<b>{verdict}.</b> {_inline_html(choice.why)}", escape=False)
+        self.score.value = status_line(f"{sum(self._right)} of {len(self._right)} right.", escape=False)
 
 
 def quiz(lesson: str) -> Quiz:
@@ -190,8 +186,3 @@ def _inline_html(text: str) -> str:
     """Inline Markdown (`code`, *emphasis*) as HTML."""
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
     return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
-
-
-def _status(text: str) -> str:
-    """HTML that screen readers announce when it changes."""
-    return f'<div role="status" aria-live="polite">{text}</div>'

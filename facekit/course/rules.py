@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facekit.course.build import WIDGET_VIEW, read_head, read_notebook
+from facekit.course.build import WIDGET_VIEW, first_line, read_head, read_notebook
 from facekit.course.folders import Lesson, find_lessons
 from facekit.errors import LessonError
 
@@ -84,11 +84,7 @@ def rules_command(numbers: list[str] | None = None) -> int:
 def _code_cells(notebook: NotebookNode) -> list[tuple[str, NotebookNode]]:
     """The code cells that are not empty, each with a name for messages."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [(f"code cell {n} ({_first_line(cell.source)})", cell) for n, cell in enumerate(cells, 1)]
-
-
-def _first_line(source: str) -> str:
-    return source.strip().partition("\n")[0][:60]
+    return [(f"code cell {n} ({first_line(cell.source)})", cell) for n, cell in enumerate(cells, 1)]
 
 
 def _tags(cell: NotebookNode) -> list[str]:
@@ -318,4 +314,4 @@ def _exercises(notebook: NotebookNode, lesson: Lesson, solutions: bool) -> Itera
     todo = [cell for _, cell in _code_cells(notebook) if "exercise" in _tags(cell)]
     for cell in todo:
         if "TODO" not in cell.source:
-            yield f"exercise cell ({_first_line(cell.source)}) does not say TODO"
+            yield f"exercise cell ({first_line(cell.source)}) does not say TODO"

@@ -144,9 +144,15 @@ def explore(
     with_static_twin(function, alt=alt, settings=settings, **controls).show()
 
 
-def status_line(text: str) -> str:
-    """A text as HTML for below a picture; screen readers announce it when it changes."""
-    return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
+def status_line(text: str, escape: bool = True) -> str:
+    """A text as HTML for below a picture; screen readers announce it when it changes. escape: not for HTML."""
+    return f'<div role="status" aria-live="polite">{html.escape(text) if escape else text}</div>'
+
+
+def radio_buttons(texts: Sequence[str]) -> widgets.RadioButtons:
+    """A choice among texts, none chosen yet; its value is the number of the text, 0 for the first."""
+    options = [(text, number) for number, text in enumerate(texts)]
+    return widgets.RadioButtons(options=options, index=None, layout=widgets.Layout(width="max-content"))
 
 
 def publish_widget(widget: widgets.DOMWidget, text: str) -> None:

@@ -30,7 +30,7 @@ def toy(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("course") / "lessons"
     shutil.copytree(LESSONS / "source" / "_template", root / "source" / "99_toy")
     shutil.copy(LESSONS / "conftest.py", root)
-    build.build_lessons(root=root)
+    build.build_lesson(folders.Lesson(root, "99_toy"))
     return root
 
 
@@ -178,11 +178,10 @@ def test_clean_leaves_nothing_of_run_or_machine():
 def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
     lesson = write_lesson(tmp_path / "lessons", "# %%\nprint('so far')\n\n# %%\n{}['missing key']\n")
     with pytest.raises(LessonError, match="98_mini.ipynb failed") as caught:
-        build.build_lessons(root=lesson.root)
+        build.build_lesson(lesson)
     assert "KeyError: 'missing key'" in str(caught.value)
     assert not lesson.learner.exists() and not lesson.solutions.exists()
-    failed = build.run_lessons(["98"], "full", tmp_path / "out", root=lesson.root)
-    assert list(failed) == ["98_mini.ipynb"] and "missing key" in failed["98_mini.ipynb"]
+    assert "missing key" in build.run_lesson(lesson, "full", tmp_path / "out")
     partial = build.read_notebook(tmp_path / "out" / "98_mini.ipynb")
     assert partial.cells[0].outputs[0].text == "so far\n"
     assert not lesson.learner.exists()
@@ -191,9 +190,9 @@ def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
 def test_a_run_in_another_profile_says_so_and_leaves_the_stored_notebooks(tmp_path):
     code = "import os\nprint(os.environ['FACEKIT_PROFILE'], os.path.basename(os.getcwd()))"
     lesson = write_lesson(tmp_path / "lessons", f"# %%\n{code}\n")
-    build.build_lessons(["98"], root=lesson.root)
+    build.build_lesson(lesson)
     stored = lesson.learner.read_bytes()
-    assert build.run_lessons(["98"], "full", tmp_path / "out", root=lesson.root) == {}
+    assert build.run_lesson(lesson, "full", tmp_path / "out") == ""
     run = build.read_notebook(tmp_path / "out" / "98_mini.ipynb")
     assert run.cells[0].outputs[0].text == "full lessons\n"
     assert lesson.learner.read_bytes() == stored and b"laptop lessons" in stored
@@ -203,7 +202,7 @@ def test_another_profile_never_overwrites_the_stored_notebooks(tmp_path):
     lesson = write_lesson(tmp_path, "# %%\n1\n")
     for folder in (tmp_path, tmp_path / "solutions", tmp_path / "solutions" / ".."):
         with pytest.raises(LessonError, match="--out"):
-            build.run_lessons(["98"], "full", folder, root=lesson.root)
+            build.run_lesson(lesson, "full", folder)
 
 
 # --- the toy lesson, built ----------------------------------------------------------------------------------------
@@ -317,16 +316,16 @@ def test_without_execution_outputs_stay_only_where_no_code_changed(toy, tmp_path
     shutil.copytree(toy, root)
     source, notebook = root / "source" / "99_toy" / "lesson.py", root / "99_toy.ipynb"
     text, stored = source.read_text(encoding="utf-8"), notebook.read_bytes()
-    build.build_lessons(execute=False, root=root)
+    build.build_lesson(folders.Lesson(root, "99_toy"), execute=False)
     assert notebook.read_bytes() == stored
 
     source.write_text(text.replace("The mean is the sum", "The mean is a sum"), encoding="utf-8")
-    build.build_lessons(execute=False, root=root)
+    build.build_lesson(folders.Lesson(root, "99_toy"), execute=False)
     build.check_lessons(root=root)
     assert any(cell.get("outputs") for cell in build.read_notebook(notebook).cells)
 
     source.write_text(text.replace('print("mean:"', 'print("Mean:"'), encoding="utf-8")
-    build.build_lessons(execute=False, root=root)
+    build.build_lesson(folders.Lesson(root, "99_toy"), execute=False)
     assert not any(cell.get("outputs") for cell in build.read_notebook(notebook).cells)
     with pytest.raises(LessonError, match="outputs are not those of its code"):
         build.check_lessons(root=root)

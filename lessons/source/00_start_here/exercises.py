@@ -50,58 +50,21 @@ def _to_channels_first(function):
     return "the same pixels; only the order of the axes is another."
 
 
-def _step(model, optimiser, x, y):
-    loss = F.cross_entropy(model(x), y)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss.item()
+def _training(*order, outputs=lambda found: found, result=torch.Tensor.item):
+    """A training step that does after the loss what `order` says; `outputs` and `result` for mistakes with these."""
+
+    def step(model, optimiser, x, y):
+        loss = F.cross_entropy(outputs(model(x)), y)
+        for name in order:
+            {"zero": optimiser.zero_grad, "backward": loss.backward, "step": optimiser.step}[name]()
+        return result(loss)
+
+    return step
 
 
-def _zero_first(model, optimiser, x, y):
-    optimiser.zero_grad()
-    loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    optimiser.step()
-    return loss.detach().numpy().item()
-
-
-def _no_zero(model, optimiser, x, y):
-    loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    optimiser.step()
-    return loss.item()
-
-
-def _zero_too_late(model, optimiser, x, y):
-    loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    optimiser.zero_grad()
-    optimiser.step()
-    return loss.item()
-
-
-def _no_step(model, optimiser, x, y):
-    loss = F.cross_entropy(model(x), y)
-    optimiser.zero_grad()
-    loss.backward()
-    return loss.item()
-
-
-def _softmax(model, optimiser, x, y):
-    loss = F.cross_entropy(model(x).softmax(1), y)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss.item()
-
-
-def _whole_graph(model, optimiser, x, y):
-    loss = F.cross_entropy(model(x), y)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss
+_PLAIN = ("zero", "backward", "step")
+_step, _no_zero = _training(*_PLAIN), _training("backward", "step")
+_softmax = _training(*_PLAIN, outputs=lambda found: found.softmax(1))
 
 
 @define(
@@ -112,13 +75,13 @@ def _whole_graph(model, optimiser, x, y):
         "The gradients of the step before must be gone before `backward` adds the new ones.",
         "`loss.item()` is the loss as an ordinary number.",
     ),
-    right=lambda: [_step, _zero_first],
+    right=lambda: [_step, _training(*_PLAIN, result=lambda loss: loss.detach().numpy().item())],
     wrong=lambda: [
         (_no_zero, "step before"),
-        (_zero_too_late, "nothing moved"),
-        (_no_step, "nothing moved"),
+        (_training("backward", "zero", "step"), "nothing moved"),
+        (_training("zero", "backward"), "nothing moved"),
         (_softmax, "softmax"),
-        (_whole_graph, "item"),
+        (_training(*_PLAIN, result=lambda loss: loss), "item"),
     ],
 )
 def _training_step(function):
@@ -163,22 +126,6 @@ def _freeze(module):
     module.eval()
 
 
-def _freeze_short(module):
-    module.requires_grad_(False).eval()
-
-
-def _weights_only(module):
-    module.requires_grad_(False)
-
-
-def _mode_only(module):
-    module.eval()
-
-
-def _keras_habit(module):
-    module.trainable = False
-
-
 @define(
     "00.3",
     "Frozen means frozen",
@@ -186,11 +133,11 @@ def _keras_habit(module):
         "Keras does two things when you set `trainable = False`; in PyTorch each is a call of its own.",
         "`parameter.requires_grad_(False)` for the weights, `module.eval()` for the statistics of BatchNorm.",
     ),
-    right=lambda: [_freeze, _freeze_short],
+    right=lambda: [_freeze, lambda module: module.requires_grad_(False).eval()],
     wrong=lambda: [
-        (_weights_only, "statistics"),
-        (_mode_only, "weights"),
-        (_keras_habit, "attribute"),
+        (lambda module: module.requires_grad_(False), "statistics"),
+        (lambda module: module.eval(), "weights"),
+        (lambda module: setattr(module, "trainable", False), "attribute"),
     ],
     in_place=True,
 )

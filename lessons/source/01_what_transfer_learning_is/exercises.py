@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -73,11 +74,13 @@ def _network(n_classes: int, widths: tuple[int, int] = (4, 6)) -> nn.Module:
     return nn.ModuleDict({"body": body, "head": nn.Linear(second, n_classes)})
 
 
-def _transfer(state, model):
+def _transfer(state, model, takes=lambda name, model: True, says=None):
+    """Copies what fits and is taken; returns the names, or what `says` makes of the state dict."""
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    fitting = {key: value for key, value in fitting.items() if takes(key, model)}
     model.load_state_dict(fitting, strict=False)
-    return list(fitting)
+    return says(state) if says else list(fitting)
 
 
 def _in_a_loop(state, model):
@@ -94,32 +97,12 @@ def _by_name_only(state, model):
     return list(state)
 
 
-def _says_everything(state, model):
-    _transfer(state, model)
-    return list(state)
-
-
 def _parameters_only(state, model):
-    own = dict(model.named_parameters())
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    model.load_state_dict(fitting, strict=False)
-    return list(fitting)
-
-
-def _without_the_head(state, model):
-    own = model.state_dict()
-    fitting = {
-        key: value
-        for key, value in state.items()
-        if key in own and own[key].shape == value.shape and not key.startswith("head")
-    }
-    model.load_state_dict(fitting, strict=False)
-    return list(fitting)
+    return _transfer(state, model, lambda name, model: name in dict(model.named_parameters()))
 
 
 def _finds_and_forgets(state, model):
-    own = model.state_dict()
-    return [key for key, value in state.items() if key in own and own[key].shape == value.shape]
+    return _transfer(state, copy.deepcopy(model))
 
 
 @define(
@@ -133,9 +116,9 @@ def _finds_and_forgets(state, model):
     right=lambda: [_transfer, _in_a_loop],
     wrong=lambda: [
         (_by_name_only, "size mismatch"),
-        (_says_everything, "not copied"),
+        (lambda state, model: _transfer(state, model, says=list), "not copied"),
         (_parameters_only, "BatchNorm"),
-        (_without_the_head, "head"),
+        (lambda state, model: _transfer(state, model, lambda name, _: not name.startswith("head")), "head"),
         (_finds_and_forgets, "random values"),
         (lambda state, model: 24, "list of names"),
         (lambda state, model: _transfer(state, model) and None, "list of names"),
@@ -193,26 +176,12 @@ def _needed(labels, accuracies, wanted):
         ),
     ],
     wrong=lambda: [
-        (
-            lambda labels, accuracies, wanted: max(n for n, a in zip(labels, accuracies, strict=True) if a < wanted),
-            "below",
-        ),
+        (lambda ns, values, wanted: max(n for n, a in zip(ns, values, strict=True) if a < wanted), "below"),
         (lambda labels, accuracies, wanted: next(a for a in accuracies if a >= wanted), "accuracy"),
         (lambda labels, accuracies, wanted: sum(a < wanted for a in accuracies), "position"),
-        (
-            lambda labels, accuracies, wanted: next(n for n, a in zip(labels, accuracies, strict=True) if a > wanted),
-            "equal",
-        ),
-        (
-            lambda labels, accuracies, wanted: next(n for n, a in zip(labels, accuracies, strict=True) if a >= wanted),
-            "StopIteration",
-        ),
-        (
-            lambda labels, accuracies, wanted: next(
-                (n for n, a in zip(labels, accuracies, strict=True) if a >= wanted), labels[-1]
-            ),
-            "inf",
-        ),
+        (lambda ns, values, wanted: next(n for n, a in zip(ns, values, strict=True) if a > wanted), "equal"),
+        (lambda ns, values, wanted: next(n for n, a in zip(ns, values, strict=True) if a >= wanted), "StopIteration"),
+        (lambda ns, values, wanted: next((n for n, a in zip(ns, values, strict=True) if a >= wanted), ns[-1]), "inf"),
     ],
 )
 def _labels_needed(function):

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from facekit.course.folders import find_lessons
 from facekit.errors import LessonError
 from facekit.show import plots
-from facekit.show.widgets import publish_widget
+from facekit.show.widgets import publish_widget, radio_buttons, status_line
 
 FILE = Path(__file__).with_name("guide.json")
 MAX_ANSWER = 110  # a radio button's label does not wrap
@@ -167,11 +167,7 @@ class GuideView:
         """Shows the next question, or the recommendation."""
         where = self.guide.follow(self.answers)
         if isinstance(where, Question):
-            radio = widgets.RadioButtons(
-                options=[(text, number) for number, (text, _) in enumerate(where.answers)],
-                index=None,
-                layout=widgets.Layout(width="max-content"),
-            )
+            radio = radio_buttons([text for text, _ in where.answers])
             place = len(self.radios)
             radio.observe(lambda _, place=place: self._answered(place), names="value")
             self.radios.append(radio)
@@ -199,7 +195,7 @@ class GuideView:
 
     def _say(self, text: str) -> None:
         """Shows a text below the questions; screen readers announce it."""
-        self.result.value = f'<div role="status" aria-live="polite">{text}</div>'
+        self.result.value = status_line(text, escape=False)
 
 
 def domain_clouds(sources: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:

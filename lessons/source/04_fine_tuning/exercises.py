@@ -6,51 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facekit.course.exercises import as_whole_number, define, kind_of, require
+from facekit.course.exercises import as_whole_number, define, define_values, kind_of, require
 from facekit.models.backbones.base import Backbone
 
-# Parameters of FaceNet's stages, and of a head for 7 classes (`parameter_counts` of the two together).
-_SIZES = {
-    "stem": 615_552,
-    "repeat_1": 387_200,
-    "mixed_6a": 1_710_080,
-    "repeat_2": 6_900_480,
-    "mixed_7a": 3_346_176,
-    "repeat_3": 9_604_608,
-    "embedding": 918_528,
-    "heads": 3_591,
-}
-
-
-@define(
+_numbers_that_move = define_values(
     "04.1",
     "How much moves?",
     hints=(
         "`last_block` trains the last three stages: the head, the layer that makes the embedding, and one block.",
         "Add up the sizes of `repeat_3`, `embedding` and `heads`.",
     ),
-    right=lambda: [10_526_727, 9_604_608 + 918_528 + 3_591],
-    wrong=lambda: [
-        (9_604_608, "the block alone"),
-        (9_604_608 + 918_528, "head"),
-        (918_528 + 3_591, "last_layer"),
-        (sum(_SIZES.values()), "everything"),
-        (sum(_SIZES.values()) - 10_526_727, "frozen"),
-        (42, "other"),
+    right=[10_526_727, 9_604_608 + 918_528 + 3_591],
+    mistakes=[
+        (9_604_608, "this is the block alone; the stages above it are trained, too."),
+        (9_604_608 + 918_528, "the head is missing: every plan trains it."),
+        (918_528 + 3_591, "this is what the plan `last_layer` trains; one block more."),
+        (23_486_223, "this is everything; the stages below the last block are frozen."),
+        (23_486_223 - 10_526_727, "these are the frozen ones; asked for is what is trained."),
     ],
+    others=[(42, "other")],
+    otherwise="the sum is some other number.",
+    praise="that is 45% of the network: the last block alone holds 41% of FaceNet.",
+    read=as_whole_number,
 )
-def _numbers_that_move(answer):
-    value = as_whole_number(answer)
-    block, embedding, head = _SIZES["repeat_3"], _SIZES["embedding"], _SIZES["heads"]
-    wanted = block + embedding + head
-    total = sum(_SIZES.values())
-    require(value != block, "this is the block alone; the stages above it are trained, too.")
-    require(value != block + embedding, "the head is missing: every plan trains it.")
-    require(value != embedding + head, "this is what the plan `last_layer` trains; one block more.")
-    require(value != total, "this is everything; the stages below the last block are frozen.")
-    require(value != total - wanted, "these are the frozen ones; asked for is what is trained.")
-    require(value == wanted, "the sum is some other number.")
-    return f"that is {wanted / total:.0%} of the network: the last block alone holds {block / total:.0%} of FaceNet."
 
 
 def _as_rates(answer, stages):

@@ -59,9 +59,9 @@ from facekit.models.heads import Classifier, Heads, parameter_counts
 from facekit.show import plots
 
 course, figures = start("04"), lesson("04").figures
-task, tuning, faces = course.tasks[0], course.budget.tuning, course.faces()
-pool, test = faces.split("train"), faces.split("test").select(range(tuning.test)).resized(tuning.size)
-print(f"{task.name}, {len(task.classes)} classes: {tuning.photos} photos to learn from, {len(test)} to test on")
+task, budget, faces = course.tasks[0], course.budget, course.faces()
+pool, test = faces.split("train"), faces.split("test").select(range(budget.test)).resized(budget.size)
+print(f"{task.name}, {len(task.classes)} classes: {budget.photos} photos to learn from, {len(test)} to test on")
 
 # %%
 shown = few_labels(pool, 12, seed=0)
@@ -88,7 +88,7 @@ parameter_counts(model)[["parameters"]]
 # %%
 from facekit.training.batches import seed_for
 
-few = few_labels(pool, 64, seed=0).resized(tuning.size)
+few = few_labels(pool, 64, seed=0).resized(budget.size)
 photos = torch.from_numpy(few.images).to(course.device)
 targets = task.encode(few.labels[task.name]).to(course.device)
 
@@ -182,8 +182,8 @@ pd.DataFrame(LADDER)[["name", "plan", "lr", "pretrained"]]
 
 # %%
 trained, tables = {}, {}
-for seed in tuning.seeds:
-    rows = few_labels(pool, tuning.photos, seed).resized(tuning.size)
+for seed in budget.repeats:
+    rows = few_labels(pool, budget.photos, seed).resized(budget.size)
     for way in LADDER:
         net = course.backbone() if way.pretrained else course.scratch(seed)
         net, table = fine_tune_and_score(way, net, rows, test, [task], seed=seed, **course.how)
@@ -400,9 +400,9 @@ for lr in sorted({rung["everything"].lr, rung["from scratch"].lr, 0.1}):
     found = scores(net, test, [task]).set_index("metric")["value"]["accuracy"]
     losses[f"rate {lr:g}, test accuracy {found:.2f}"] = result.history["train_loss"]
 fig, axis = plots.figure()
-plots.lines_with_spread(axis, range(1, tuning.epochs + 1), losses, log_x=False)
+plots.lines_with_spread(axis, range(1, budget.epochs + 1), losses, log_x=False)
 axis.axhline(np.log(len(task.classes)), color="black", linestyle=":", marker="")
-axis.set(xlabel="epoch", ylabel="training loss", yscale="log", xticks=range(1, tuning.epochs + 1))
+axis.set(xlabel="epoch", ylabel="training loss", yscale="log", xticks=range(1, budget.epochs + 1))
 plots.show(fig, "Training loss over the epochs at three rates, and a dotted line at the loss of guessing.")
 print("highest loss at the end:", max(losses, key=lambda name: losses[name].iloc[-1]).partition(",")[0])
 

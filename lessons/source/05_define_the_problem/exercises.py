@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from facekit.course.exercises import as_tensor, as_text, define, require, seen
+from facekit.course.exercises import as_tensor, define, define_sorting, define_values, require, seen
 
 CODINGS = ("classes", "ordinal", "number", "several tasks")
 CASES = {
@@ -16,12 +16,7 @@ CASES = {
 }
 
 
-def _cases(**changed: str) -> dict[str, str]:
-    """The right answers, some of them changed."""
-    return {case: coding for case, (coding, _) in CASES.items()} | changed
-
-
-@define(
+_which_coding = define_sorting(
     "05.1",
     "Which coding?",
     hints=(
@@ -29,34 +24,18 @@ def _cases(**changed: str) -> dict[str, str]:
         "Answers that do not exclude each other are no classes of one task.",
         "An order without a unit is ordinal; with a unit it is a number.",
     ),
-    right=lambda: [_cases(), _cases(hair=" Classes")],
-    wrong=lambda: [
-        (_cases(hair="ordinal"), "hair"),
-        (_cases(stars="classes"), "stars"),
-        (_cases(years="ordinal"), "years"),
-        (_cases(worn="classes"), "worn"),
-        (_cases(worn="regression"), "is none of"),
-        ({"hair": "classes"}, "no answer for"),
-        ("classes", "dictionary"),
-    ],
+    kinds=CODINGS,
+    cases=CASES,
+    ask="Do the answers exclude each other, are they ordered, in a unit?",
+    others=[{"hair": "ordinal"}, {"stars": "classes"}, {"years": "ordinal"}, {"worn": "classes"}],
 )
-def _which_coding(answer):
-    require(isinstance(answer, dict), "expected the dictionary with an answer for every case.")
-    for case, (coding, _) in CASES.items():
-        require(case in answer, f"there is no answer for {case!r}.")
-        found = as_text(answer[case]).lower()
-        require(found in CODINGS, f"{case}: {found!r} is none of {', '.join(CODINGS)}.")
-        require(
-            found == coding, f"{case}: not {found}. Do the answers exclude each other, are they ordered, in a unit?"
-        )
-    return "; ".join(f"{case}: {why}" for case, (_, why) in CASES.items()) + "."
 
 
 def _median(p):
     return (p.cumsum(1) < 0.5).sum(1)
 
 
-@define(
+_median_band = define_values(
     "05.2",
     "The answer with the smallest expected error",
     hints=(
@@ -64,24 +43,23 @@ def _median(p):
         "The median is the first class at which the sum has reached one half.",
         "How many classes come before it? Those whose sum is still below one half: count them in each row.",
     ),
-    right=lambda: [_median, lambda p: (p.cumsum(1) >= 0.5).int().argmax(1)],
-    wrong=lambda: [
-        (lambda p: p.argmax(1), "most probable"),
-        (lambda p: (p @ torch.arange(5.0)).round().long(), "mean"),
-        (lambda p: (p.cumsum(1) < 0.5).sum(1) - 1, "expected"),
-        (lambda p: (p.cumsum(0) < 0.5).sum(1), "expected"),
+    right=[_median, lambda p: (p.cumsum(1) >= 0.5).int().argmax(1)],
+    cases=[(torch.tensor([[0.3, 0.25, 0.25, 0.1, 0.1], [0.4, 0.05, 0.05, 0.05, 0.45], [0.05, 0.05, 0.1, 0.1, 0.7]]),)],
+    mistakes=[
+        (lambda p: p.argmax(1), "these are the most probable classes, the answer for accuracy."),
+        (
+            lambda p: (p @ torch.arange(5.0)).round().long(),
+            "these are the means; half of the probability has to lie on either side.",
+        ),
+    ],
+    others=[
+        (lambda p: (p.cumsum(1) < 0.5).sum(1) - 1, "expected [1, 2, 4]"),
+        (lambda p: (p.cumsum(0) < 0.5).sum(1), "expected [1, 2, 4]"),
         (lambda p: p.cumsum(1), "shape"),
     ],
+    praise="in the first row class 0 is the most probable one, and yet most of the probability lies above it.",
+    read=lambda found: as_tensor(found, (3,)),
 )
-def _median_band(function):
-    p = torch.tensor([[0.3, 0.25, 0.25, 0.1, 0.1], [0.4, 0.05, 0.05, 0.05, 0.45], [0.05, 0.05, 0.1, 0.1, 0.7]])
-    wanted = [1, 2, 4]
-    found = as_tensor(function(p.clone()), (3,)).tolist()
-    require(found != p.argmax(1).tolist(), "these are the most probable classes, the answer for accuracy.")
-    mean = (p @ torch.arange(5.0)).round().tolist()
-    require(found != mean, "these are the means; half of the probability has to lie on either side.")
-    require(found == wanted, f"expected {wanted}, got {found}.")
-    return "in the first row class 0 is the most probable one, and yet most of the probability lies above it."
 
 
 def _differences(above):
@@ -89,7 +67,7 @@ def _differences(above):
     return torch.cat([ends, above], 1) - torch.cat([above, 0 * ends], 1)
 
 
-@define(
+_levels_to_classes = define_values(
     "05.3",
     "From levels back to classes",
     hints=(
@@ -97,34 +75,26 @@ def _differences(above):
         "Nothing is left out at the ends: above nothing is everybody (1), above the last class nobody (0).",
         "`torch.cat([ones, above], 1) - torch.cat([above, zeros], 1)` with columns of ones and zeros, (N, 1).",
     ),
-    right=lambda: [
+    right=[
         _differences,
         lambda above: -torch.diff(torch.nn.functional.pad(above, (1, 1)) + torch.tensor([1.0] + [0.0] * 4)),
     ],
-    wrong=lambda: [
+    cases=[(torch.tensor([[0.9, 0.6, 0.1], [0.5, 0.5, 0.0]]),)],
+    mistakes=[
+        (
+            lambda above: torch.cat([1 - above, above[:, -1:]], 1),
+            "1 - above is the probability of not being above a class; the classes themselves are differences.",
+        ),
+        (lambda above: _differences(above).flip(1), "the classes are in the wrong order."),
+        (lambda above: torch.cat([above, 0 * above[:, :1]], 1), "the probabilities of a row must add up to 1."),
+    ],
+    others=[
         (lambda above: above / above.sum(1, keepdim=True), "shape"),
         (lambda above: above[:, :-1] - above[:, 1:], "shape"),
-        (lambda above: torch.cat([1 - above, above[:, -1:]], 1), "differences"),
-        (lambda above: _differences(above).flip(1), "order"),
-        (lambda above: torch.cat([above, 0 * above[:, :1]], 1), "add up to"),
     ],
+    praise="an answer to 'how far up' is a softmax in other clothes, as long as no level contradicts another.",
+    read=lambda found: as_tensor(found, (2, 4)),
 )
-def _levels_to_classes(function):
-    above = torch.tensor([[0.9, 0.6, 0.1], [0.5, 0.5, 0.0]])
-    found = as_tensor(function(above.clone()), (2, 4)).float()
-    wanted = _differences(above)
-    require(
-        not torch.allclose(found, torch.cat([1 - above, above[:, -1:]], 1), atol=1e-6),
-        "1 - above is the probability of not being above a class; the classes themselves are differences.",
-    )
-    require(not torch.allclose(found, wanted.flip(1), atol=1e-6), "the classes are in the wrong order.")
-    sums = found.sum(1)
-    require(
-        torch.allclose(sums, torch.ones(2), atol=1e-5),
-        f"the probabilities of a row must add up to 1, not {sums[0].item():.3g}.",
-    )
-    require(torch.allclose(found, wanted, atol=1e-6), f"expected {wanted.tolist()}, got {found.tolist()}.")
-    return "an answer to 'how far up' is a softmax in other clothes, as long as no level contradicts another."
 
 
 def _split_then_repeat(labels, seed):

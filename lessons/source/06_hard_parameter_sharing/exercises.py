@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from facekit.course.exercises import as_tensor, as_whole_number, define, require
+from facekit.course.exercises import as_tensor, as_whole_number, define, define_values, require
 
 
 def _masked(outputs, targets):
@@ -60,7 +60,7 @@ def _count(layers, heads, shared):
     return sum(layers[:shared]) + len(heads) * sum(layers[shared:]) + sum(heads)
 
 
-@define(
+_parameters = define_values(
     "06.2",
     "What does sharing save?",
     hints=(
@@ -68,35 +68,25 @@ def _count(layers, heads, shared):
         "`layers[:shared]` are the shared ones, `layers[shared:]` the others; there is a head for each task.",
         "The heads are never shared: add up what they have.",
     ),
-    right=lambda: [
+    right=[
         _count,
-        lambda layers, heads, shared: (
-            sum(size * (1 if i < shared else len(heads)) for i, size in enumerate(layers)) + sum(heads)
+        lambda a, heads, k: sum(n * (1 if i < k else len(heads)) for i, n in enumerate(a)) + sum(heads),
+    ],
+    cases=[([100, 20, 5], [7, 2, 9], shared) for shared in (1, 0, 3)],
+    asked="for layers [100, 20, 5], heads [7, 2, 9], shared=1:",
+    mistakes=[
+        (lambda a, heads, k: sum(a) + sum(heads), "a layer that is not shared exists once for each task."),
+        (lambda a, heads, k: len(heads) * sum(a) + sum(heads), "the first layer is shared and exists only once."),
+        (lambda a, heads, k: _count(a, heads, k) - sum(heads), "the heads have parameters, too."),
+        (
+            lambda a, heads, k: _count(a, heads, len(a) - k),
+            "it is the other way round; the first layer is shared, not the last.",
         ),
     ],
-    wrong=lambda: [
-        (lambda layers, heads, shared: sum(layers) + sum(heads), "for each task"),
-        (lambda layers, heads, shared: len(heads) * sum(layers) + sum(heads), "only once"),
-        (lambda layers, heads, shared: _count(layers, heads, len(layers) - shared), "other way round"),
-        (lambda layers, heads, shared: _count(layers, heads, shared) - sum(heads), "heads"),
-        (lambda layers, heads, shared: 12, "expected"),
-    ],
+    others=[(lambda a, heads, k: 12, "expected 193, got 12")],
+    praise="100 once, 20 and 5 three times, and the heads: 193 in place of the 393 of three networks.",
+    read=as_whole_number,
 )
-def _parameters(function):
-    layers, heads = [100, 20, 5], [7, 2, 9]
-    asked = "for layers [100, 20, 5], heads [7, 2, 9]"
-    value = as_whole_number(function(layers, heads, 1))
-    wanted = _count(layers, heads, 1)
-    require(value != 143, f"{asked}, shared=1: a layer that is not shared exists once for each task.")
-    require(value != 393, f"{asked}, shared=1: the first layer is shared and exists only once.")
-    require(value != wanted - sum(heads), f"{asked}, shared=1: the heads have parameters, too.")
-    flipped = _count(layers, heads, 2)
-    require(value != flipped, f"{asked}, shared=1: it is the other way round; the first layer is shared, not the last.")
-    require(value == wanted, f"{asked}, shared=1 expected {wanted}, got {value}.")
-    for shared in (0, 3):
-        value, wanted = as_whole_number(function(layers, heads, shared)), _count(layers, heads, shared)
-        require(value == wanted, f"{asked}, shared={shared} expected {wanted}, got {value}.")
-    return "100 once, 20 and 5 three times, and the heads: 193 in place of the 393 of three networks."
 
 
 def _project(a, b):
@@ -104,7 +94,7 @@ def _project(a, b):
     return a - dot / (b @ b) * b if dot < 0 else a
 
 
-@define(
+_projection = define_values(
     "06.3",
     "Out of each other's way",
     hints=(
@@ -112,27 +102,26 @@ def _project(a, b):
         "The part of `a` along `b` is `(a @ b) / (b @ b) * b`.",
         "Take that part away from `a`: what is left is perpendicular to `b`.",
     ),
-    right=lambda: [_project, lambda a, b: a - (a @ b).clamp_max(0) / (b @ b) * b],
-    wrong=lambda: [
-        (lambda a, b: a - (a @ b) / (b @ b) * b, "do not conflict"),
-        (lambda a, b: a, "still goes against"),
-        (lambda a, b: a - (a @ b) * b if a @ b < 0 else a, "length"),
-        (lambda a, b: b - (a @ b) / (a @ a) * a if a @ b < 0 else a, "projected `b`"),
-        (lambda a, b: a + (a @ b) / (b @ b) * b if a @ b < 0 else a, "sign"),
-        (lambda a, b: a * 0 if a @ b < 0 else a, "expected"),
+    right=[_project, lambda a, b: a - (a @ b).clamp_max(0) / (b @ b) * b],
+    cases=[
+        (torch.tensor([-2.0, 1.0, 3.0]), torch.tensor([4.0, 0.0, 0.0])),
+        (torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])),
     ],
+    mistakes=[
+        (lambda a, b: a, "the result still goes against `b`: their dot product is below 0."),
+        (lambda a, b: a - (a @ b) * b if a @ b < 0 else a, "`b` need not have length 1; divide by its squared length."),
+        (
+            lambda a, b: b - (a @ b) / (a @ a) * a if a @ b < 0 else a,
+            "you projected `b`; the function returns what is left of `a`.",
+        ),
+        (lambda a, b: a + (a @ b) / (b @ b) * b if a @ b < 0 else a, "mind the sign: take the part along `b` away."),
+        (
+            lambda a, b: a - (a @ b) / (b @ b) * b,
+            "gradients that do not conflict stay as they are: here the dot product is 1.",
+        ),
+    ],
+    asked="for (-2, 1, 3) and (4, 0, 0)",
+    others=[(lambda a, b: a * 0 if a @ b < 0 else a, "expected [0.0, 1.0, 3.0]")],
+    praise="what is left of `a` is perpendicular to `b`: a small step along it leaves the other task's loss as it is.",
+    read=as_tensor,
 )
-def _projection(function):
-    a, b = torch.tensor([-2.0, 1.0, 3.0]), torch.tensor([4.0, 0.0, 0.0])
-    found = as_tensor(function(a, b), (3,))
-    require(not torch.allclose(found, a), "the result still goes against `b`: their dot product is below 0.")
-    require(not torch.allclose(found, a - (a @ b) * b), "`b` need not have length 1; divide by its squared length.")
-    other = b - (a @ b) / (a @ a) * a
-    require(not torch.allclose(found, other, atol=1e-5), "you projected `b`; the function returns what is left of `a`.")
-    require(not torch.allclose(found, a + (a @ b) / (b @ b) * b), "mind the sign: take the part along `b` away.")
-    wanted = _project(a, b)
-    require(torch.allclose(found, wanted, atol=1e-5), f"for (-2, 1, 3) and (4, 0, 0) expected {wanted.tolist()}.")
-    a, b = torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])
-    found = as_tensor(function(a, b), (2,))
-    require(torch.allclose(found, a), "gradients that do not conflict stay as they are: here the dot product is 1.")
-    return "what is left of `a` is perpendicular to `b`: a small step along it leaves the other task's loss as it is."

@@ -362,13 +362,13 @@ print("learnt weights end within half a year of equal:", learnt < 0.5)
 # %%
 import time
 
-tuning, two, backbone = course.budget.tuning, course.tasks[1:], stack_of(course.backbone())
-faces = course.faces().resized(tuning.size)
-photos, seen = (few_labels(faces.split(part), tuning.photos, 0) for part in ("train", "test"))
+budget, two, backbone = course.budget, course.tasks[1:], stack_of(course.backbone())
+faces = course.faces().resized(budget.size)
+photos, seen = (few_labels(faces.split(part), budget.photos, 0) for part in ("train", "test"))
 rows = {}
 for shared in (len(backbone.stages), len(backbone.stages) // 2, 0):
     net, begin = SharedNet(backbone, two, shared), time.perf_counter()
-    train_shared(net, Supervised(two), photos, steps=15, seed=0, batch_size=tuning.batch_size)
+    train_shared(net, Supervised(two), photos, steps=15, seed=0, batch_size=budget.batch_size)
     rows[f"{shared} stages shared"] = time.perf_counter() - begin, sharing_costs(net)["all"], score(net, two[0], seen)
 table = pd.DataFrame(rows, index=["seconds", "parameters", "gender"]).T
 fig = plots.trade_offs(table, "gender", {"parameters": "parameters", "seconds": "seconds of training"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from facekit.course.exercises import as_number, as_tensor, define, require
+from facekit.course.exercises import as_number, as_tensor, define, define_values, require
 
 
 def _penalty_right(a, b, strengths):
@@ -58,7 +58,7 @@ def _penalty(function):
     return "0.5 · 8 + 0.1 · 25 = 6.5, with the gradient 2λ(a - b)."
 
 
-@define(
+_largest_rate = define_values(
     "07.2",
     "How large may a step be?",
     hints=(
@@ -66,39 +66,30 @@ def _penalty(function):
         "The mean stays where it is, so every step multiplies each distance from it by 1 - 2λTη.",
         "It does not grow as long as 1 - 2λTη is not below -1.",
     ),
-    right=lambda: [lambda strength, networks: 1 / (strength * networks), lambda lam, t: 2 / (2 * lam * t)],
-    wrong=lambda: [
-        (lambda strength, networks: 1 / (2 * strength), "number of networks"),
-        (lambda strength, networks: 2 / (strength * networks), "grow"),
-        (lambda strength, networks: 1 / (2 * strength * networks), "one single step"),
-        (lambda strength, networks: 1 / (2 * strength * (networks - 1)), "themselves"),
-        (lambda strength, networks: 1 / networks, "depends on λ"),
-        (lambda strength, networks: strength * networks, "smaller"),
-        (lambda strength, networks: 1 / (strength * networks**2), "expected"),
+    right=[lambda s, n: 1 / (s * n), lambda lam, t: 2 / (2 * lam * t)],
+    cases=[(5.0, 3), (0.5, 3), (0.5, 6)],
+    asked="for λ = 5 and 3 networks",
+    mistakes=[
+        (lambda s, n: 1 / n, "this is the same for every λ; the limit depends on λ."),
+        (lambda s, n: s * n, "a stronger pull needs a smaller rate, not a larger one."),
+        (
+            lambda s, n: 1 / (2 * s),
+            "this is the same for 3 and 6; it depends on the number of networks, which all pull.",
+        ),
+        (lambda s, n: 2 / (s * n), "the distances grow at this rate; how much does a step multiply them by?"),
+        (lambda s, n: 1 / (2 * s * n), "all meet in one single step at this rate; twice as much still shrinks."),
+        (
+            lambda s, n: 1 / (2 * s * (n - 1)),
+            "you counted who pulls; but they move themselves, too. At two it is 1/(2λ).",
+        ),
     ],
+    others=[(lambda s, n: 1 / (s * n**2), "expected 0.06667")],
+    praise="λTη may be 1 at most; for two networks that is 2λη ≤ 1.",
 )
-def _largest_rate(function):
-    value, stronger, more = (as_number(function(*case)) for case in ((0.5, 3), (5.0, 3), (0.5, 6)))
-    require(value != stronger, "this is the same for λ = 0.5 and λ = 5; the limit depends on λ.")
-    require(stronger < value, "a stronger pull needs a smaller rate, not a larger one.")
-    require(value != more, "this is the same for 3 and 6; it depends on the number of networks, which all pull.")
-    asked = "for λ = 0.5 and 3 networks"
-    require(
-        abs(value - 4 / 3) > 1e-6, f"{asked} the distances grow at {value:.4g}; how much does a step multiply them by?"
-    )
-    require(
-        abs(value - 1 / 3) > 1e-6, f"{asked} all meet in one single step at {value:.4g}; twice as much still shrinks."
-    )
-    require(
-        abs(value - 0.5) > 1e-6, f"{asked} you counted who pulls; but they move themselves, too. At two it is 1/(2λ)."
-    )
-    wanted = (2 / 3, 1 / 15, 1 / 3)
-    close = all(abs(one - other) < 1e-6 for one, other in zip((value, stronger, more), wanted, strict=True))
-    require(close, f"{asked} expected 0.6667, got {value:.4g}.")
-    return "λTη may be 1 at most; for two networks that is 2λη ≤ 1."
 
 
-@define(
+_PASSED_ON = torch.tensor([[[1.0, 2.0, 3.0]], [[10.0, 0.0, -10.0]]])
+_stitch = define_values(
     "07.3",
     "A cross-stitch unit",
     hints=(
@@ -106,30 +97,21 @@ def _largest_rate(function):
         "For one task: `sum(alpha[i, j] * x[j] for j in range(len(x)))`.",
         '`torch.einsum("ij,jnd->ind", alpha, x)` does it for all tasks at once.',
     ),
-    right=lambda: [
+    right=[
         lambda alpha, x: torch.einsum("ij,jnd->ind", alpha, x),
         lambda alpha, x: torch.stack([sum(w * each for w, each in zip(row, x, strict=True)) for row in alpha]),
         lambda alpha, x: (alpha @ x.flatten(1)).view(x.shape),
     ],
-    wrong=lambda: [
-        (lambda alpha, x: torch.einsum("ji,jnd->ind", alpha, x), "columns"),
-        (lambda alpha, x: alpha.diagonal()[:, None, None] * x, "others"),
-        (lambda alpha, x: torch.einsum("ij,jnd->nd", alpha, x), "shape"),
-        (lambda alpha, x: x, "unchanged"),
+    cases=[(alpha, _PASSED_ON) for alpha in (torch.tensor([[0.9, 0.1], [0.4, 0.6]]), torch.eye(2))],
+    mistakes=[
+        (lambda alpha, x: x, "x is returned unchanged."),
+        (lambda alpha, x: alpha.diagonal()[:, None, None] * x, "each task passes on only its own; add the others'."),
+        (
+            lambda alpha, x: torch.einsum("ji,jnd->ind", alpha, x),
+            "these are the columns of alpha; what a task takes is in its row.",
+        ),
     ],
+    others=[(lambda alpha, x: torch.einsum("ij,jnd->nd", alpha, x), "shape")],
+    praise="with the identity the networks are independent; with equal rows all pass on the same.",
+    read=lambda found: as_tensor(found, (2, 1, 3)),
 )
-def _stitch(function):
-    alpha = torch.tensor([[0.9, 0.1], [0.4, 0.6]])
-    x = torch.tensor([[[1.0, 2.0, 3.0]], [[10.0, 0.0, -10.0]]])
-    found = as_tensor(function(alpha, x))
-    require(found.shape == x.shape, f"for x of shape (2, 1, 3) expected the same shape, got {tuple(found.shape)}.")
-    require(not torch.allclose(found, x), "x is returned unchanged.")
-    own = alpha.diagonal()[:, None, None] * x
-    require(not torch.allclose(found, own), "each task passes on only its own; add the others'.")
-    columns = torch.einsum("ji,jnd->ind", alpha, x)
-    require(not torch.allclose(found, columns), "these are the columns of alpha; what a task takes is in its row.")
-    wanted = torch.einsum("ij,jnd->ind", alpha, x)
-    require(torch.allclose(found, wanted), f"expected {wanted.tolist()}, got {found.tolist()}.")
-    same = as_tensor(function(torch.eye(2), x))
-    require(torch.allclose(same, x), "with the identity as alpha every task passes on what it has.")
-    return "with the identity the networks are independent; with equal rows all pass on the same."

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facekit.course.exercises import as_number, as_whole_number, define, require
+from facekit.course.exercises import as_number, as_whole_number, define, define_values, require
 
 
 def _iou(one, other):
@@ -35,7 +35,8 @@ def _inside(one, other):
     return _iou(one, other) * (_area(one) + _area(other)) / (1 + _iou(one, other))
 
 
-@define(
+_ONE, _OTHER = (0.0, 0.0, 0.5, 0.8), (0.25, 0.4, 0.75, 1.0)
+_overlap = define_values(
     "08.1",
     "Intersection over union",
     hints=(
@@ -43,30 +44,24 @@ def _inside(one, other):
         "Where the boxes do not meet its width or height comes out below 0; take 0 then.",
         "Union: both areas together, less the intersection, which would be counted twice.",
     ),
-    right=lambda: [_iou],
-    wrong=lambda: [
-        (_inside, "area they have in common"),
-        (lambda one, other: _inside(one, other) / (_area(one) + _area(other)), "twice"),
-        (lambda one, other: _inside(one, other) / _area(other), "one box"),
-        (_unclipped, "do not meet"),
+    right=[_iou],
+    cases=[(_ONE, _OTHER), ((0.0, 0.0, 0.2, 0.2), (0.6, 0.7, 0.9, 0.9)), (_ONE, _ONE)],
+    asked=f"for {_ONE} and {_OTHER}",
+    mistakes=[
+        (_inside, "this is the area they have in common; divide it by that of their union."),
+        (
+            lambda one, other: _inside(one, other) / (_area(one) + _area(other)),
+            "you counted what they have in common twice in the union.",
+        ),
+        (lambda one, other: _inside(one, other) / _area(one), "you divided by the area of one box alone."),
+        (lambda one, other: _inside(one, other) / _area(other), "you divided by the area of one box alone."),
+        (_unclipped, "boxes that do not meet have nothing in common: expected 0."),
     ],
+    praise="0.1 in common of 0.6 in all; 1 for the same box, 0 for boxes that do not meet.",
 )
-def _overlap(function):
-    one, other = (0.0, 0.0, 0.5, 0.8), (0.25, 0.4, 0.75, 1.0)
-    value = as_number(function(one, other))
-    asked = f"for {one} and {other}"
-    require(abs(value - 0.1) > 1e-6, f"{asked} this is the area they have in common; divide it by that of their union.")
-    require(abs(value - 0.1 / 0.7) > 1e-6, f"{asked} you counted what they have in common twice in the union.")
-    require(min(abs(value - 0.1 / 0.4), abs(value - 0.1 / 0.3)) > 1e-6, "you divided by the area of one box alone.")
-    require(abs(value - 0.1 / 0.6) < 1e-6, f"{asked} expected 0.1 / 0.6, got {value:.4g}.")
-    value = as_number(function((0.0, 0.0, 0.2, 0.2), (0.6, 0.7, 0.9, 0.9)))
-    require(abs(value) < 1e-9, f"boxes that do not meet have nothing in common: expected 0, got {value:.4g}.")
-    value = as_number(function(one, one))
-    require(abs(value - 1) < 1e-6, f"a box and itself must give 1, got {value:.4g}.")
-    return "0.1 in common of 0.6 in all; 1 for the same box, 0 for boxes that do not meet."
 
 
-@define(
+_adapter_cost = define_values(
     "08.2",
     "What an adapter costs",
     hints=(
@@ -74,23 +69,20 @@ def _overlap(function):
         "An adapter in parallel is a 1 × 1 convolution from the same inputs to the same outputs, without a bias.",
         "The domain's BatchNorm behind it has a scale and a shift for each of the 320 outputs.",
     ),
-    right=lambda: [128 * 320 + 2 * 320],
-    wrong=lambda: [
-        (128 * 320, "BatchNorm"),
-        (9 * 128 * 320, "filters"),
-        (320 * 320 + 2 * 320, "series"),
-        (128 * 320 + 320, "shift"),
-        (5, "other"),
+    right=[128 * 320 + 2 * 320],
+    mistakes=[
+        (128 * 320, "this is the adapter; the domain's own BatchNorm has a scale and a shift a channel."),
+        (9 * 128 * 320, "these are the shared filters; an adapter is 1 × 1."),
+        (9 * 128 * 320 + 640, "these are the shared filters; an adapter is 1 × 1."),
+        (320 * 320, "that is an adapter in series, from 320 to 320 channels."),
+        (320 * 320 + 640, "that is an adapter in series, from 320 to 320 channels."),
+        (128 * 320 + 320, "the BatchNorm has a scale and a shift, two numbers a channel."),
     ],
+    others=[(5, "other")],
+    otherwise="the count is some other number.",
+    praise="41,600 numbers beside 368,640 in the filters, which stay as they are: about a ninth.",
+    read=as_whole_number,
 )
-def _adapter_cost(answer):
-    value = as_whole_number(answer)
-    require(value != 128 * 320, "this is the adapter; the domain's own BatchNorm has a scale and a shift a channel.")
-    require(value not in (9 * 128 * 320, 9 * 128 * 320 + 640), "these are the shared filters; an adapter is 1 × 1.")
-    require(value not in (320 * 320 + 640, 320 * 320), "that is an adapter in series, from 320 to 320 channels.")
-    require(value != 128 * 320 + 320, "the BatchNorm has a scale and a shift, two numbers a channel.")
-    require(value == 128 * 320 + 2 * 320, "the count is some other number.")
-    return "41,600 numbers beside 368,640 in the filters, which stay as they are: about a ninth."
 
 
 def _shares(sizes, temperature):
@@ -107,7 +99,7 @@ def _power_without_root(sizes, temperature):
     return [weight / sum(weights) for weight in weights]
 
 
-@define(
+_domain_shares = define_values(
     "08.3",
     "How often is each domain seen?",
     hints=(
@@ -115,27 +107,18 @@ def _power_without_root(sizes, temperature):
         "Take the size to the power 1 / temperature, then divide by the sum.",
         "With a very high temperature every power is close to 1, and the shares are equal.",
     ),
-    right=lambda: [_shares, _shares_of_logs],
-    wrong=lambda: [
-        (lambda sizes, temperature: [n / sum(sizes) for n in sizes], "temperature"),
-        (_power_without_root, "1 / temperature"),
-        (lambda sizes, temperature: [n ** (1 / temperature) for n in sizes], "add up"),
-        (lambda sizes, temperature: [1 / len(sizes)] * len(sizes), "same for every domain"),
+    right=[_shares, _shares_of_logs],
+    cases=[([8100, 100], 2.0), ([30, 10], 1.0)],
+    asked="for 8,100 and 100 pictures at temperature 2",
+    mistakes=[
+        (lambda sizes, temperature: [n / sum(sizes) for n in sizes], "these are proportional; the temperature counts."),
+        (lambda sizes, temperature: [1 / len(sizes)] * len(sizes), "these are the same for every domain."),
+        (_power_without_root, "a temperature above 1 favours the small domain; take the power 1 / temperature."),
+        (lambda sizes, temperature: [n ** (1 / temperature) for n in sizes], "the shares must add up to 1."),
     ],
+    praise="81 times as many pictures, 9 times as often: the root at temperature 2.",
+    read=lambda found: torch.tensor([as_number(share, "each share") for share in list(found)], dtype=torch.float64),
 )
-def _domain_shares(function):
-    found = [as_number(value, "each share") for value in list(function([8100, 100], 2.0))]
-    require(len(found) == 2, f"for two domains expected two shares, got {len(found)}.")
-    require(abs(sum(found) - 1) < 1e-6, f"the shares of all domains must add up to 1, got {sum(found):.4g}.")
-    require(abs(found[0] - 8100 / 8200) > 1e-6, "these are the proportional shares; the temperature changes nothing.")
-    require(abs(found[0] - 0.5) > 1e-6, "these are the same for every domain, whatever its size.")
-    require(found[0] < 0.98, "a temperature above 1 favours the small domain; take the power 1 / temperature.")
-    require(
-        abs(found[0] - 0.9) < 1e-6, f"for 8,100 and 100 pictures at temperature 2 expected 0.9, got {found[0]:.4g}."
-    )
-    plain = [as_number(value, "each share") for value in list(function([30, 10], 1.0))]
-    require(abs(plain[0] - 0.75) < 1e-6, f"at temperature 1 the shares of 30 and 10 are 0.75 and 0.25, got {plain}.")
-    return "81 times as many pictures, 9 times as often: the root at temperature 2."
 
 
 def _own_domain(folder, dest):
