@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from facekit.course import lesson
+from facekit.models.staged import Staged
 from facekit.training.plans import Phase, Plan
 
 FIGURES = lesson("04").figures
@@ -22,10 +23,7 @@ def test_a_plan_is_drawn_epoch_by_epoch():
     assert [text.get_text() for text in axis.texts] == texts
 
 
-class Stages:
+class Stages(Staged):
     """Two stages without a parameter."""
 
     stages: ClassVar[dict] = {"stem": [], "heads": []}
-
-    def stage_parameters(self, name: str) -> list:
-        return []

@@ -2,11 +2,6 @@
 
 import pandas as pd
 import pytest
-    RECIPE,
-    SEEDS,
-    drawn_pictures,
-    real_table,
-)
 from test_profiles import real_sets  # noqa: F401
 from tiny import trunk
 

@@ -293,6 +293,7 @@ figures.ways_table(rows, figures.REAL_PANELS)
 # The network with adapters, on test pictures: the box that it draws (white) and the true one (black), and what it reads.
 
 # %%
+
 from facekit.tasks.boxes import outlined
 from facekit.training.loop import TrainConfig, fit, predict
 
@@ -347,20 +348,13 @@ explore(
 
 # %%
 from facekit.tasks import GENDER
-from facekit.training.plans import Phase, Plan
+from facekit.training.plans import plan
 
 faces = course.faces().resized(32)
-
-
-def learn_faces(net, rates, steps, seed):
-    plan = Plan("faces", (Phase("faces", 1, rates),))  # stages without a rate are frozen
-    how = TrainConfig(batch_size=32, steps=steps, seed=seed)
-    fit(net, PerDomain(net.domains[-1:]), {"faces": faces.split("train")}, None, plan, how)
-
-
 before, answers = net.hashes(), predict(net.only("things"), test["things"])["object"]
 net.add(Domain("faces", (GENDER,)))
-learn_faces(net, {"faces": 1e-2}, steps=50, seed=0)
+method, parts = PerDomain(net.domains[-1:]), {"faces": faces.split("train")}
+fit(net, method, parts, None, plan("everything", ["faces"], 1, 1e-2), TrainConfig(32, steps=50))  # the rest is frozen
 print("unchanged:", [name for name, value in net.hashes().items() if value == before.get(name)])
 same = torch.equal(predict(net.only("things"), test["things"])["object"], answers)
 print("answers for things are the same, bit for bit:", same)
@@ -401,8 +395,8 @@ print("the filters that know faces are better at", [name.replace("\n", ": ") for
 # A few steps for faces again, but this time the trunk learns along, at a rate that suits a new network.
 
 # %% tags=["broken-on-purpose"]
-spoiled = copy.deepcopy(net)
-learn_faces(spoiled, dict.fromkeys([*net.trunk.stages, "faces"], 1e-2), steps=40, seed=1)
+spoiled, stages = copy.deepcopy(net), [*net.trunk.stages, "faces"]
+fit(spoiled, method, parts, None, plan("everything", stages, 1, 1e-2), TrainConfig(32, steps=40, seed=1))
 before, after = (score_domains(each, test).set_index(["task", "metric"])["value"] for each in (net, spoiled))
 ratio = after / before
 print("of the things named right before, less than two thirds are left:", ratio["object", "accuracy"] < 0.67)
