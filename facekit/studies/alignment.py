@@ -11,7 +11,7 @@ from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
-from facekit.studies.common import TASKS, fairface, rows_of
+from facekit.studies.common import TASKS, fairface, labelled
 from facekit.studies.runner import Block, Study, study
 from facekit.transfer.probe import linear_probe
 
@@ -35,13 +35,13 @@ def record(photos: int = 300) -> Study:
     if photos < 20:
         raise ConfigError(f"no figure is given over fewer than 20 people, got {photos} photos.")
     faces = fairface()
-    train, test = faces.select(rows_of(faces, "train")), faces.split("test")
+    train, test = faces.split("train"), faces.split("test")
     test = test.select(range(min(photos, len(test))))
     networks = (FaceNet.from_pretrained(), FaceNetMini.from_pretrained())
     return Study(
         "alignment_fairface",
         what="cosine to the embedding of the straight crop, share of answers that stay the same, and accuracy, when a "
         "face is cut wider, turned, moved, or with fewer pixels; linear probes that learnt from photos as they are",
-        data=f"FairFace, {len(train):,} labelled photos, {len(test):,} test photos in which a face is looked for",
+        data=labelled(len(train), test, "labelled photos") + " in which a face is looked for",
         blocks=[Block(backbone.name, measure, (train, test, backbone)) for backbone in networks],
     )

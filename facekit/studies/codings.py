@@ -16,8 +16,7 @@ from facekit.training.config import Recipe
 
 def measure(train: FeatureSet, test: FeatureSet, recipe: Recipe, n: int, seed: int) -> pd.DataFrame:
     """All codings of the age band from n labels."""
-    how = {"dropout": recipe.dropout, "steps": recipe.at(n), "lr": recipe.lr}
-    learn = sharing_methods((recipe.hidden,), strengths=(), **how)["single"]
+    learn = sharing_methods((recipe.hidden,), recipe.dropout, (), recipe.at(n), recipe.lr)["single"]
     return compare_codings(train, test, AGE_BAND, [n], [seed], learn)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from facekit.data.catalogue import photos
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
@@ -29,8 +30,8 @@ def facenet_features(stage: str = EMBEDDING, mirrored: bool | None = None) -> Fe
 
     stage: `EMBEDDING`, or a stage whose output is averaged over all places. mirrored: None for the mean of both.
     """
-    view = {"flip": True} if mirrored is None else {"mirrored": mirrored}
-    return embed(FaceNet.from_pretrained(), fairface(), stage=None if stage == EMBEDDING else stage, **view)
+    views = {"flip": mirrored is None, "mirrored": bool(mirrored)}
+    return embed(FaceNet.from_pretrained(), fairface(), stage=None if stage == EMBEDDING else stage, **views)
 
 
 def rows_of(data: LabelledSet, *splits: str) -> np.ndarray:
@@ -48,6 +49,11 @@ def sizes(labels: Sequence[int], n: int) -> list[int]:
     return sorted({size for size in labels if size < n} | {n})
 
 
-def labelled(n: int, test: LabelledSet | int, photos: str = "labelled photos to draw from") -> str:
+def first(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
+    """The rows with further columns before theirs, each with one value."""
+    return rows.assign(**columns)[[*columns, *rows.columns]]
+
+
+def labelled(n: int, test: LabelledSet, photos: str = "labelled photos to draw from") -> str:
     """Data of a study on FairFace: how many photos are learnt from and tested on."""
-    return f"FairFace, {n:,} {photos}, {test if isinstance(test, int) else len(test):,} test photos"
+    return f"FairFace, {n:,} {photos}, {len(test):,} test photos"

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-import pandas as pd
 import torch
 
 from facekit.course.profiles import DRAWN_DOMAINS, drawn_pictures
-from facekit.data.sets import FaceSet
-from facekit.models.adapters import Domain
 from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.studies.common import SEEDS
 from facekit.studies.runner import Block, Study, study
 from facekit.training.augment import Augment
-from facekit.transfer.domains import METHODS, DomainMethod, DomainRecipe, compare_domains
+from facekit.transfer.domains import METHODS, DomainRecipe, compare_domains
 
 # Chosen on other pictures (seed 7) and with other seeds: the trunk's rate for "a network each" among 0.001, 0.003 and
 # 0.01; that of adapters and heads for "parallel adapters" among 0.003, 0.005, 0.01, 0.02 and 0.03; the length among
@@ -34,19 +30,6 @@ RECIPE = DomainRecipe(
 def facenet_mini() -> Backbone:
     """facenet-mini, its numbers in the order in memory that makes convolutions faster."""
     return FaceNetMini.from_pretrained().to(memory_format=torch.channels_last)
-
-
-def measure(
-    backbone: Backbone,
-    domains: tuple[Domain, ...],
-    train: Mapping[str, FaceSet],
-    test: Mapping[str, FaceSet],
-    recipe: DomainRecipe,
-    method: DomainMethod,
-    seed: int,
-) -> pd.DataFrame:
-    """Rows of `compare_domains` for one method and one seed."""
-    return compare_domains(backbone, domains, train, test, recipe, (seed,), (method,))
 
 
 @study(photos=False)
@@ -72,7 +55,7 @@ def record(train: int = 1000, test: int = 500, steps: int = RECIPE.steps, seeds:
         "pictures for all domains together, moved and lit a little otherwise each time",
         data=f"pictures of 32 × 32 and 32 × 64 drawn by facekit, {train} of each domain to learn from, {test} to test",
         blocks=[
-            Block(f"{method.name}-{seed}", measure, (mini, DRAWN_DOMAINS, *sides, recipe, method, seed))
+            Block(f"{method.name}-{seed}", compare_domains, (mini, DRAWN_DOMAINS, *sides, recipe, (seed,), (method,)))
             for seed in seeds
             for method in METHODS
         ],

@@ -12,7 +12,7 @@ from facekit.data.sets import SPLITS, FaceSet
 from facekit.models.adapters import Domain
 from facekit.models.backbones.base import Backbone
 from facekit.records import markdown
-from facekit.studies.common import SEEDS
+from facekit.studies.common import SEEDS, first
 from facekit.studies.domains import facenet_mini
 from facekit.studies.runner import Block, Study, study
 from facekit.transfer.domains import METHODS, DomainMethod, DomainRecipe, score_domains, serve
@@ -39,11 +39,9 @@ def measure(
     for side in ("validation", "test"):
         for name, net in served.nets.items():
             scores = score_domains(net, {name: pictures[name].split(side)}, n_boot=1000)
-            tables.append(scores.drop(columns="group").assign(split=side))
-    rows = pd.concat(tables, ignore_index=True)
-    rows = rows.assign(method=method.name, seed=seed, parameters=served.parameters, seconds=served.seconds)
-    first = ["method", "seed", "split"]
-    return rows[[*first, *(column for column in rows if column not in first)]]
+            tables.append(first(scores.drop(columns="group"), split=side))
+    rows = first(pd.concat(tables, ignore_index=True), method=method.name, seed=seed)
+    return rows.assign(parameters=served.parameters, seconds=served.seconds)
 
 
 @study

@@ -9,7 +9,7 @@ no figure is typed by hand.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,9 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from facekit import settings
-from facekit.data.catalogue import photos
 from facekit.data.features.fit import AGE_NOISE, GENDER_NOISE, MIN_FACES, RACE_NOISE, fit_features
 from facekit.data.features.model import COLUMNS, PACKAGED_MODEL, FeatureModel
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, read_manifest
-from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.experiments import PROBES, few_labels, scores
 from facekit.files import atomic_path
@@ -30,8 +28,8 @@ from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads
 from facekit.records import ROOT, Record, markdown, recorded
-from facekit.studies.common import SEEDS
-from facekit.studies.runner import Block, Study, fill, fingerprint, source_hash, study, write_text
+from facekit.studies.common import SEEDS, facenet_features, first, labelled
+from facekit.studies.runner import Block, Study, fill, fingerprint, needs_photos, source_hash, study, write_text
 from facekit.studies.speed import speed
 from facekit.tasks import AGE_BAND
 from facekit.training.scoring import predict
@@ -59,12 +57,8 @@ def real_features(source: Path | None = None) -> FeatureSet:
     DataError for a folder that holds neither, ConfigError without a source in profile laptop.
     """
     if source is None:
-        if settings.profile() != "full":
-            raise ConfigError(
-                "the feature model is made from real photos: name a folder with their embeddings, or set "
-                "FACEKIT_PROFILE=full, and FACEKIT_DATA to the folder with FairFace and FaceNet's weights."
-            )
-        return embed(FaceNet.from_pretrained(), photos("fairface"), flip=True)
+        needs_photos()
+        return facenet_features()
     if read_manifest(source).get("kind") == FaceSet.kind:
         return embed(FaceNet.from_pretrained(), FaceSet.load(source), flip=True)
     return FeatureSet.load(source)
@@ -87,26 +81,29 @@ def fit(source: Path | None = None, dest: Path = PACKAGED_MODEL, min_faces: int 
     return 0
 
 
-def compare(
-    train: FeatureSet, test: FeatureSet, model: FeatureModel, n: int, seed: int, methods: Sequence[str] | None = None
-) -> pd.DataFrame:
+def four_ways(
+    train: FeatureSet, test: FeatureSet, model: FeatureModel, n: int, seed: int, method: str, probe_seed: int
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Scores of probes that learned from `n` real or `n` drawn rows, tested on real and on drawn rows.
 
-    train: real rows to take n from. The drawn rows are a draw of their own with the same seed. methods: names from
-    `experiments.PROBES`, by default all. Columns trained_on, tested_on (real, drawn), method, n, seed, task, metric,
-    value.
+    train: real rows to take n from. The drawn rows are a draw of their own with the same seed. method: a name from
+    `experiments.PROBES`. Yields what was trained on, what was tested on (real, drawn), and rows task, metric, value.
     """
     tested = {"real": test, "drawn": model.draw(N_TEST, seed=TEST_SEED)}
-    tables = []
     for trained_on, rows in {"real": few_labels(train, n, seed), "drawn": model.draw(n, seed=seed)}.items():
-        for method in methods or PROBES:
-            probe = learned(rows, method, seed)
-            for tested_on, faces in tested.items():
-                table = scores(probe, faces, COLUMNS)
-                for column, value in {"seed": seed, "n": n, "method": method, "tested_on": tested_on}.items():
-                    table.insert(0, column, value)
-                table.insert(0, "trained_on", trained_on)
-                tables.append(table)
+        probe = learned(rows, method, probe_seed)
+        for tested_on, faces in tested.items():
+            yield trained_on, tested_on, scores(probe, faces, COLUMNS)
+
+
+def compare(
+    train: FeatureSet, test: FeatureSet, model: FeatureModel, n: int, seed: int, method: str = "linear"
+) -> pd.DataFrame:
+    """`four_ways` with one seed: columns trained_on, tested_on, method, n, seed, task, metric, value."""
+    tables = [
+        first(rows, trained_on=trained_on, tested_on=tested_on, method=method, n=n, seed=seed)
+        for trained_on, tested_on, rows in four_ways(train, test, model, n, seed, method, seed)
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -166,23 +163,17 @@ def _parts(train: FeatureSet, folds: int) -> Iterator[tuple[int, FeatureSet, Fea
 def cross_fit(train: FeatureSet, n: int, method: str = "linear", folds: int = FOLDS) -> pd.DataFrame:
     """Accuracy of probes on photos that neither they nor the feature model have seen, all of `train` in turn.
 
-    For each of `folds` parts of the rows: a model of the others; probes that learned from n rows of the others (all,
-    where there are fewer) or from as many that it draws; tested on the part and on drawn rows. Far more photos than the
-    test split has. method: a name from `experiments.PROBES`. Columns way, task, metric (`held-out accuracy`), method,
-    labels, group (`part 1` …), value, n (photos in the part).
+    `four_ways` for each of `folds` parts of the rows: a model of the others; probes that learned from n rows of the
+    others (all, where there are fewer); tested on the part. Far more photos than the test split has. Columns way, task,
+    metric (`held-out accuracy`), method, labels, group (`part 1` …), value, n (photos in the part).
     """
     tables = []
     for number, rest, part, model in _parts(train, folds):
         labels = min(n, len(rest))
-        tested = {"real": part, "drawn": model.draw(N_TEST, seed=TEST_SEED)}
-        learned_from = {"real": few_labels(rest, labels, number), "drawn": model.draw(labels, seed=number)}
-        for trained_on, rows in learned_from.items():
-            probe = learned(rows, method, 0)
-            for tested_on, faces in tested.items():
-                table = scores(probe, faces, COLUMNS)
-                table = table[table["metric"] == "accuracy"].assign(metric="held-out accuracy", n=len(part))
-                way = f"{trained_on} → {tested_on}"
-                tables.append(table.assign(way=way, method=method, labels=labels, group=f"part {number + 1}"))
+        for trained_on, tested_on, table in four_ways(rest, part, model, labels, number, method, 0):
+            table = table[table["metric"] == "accuracy"].assign(metric="held-out accuracy", n=len(part))
+            way = f"{trained_on} → {tested_on}"
+            tables.append(table.assign(way=way, method=method, labels=labels, group=f"part {number + 1}"))
     order = ["way", "task", "metric", "method", "labels", "group", "value", "n"]
     return pd.concat(tables, ignore_index=True)[order]
 
@@ -213,11 +204,6 @@ def membership(seen: FeatureSet, unseen: FeatureSet, model: FeatureModel, n_boot
     low, high = np.percentile(areas, [2.5, 97.5])
     value = [roc_auc_score(truth, np.concatenate(scores)), low, high]
     return pd.DataFrame({"task": "membership", "metric": ["area", "low", "high"], "value": value})
-
-
-def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy over seeds as text: task, method, labels, and the four ways to train and test."""
-    return _ways(_of_test(rows))
 
 
 def _of_test(rows: pd.DataFrame) -> pd.DataFrame:
@@ -260,7 +246,7 @@ def gaps(accuracies: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[[*keys, "gap", "mean", "error"]]
 
 
-def _small(points: pd.Series | float, gap: str) -> pd.Series | bool:
+def _small(points: pd.Series, gap: str) -> pd.Series:
     """Whether differences are small enough; to a hundredth of a point, for records keep six digits."""
     return np.abs(np.round(points, 2)) <= GAPS[gap][2]
 
@@ -287,23 +273,18 @@ def gap_table(on_test: pd.DataFrame, on_parts: pd.DataFrame) -> pd.DataFrame:
 
     A row for each task, method and number of labels; where the parts have fewer training photos, for both numbers.
     """
-    found = on_test[["task", "method", "labels"]].drop_duplicates().reset_index(drop=True)
-    columns = {"task": found["task"], "method": found["method"], "labels": []}
-    most = on_parts["labels"].max()
-    held_out = found["labels"].clip(upper=most)
-    columns["labels"] = [
-        f"{n:,}" if n == m else f"{n:,}; {m:,}" for n, m in zip(found["labels"], held_out, strict=True)
-    ]
+    keys = ["task", "method", "labels"]
+    found = on_test[keys].drop_duplicates().reset_index(drop=True)
+    held_out = found.assign(labels=found["labels"].clip(upper=on_parts["labels"].max()))
+    labels = zip(found["labels"], held_out["labels"], strict=True)
+    table = found.assign(labels=[f"{n:,}" if n == m else f"{n:,}; {m:,}" for n, m in labels])
     for gap in ("trained on drawn", "tested on drawn"):
-        for name, gaps_, labels in (("test photos", on_test, found["labels"]), ("held out", on_parts, held_out)):
-            index = gaps_[gaps_["gap"] == gap].set_index(["task", "method", "labels"])
-            cells = []
-            for key in zip(found["task"], found["method"], labels, strict=True):
-                mean, error = index.loc[key, ["mean", "error"]]
-                text = f"{mean:+.1f}" if np.isnan(error) else f"{mean:+.1f} ± {error:.1f}"
-                cells.append(text if _small(mean, gap) else f"**{text}**")
-            columns[f"{gap}, {name}"] = cells
-    return pd.DataFrame(columns)
+        for name, points, rows in (("test photos", on_test, found), ("held out", on_parts, held_out)):
+            own = rows.merge(points[points["gap"] == gap], "left", keys)
+            errors = ["" if np.isnan(error) else f" ± {error:.1f}" for error in own["error"]]
+            texts = own["mean"].map("{:+.1f}".format) + errors
+            table[f"{gap}, {name}"] = texts.where(_small(own["mean"], gap), "**" + texts + "**")
+    return table
 
 
 def group_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -341,29 +322,20 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
     found = groups.rows
     on_test, on_parts = _of_test(scores.rows), _of_parts(found)
     test_gaps, part_gaps = gaps(on_test), gaps(on_parts)
-    methods = set(on_test["method"])
+    unmeasured = [name for name in PROBES if name not in set(on_test["method"])]
     area = found[found["task"] == "membership"].set_index("metric")["value"]
-    by_group_test = found[(found["metric"] == "accuracy") & found["by"].notna()]
     by_group_parts = found[found["metric"] == "held-out accuracy by group"]
     wide = by_group_parts.pivot_table("value", ["task", "by", "group"], "way", sort=False)
     group_gap = 100 * (wide["drawn → real"] - wide["real → real"])
     task, _, group = group_gap.abs().idxmax()
     missed = group_gap.index[~_small(group_gap, "trained on drawn")]
-    real = [
-        rows[(rows["way"] == "real → real") & (rows["task"] == "race") & (rows["method"] == "linear")]
-        .groupby("labels")["value"]
-        .mean()
-        for rows in (on_test, on_parts)
-    ]
+    real_race = "way == 'real → real' and task == 'race' and method == 'linear'"
+    real = [rows.query(real_race).groupby("labels")["value"].mean() for rows in (on_test, on_parts)]
     both = max(set(real[0].index) & set(real[1].index))
-    worst = test_gaps[test_gaps["gap"] == "trained on drawn"]
-    worst = worst.loc[worst["mean"].abs().idxmax()]
+    worst = test_gaps.loc[test_gaps[test_gaps["gap"] == "trained on drawn"]["mean"].abs().idxmax()]
     same = part_gaps.merge(worst.to_frame().T[["task", "method", "gap"]])
     same = same[same["labels"] == min(worst["labels"], same["labels"].max())].iloc[0]
-    race_hard = {
-        name: f"{table[(table['gap'] == 'tested on drawn') & (table['task'] == 'race')]['mean'].abs().max():.1f}"
-        for name, table in {"test": test_gaps, "parts": part_gaps}.items()
-    }
+    hard = [points.query("gap == 'tested on drawn' and task == 'race'")["mean"] for points in (test_gaps, part_gaps)]
     fastest = found[(found["task"] == "speed") & (found["metric"] == "rows_per_second")]["value"].max()
     photos = found[found["metric"] == "held-out accuracy"].drop_duplicates("group")["n"]
     return fill(
@@ -379,7 +351,7 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
         test={name: _within(test_gaps, name) for name in GAPS},
         parts={name: _within(part_gaps, name) for name in GAPS},
         photos=f"{photos.sum():,.0f}",
-        groups=markdown(group_table(by_group_test)),
+        groups=markdown(group_table(found[(found["metric"] == "accuracy") & found["by"].notna()])),
         group_parts=markdown(group_table(by_group_parts)),
         groups_within=f"{_small(group_gap, 'trained on drawn').sum()} of {len(group_gap)}",
         groups_missed=len(missed),
@@ -398,21 +370,19 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
             "where": f"{worst['task']}, {worst['method']}, {worst['labels']:,} labels",
             "parts": f"{same['mean']:+.1f}",
         },
-        race_hard=race_hard,
+        race_hard={name: f"{points.abs().max():.1f}" for name, points in zip(("test", "parts"), hard, strict=True)},
         behind=_behind(part_gaps, "one hidden layer"),
         behind_linear=_behind(part_gaps, "linear"),
         near=f"{both:,}",
         race_test=f"{real[0][both]:.3f}",
         race_parts=f"{real[1][both]:.3f}",
-        missing="".join(
-            f" No figures of the probe with {name} are recorded." for name in PROBES if name not in methods
-        ),
+        missing="".join(f" No figures of the probe with {name} are recorded." for name in unmeasured),
         record=scores.about,
     )
 
 
 def _conclude() -> None:
-    print(accuracy_table(recorded(RECORD).rows).to_string(index=False))
+    print(_ways(_of_test(recorded(RECORD).rows)).to_string(index=False))
     datasheet_command()
 
 
@@ -437,7 +407,7 @@ def fidelity(
     features = real_features(source)
     train, validation, test = (features.split(name) for name in SPLITS)
     model = FeatureModel.load()
-    data = f"FairFace, {len(train):,} photos to draw labels from, {len(test):,} test photos, {N_TEST:,} drawn test rows"
+    data = labelled(len(train), test, "photos to draw labels from") + f", {N_TEST:,} drawn test rows"
     wanted = {way: sizes if way == "linear" else hidden_sizes for way in PROBES}  # the quick probes first
     groups = [
         *(Block(f"speed-{n}", speed, (model, n)) for n in SPEED_ROWS),  # before anything warms the machine
@@ -447,7 +417,7 @@ def fidelity(
         Block("groups of thirds", cross_groups, (train,)),
     ]
     compared = [
-        Block(f"{way}-{n}-{seed}", compare, (train, test, model, n, seed, [way]))
+        Block(f"{way}-{n}-{seed}", compare, (train, test, model, n, seed, way))
         for way in PROBES
         for n in sorted({min(n, len(train)) for n in wanted[way]})
         for seed in seeds

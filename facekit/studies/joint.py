@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 from facekit.data.sets import FeatureSet
 from facekit.experiments import scores
 from facekit.models.multitask import SharedNet, mlp
-from facekit.studies.common import TASKS, facenet_features, labelled, train_and_test
+from facekit.studies.common import TASKS, facenet_features, first, labelled, train_and_test
 from facekit.studies.runner import Block, Study, study
 from facekit.training.config import Recipe
 from facekit.training.methods import Supervised
@@ -28,14 +29,11 @@ def measure(train: FeatureSet, test: FeatureSet, recipe: Recipe, seed: int) -> p
     """One network that shares its hidden layer: columns method, seed, task, metric, value, seconds, steps."""
     torch.manual_seed(seed)
     net = SharedNet(mlp(train.features.shape[1], (recipe.hidden,), recipe.dropout), TASKS)
-    how = {"lr": recipe.lr, "batch_size": recipe.batch_size, "weight_decay": recipe.weight_decay}
+    how: dict[str, Any] = {each: getattr(recipe, each) for each in ("lr", "batch_size", "weight_decay")}
     start = time.perf_counter()
     train_shared(net, Supervised(TASKS), train, steps=recipe.steps, seed=seed, **how)
     seconds = time.perf_counter() - start
-    rows = scores(net, test, TASKS)
-    rows.insert(0, "method", "hard")
-    rows.insert(1, "seed", seed)
-    return rows.assign(seconds=seconds, steps=recipe.steps)
+    return first(scores(net, test, TASKS), method="hard", seed=seed).assign(seconds=seconds, steps=recipe.steps)
 
 
 @study

@@ -13,34 +13,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from facekit.data.sets import FaceSet, FeatureSet
+from facekit.data.sets import FaceSet
 from facekit.errors import DataError
 from facekit.experiments import LADDER, Strategy, few_labels, fine_tune, scores
+from facekit.experiments.forgetting import copies_of, retention
 from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
 from facekit.records import recorded
-from facekit.studies.common import SEEDS, TASKS, fairface, rows_of
+from facekit.studies.common import SEEDS, TASKS, fairface, first, labelled, rows_of
 from facekit.studies.runner import Block, Study, study
 
 # "probe, then all" takes the rate of "everything", which is what its second half does.
 SAME_RATE = {"probe, then all": "everything"}
 COPIES = 300  # test photos that must be recognised among mirrored and darkened copies of them
-
-
-def retention(before: FeatureSet, after: FeatureSet, copies: FeatureSet) -> pd.DataFrame:
-    """What is left of what FaceNet was trained for: columns task (`faces`), metric, value.
-
-    before, after: embeddings (N, D) of the same photos by FaceNet as it came and by the network now; copies: now, of
-    the first n photos, mirrored and darkened. `cosine` is that between a photo's embeddings before and after, mean
-    over the N photos. `recognition` is the share of the first n photos whose nearest copy, of the n, is their own
-    (both as in `transfer.forgetting`).
-    """
-    cosine = float((after.features * before.features).sum(1).mean())
-    nearest = (after.features[: len(copies)] @ copies.features.T).argmax(1)
-    recognition = float((nearest == np.arange(len(copies))).mean())
-    return pd.DataFrame({"task": "faces", "metric": ["recognition", "cosine"], "value": [recognition, cosine]})
 
 
 def measure_rung(
@@ -53,17 +40,18 @@ def measure_rung(
     its threads).
     """
     start = time.process_time()
-    how = {"epochs": epochs, "seed": seed, "precision": "bf16", "channels_last": True}
-    model, result = fine_tune(rung, _backbone(rung.pretrained, seed), train, TASKS, **how)
+    network = _backbone(rung.pretrained, seed)
+    model, result = fine_tune(
+        rung, network, train, TASKS, epochs=epochs, seed=seed, precision="bf16", channels_last=True
+    )
     cpu_seconds = time.process_time() - start
-    after = embed(model.backbone, test, cache=False)
+    after = embed(network, test, cache=False)
     tables = [scores(Classifier(None, model.heads), after, TASKS)]
     if copies:
-        some = test.select(range(min(copies, len(test))))
-        some = replace(some, inputs=(some.images[..., ::-1] * 0.7).astype(np.uint8))
-        tables.append(retention(embed(facenet, test), after, embed(model.backbone, some, cache=False)))
-    rows = pd.concat(tables, ignore_index=True)
-    rows.insert(0, "rung", rung.name)
+        some = copies_of(test.select(range(min(copies, len(test)))))
+        old = retention(embed(facenet, test), after, embed(network, some, cache=False))
+        tables.append(pd.DataFrame({"task": "faces", "metric": list(old), "value": list(old.values())}))
+    rows = first(pd.concat(tables, ignore_index=True), rung=rung.name)
     cost = {"moved": sum(result.moved.values()), "steps": result.steps, "seconds": result.seconds}
     return rows.assign(n=len(train), seed=seed, lr=rung.lr, **cost, cpu_seconds=cpu_seconds)
 
@@ -130,6 +118,6 @@ def record(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = SEEDS) 
         "ladder_fairface",
         what=f"FaceNet fine-tuned on FairFace for race, gender and age band together, {epochs} epochs, bf16, each rung "
         "at the rate that did best on validation photos",
-        data=f"FairFace, {labels:,} photos to learn from, {len(test):,} test photos",
+        data=labelled(labels, test, "photos to learn from"),
         blocks=rung_blocks(trials, faces, pool, test, labels, epochs, COPIES),
     )

@@ -13,7 +13,7 @@ from facekit.experiments import few_labels
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.multitask import HEADS, SharedNet, Stack
 from facekit.models.tail import MapSet, maps, mirrored_too, tail_of
-from facekit.studies.common import SEEDS, TASKS, fairface, labelled, rows_of
+from facekit.studies.common import SEEDS, TASKS, fairface, first, labelled, rows_of
 from facekit.studies.runner import Block, Study, study
 from facekit.training.config import Recipe, TrainConfig
 from facekit.training.loop import fit, predict
@@ -50,9 +50,7 @@ def measure(
     answers = [predict(net, test, precision="bf16") for test in tests]
     mean = {task.name: sum(a[task.name].log_softmax(1) for a in answers) / len(answers) for task in TASKS}
     rows = evaluate(TASKS, mean, tests[0].targets(TASKS), n_boot=1)[["task", "metric", "value"]]
-    rows.insert(0, "method", method)
-    rows.insert(1, "seed", seed)
-    return rows.assign(seconds=result.seconds, steps=result.steps)
+    return first(rows, method=method, seed=seed).assign(seconds=result.seconds, steps=result.steps)
 
 
 @study

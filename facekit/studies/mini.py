@@ -7,11 +7,13 @@ themselves, by the template mini.md.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet
 from facekit.evaluation.metrics import bootstrap_interval, evaluate
@@ -35,7 +37,6 @@ CARD = PACKAGED_WEIGHTS.with_suffix(".md")
 TEMPLATE = Path(__file__).with_suffix(".md")
 PORTRAIT_TASKS = (GENDER, SKIN_TONE, AGE_BAND)
 LABELS = (200, 1000, 6000)  # and all of them
-FAST = {"precision": "bf16", "channels_last": True}
 SMALLEST_GROUP = 20  # no figure over fewer people
 
 
@@ -54,19 +55,23 @@ def probe_scores(
     return pd.concat(tables, ignore_index=True).assign(n=n, seed=seed)
 
 
-def pixel_scores(faces: FaceSet, test: FaceSet, tasks: Sequence[Task], n: int, seed: int, epochs: int) -> pd.DataFrame:
+def pixel_scores(
+    mini: FaceNetMini, faces: FaceSet, test: FaceSet, tasks: Sequence[Task], n: int, seed: int, epochs: int
+) -> pd.DataFrame:
     """facenet-mini trained on `n` labelled photos of the split `train`: from random weights, and from its own.
 
-    Both get the same photos, order and number of steps, each at the learning rate of its rung in
-    `experiments.LADDER`. Columns as `probe_scores`.
+    mini: pretrained; it is left as it is. Both get the same photos, order and number of steps, each at the learning
+    rate of its rung in `experiments.LADDER`. Columns as `probe_scores`.
     """
     rungs = {rung.plan: rung for rung in LADDER}
     pool = np.flatnonzero(faces.labels["split"] == "train")
     few = few_labels(faces, n, seed, pool).resized(FaceNetMini.image_size)
     tables = []
     for name, rung in ((SCRATCH, rungs["scratch"]), (TUNED, rungs["probe_then_fine_tune"])):
-        backbone = FaceNetMini.from_pretrained() if rung.pretrained else FaceNetMini()
-        model, _ = fine_tune(rung, backbone, few, tasks, epochs=epochs, seed=seed, **FAST)
+        torch.manual_seed(seed)
+        backbone = copy.deepcopy(mini) if rung.pretrained else FaceNetMini()
+        how = {"epochs": epochs, "seed": seed}
+        model, _ = fine_tune(rung, backbone, few, tasks, **how, precision="bf16", channels_last=True)
         tables.append(scores(model, test, tasks).assign(network=name))
     return pd.concat(tables, ignore_index=True).assign(n=n, seed=seed)
 
@@ -124,8 +129,8 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
         epochs: Passes over them.
         seeds: Of the draws of labelled rows and of training on pixels.
     """
-    faces = fairface()
-    features = {TEACHER: embed(FaceNet.from_pretrained(), faces), STUDENT: embed(FaceNetMini.from_pretrained(), faces)}
+    faces, facenet, mini = fairface(), FaceNet.from_pretrained(), FaceNetMini.from_pretrained()
+    features = {TEACHER: embed(facenet, faces), STUDENT: embed(mini, faces)}
     train, validation, test = ({name: rows.split(part) for name, rows in features.items()} for part in SPLITS)
     pictures = faces.split("test").resized(FaceNetMini.image_size)
     n_all = len(train[STUDENT])
@@ -152,7 +157,7 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
                     for seed in (seeds if n < n_all else seeds[:1])  # with all rows every draw is the same fit
                 ),
                 *(
-                    Block(f"pixels-{seed}", pixel_scores, (faces, pictures, TASKS, pixels, seed, epochs))
+                    Block(f"pixels-{seed}", pixel_scores, (mini, faces, pictures, TASKS, pixels, seed, epochs))
                     for seed in seeds
                 ),
                 Block("speed", speed_scores),
@@ -163,8 +168,8 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
 
 def write_card() -> int:
     """Writes facenet-mini's model card from its three records and from its weights."""
-    records = (recorded(f"mini_{name}") for name in ("fairface", "groups", "portraits"))
-    return write_text(CARD, card(*records, about_weights(PACKAGED_WEIGHTS)))
+    scores, groups, portraits = (recorded(f"mini_{name}") for name in ("fairface", "groups", "portraits"))
+    return write_text(CARD, card(scores, groups, portraits, about_weights(PACKAGED_WEIGHTS)))
 
 
 def accuracy_table(rows: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:

@@ -19,13 +19,15 @@ PORTRAITS = (1200, 0, 1000)  # train, validation, test
 LABELS = (50, 200)
 
 
-def portrait_scores(faces: FaceSet, features: Mapping[str, FeatureSet], n: int, seed: int, epochs: int) -> pd.DataFrame:
+def portrait_scores(
+    mini: FaceNetMini, faces: FaceSet, features: Mapping[str, FeatureSet], n: int, seed: int, epochs: int
+) -> pd.DataFrame:
     """What few labelled portraits are enough for: probes on both networks' embeddings, and training on pixels.
 
     faces: portraits with all splits. features: their embeddings by network. The rest as in `pixel_scores`.
     """
     pictures = faces.split("test").resized(FaceNetMini.image_size)
-    tables = [pixel_scores(faces, pictures, PORTRAIT_TASKS, n, seed, epochs)]
+    tables = [pixel_scores(mini, faces, pictures, PORTRAIT_TASKS, n, seed, epochs)]
     train, test = ({name: rows.split(part) for name, rows in features.items()} for part in ("train", "test"))
     return pd.concat([probe_scores(train, test, PORTRAIT_TASKS, n, seed), *tables], ignore_index=True)
 
@@ -48,7 +50,7 @@ def record(epochs: int = 12, seeds: tuple[int, ...] = SEEDS) -> Study:
         what="facenet-mini, FaceNet and the same network from scratch with few labelled portraits",
         data=f"{PORTRAITS[0]:,} rendered portraits to draw labels from, {PORTRAITS[2]:,} test portraits",
         blocks=[
-            Block(f"{n}-{seed}", portrait_scores, (portraits, features, n, seed, epochs))
+            Block(f"{n}-{seed}", portrait_scores, (networks[STUDENT], portraits, features, n, seed, epochs))
             for n in LABELS
             for seed in seeds
         ],

@@ -1,25 +1,13 @@
 """Runs a study: checks the profile, measures block by block, writes the record and says so.
 
-A study is a function that says what is to be measured and measures nothing itself:
-
-    @study
-    def record(seeds: tuple[int, ...] = (0, 1, 2)) -> Study:
-        \"""Records `name_of_the_record`: …
-
-        Args:
-            seeds: …
-        \"""
-        train, test = …
-        blocks = [Block(f"{seed}", measure, (train, test, seed)) for seed in seeds]
-        return Study("name_of_the_record", what="…", data="…", blocks=blocks)
-
-Its parameters are the options of its command. `datasets/reference/NAME.json` is written once all blocks are measured;
-until then each is a file in the cache, so that a stopped command goes on where it was, and several processes with
-different seeds can share the work (the last call, with all of them, writes the record).
+A study is a file with a function `record` marked `@study`, which measures nothing itself: it returns a `Study` (or
+several), and its parameters are the options of its command; probe.py is a short one. `datasets/reference/NAME.json` is
+written once all blocks are measured. Until then each is a file in the cache, so that a stopped command goes on where
+it was, and several processes with different seeds share the work: the last call, with all of them, writes the record.
 
 A block is measured again when what it depends on has changed: an argument (of sets and networks the content counts),
-the device, the versions of torch, NumPy and scikit-learn, or code of the package that the study's module imports.
-Neither comments and docstrings count, nor `NOT_COUNTED`, nor functions marked `@study`, which only describe.
+the device, the versions that a record names, or code of the package that the module of its function imports. Neither
+comments and docstrings count, nor `NOT_COUNTED`, nor functions marked `@study`.
 """
 
 from __future__ import annotations
@@ -31,31 +19,25 @@ import json
 import string
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from dataclasses import field as dataclass_field
-from functools import cache, wraps
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache, partial, wraps
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from typing import ParamSpec
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
-from facekit import settings
+from facekit import records, settings
 from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError
 from facekit.files import atomic_path, write_json
 from facekit.models.embedding import state_hash
-from facekit.records import record as write_record
-from facekit.records import recorded
 
 FORMAT = 1  # raise it when blocks of before cannot be read any more
 NOT_COUNTED = (__name__, "facekit.data.catalogue")  # this module, and where photos come from: their content counts
-MEASURED_WITH = ("torch", "numpy", "scikit-learn")
-Options = ParamSpec("Options")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +51,7 @@ class Block:
     title: str
     measure: Callable[..., pd.DataFrame]
     arguments: tuple = ()
-    columns: dict[str, object] = dataclass_field(default_factory=dict)
+    columns: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +65,12 @@ class Study:
 
 
 class BlockCache:
-    """The kept blocks of one record, in the cache's folder `recording`. seconds: what all that were asked for took."""
+    """The kept blocks of one record, in the cache's folder `recording`. took: seconds of each that was asked for."""
 
     def __init__(self, name: str) -> None:
         self.folder = settings.cache_dir() / "recording" / name
-        self._seconds: dict[Path, float] = {}
+        self.took: dict[Path, float] = {}
         self._fingerprints: dict[int, str] = {}
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that the blocks took when they were measured, each once."""
-        return sum(self._seconds.values())
 
     def rows(self, block: Block) -> pd.DataFrame:
         """The rows of a block: from its file, else measured now and kept."""
@@ -103,19 +80,17 @@ class BlockCache:
         except FileNotFoundError:
             start = time.perf_counter()
             rows = block.measure(*block.arguments)
-            content = {
-                "seconds": time.perf_counter() - start,
-                "rows": rows.to_json(orient="table", index=False, double_precision=15),
-            }
+            seconds = time.perf_counter() - start
+            content = {"seconds": seconds, "rows": rows.to_json(orient="table", index=False, double_precision=15)}
             write_json(path, content)
-        self._seconds[path] = content["seconds"]
+        self.took[path] = content["seconds"]
         table = pd.read_json(io.StringIO(content["rows"]), orient="table", precise_float=True)
         return table.assign(**block.columns)
 
     def _key(self, block: Block) -> str:
         """Of all that a block's rows depend on (see at the top of the module)."""
-        about = [FORMAT, fingerprint(block.measure), source_hash(block.measure.__module__), str(settings.device())]
-        about += [version(package) for package in MEASURED_WITH]
+        about = [FORMAT, settings.device(), *map(version, records.VERSIONS_OF)]
+        about += [source_hash(block.measure.__module__), fingerprint(block.measure)]
         for argument in block.arguments:
             if id(argument) not in self._fingerprints:  # the block keeps the argument, so that no other has its id
                 self._fingerprints[id(argument)] = fingerprint(argument)
@@ -127,34 +102,31 @@ def fingerprint(value: object) -> str:
     """Hex SHA-256 of what an argument of a measurement holds, the same in every process.
 
     Of sets inputs and labels count, of networks their structure and state, of functions and classes their names (their
-    code is that of `source_hash`); collections, arrays, tables and other objects are taken apart. Raises ConfigError
-    for a function without a name of its own in a module.
+    code is that of `source_hash`); collections and dataclasses are taken apart. Raises ConfigError for all else.
     """
-    kind = type(value)
+    kind, parts = type(value).__qualname__, []
     match value:
-        case None | bool() | int() | float() | complex() | str() | bytes():
-            return _digest(kind.__name__, repr(value))
+        case None | bool() | int() | float() | str():
+            return _digest(kind, repr(value))
         case list() | tuple():
-            return _digest(kind.__name__, *map(fingerprint, value))
+            parts = list(value)
         case dict():
-            return _digest("dict", *(fingerprint(item) for pair in value.items() for item in pair))
-        case set() | frozenset():
-            return _digest("set", *sorted(map(fingerprint, value)))
+            parts = [part for item in value.items() for part in item]
         case LabelledSet():
-            return _digest(kind.__name__, value.content_hash(), fingerprint(value.labels))
+            parts = [value.content_hash(), value.labels]
         case nn.Module():
-            return _digest(kind.__qualname__, repr(value), state_hash(value))
+            parts = [repr(value), state_hash(value)]
         case np.ndarray() | np.generic():
-            array = np.ascontiguousarray(value)
-            return _digest("array", array.dtype, array.shape, hashlib.sha256(array.tobytes()).hexdigest())
-        case pd.DataFrame() | pd.Series():
-            return _digest("table", value.to_json(orient="split", double_precision=15))
-    if callable(value) and hasattr(value, "__qualname__"):
-        if "<" in value.__qualname__:
-            raise ConfigError(f"{value.__module__}.{value.__qualname__} has no name that a kept block could go by.")
-        return _digest("name", value.__module__, value.__qualname__)
-    parts = {each.name: getattr(value, each.name) for each in fields(value)} if is_dataclass(value) else vars(value)
-    return _digest(kind.__qualname__, fingerprint(parts))
+            parts = [str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
+        case pd.DataFrame():
+            parts = [value.to_json(orient="split", double_precision=15)]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            parts = [part for each in fields(value) for part in (each.name, getattr(value, each.name))]
+        case _:
+            kind = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '<nameless>')}"
+            if "<" in kind:
+                raise ConfigError(f"a kept block cannot be told by {value!r}; give it what has a name or a content.")
+    return _digest(kind, *map(fingerprint, parts))
 
 
 def _digest(*parts: object) -> str:
@@ -164,17 +136,22 @@ def _digest(*parts: object) -> str:
 @cache
 def source_hash(module: str) -> str:
     """Hex SHA-256 of the code of a module and of all modules of its package that it imports, one through another."""
-    package = module.partition(".")[0]
-    root = Path(str(sys.modules[package].__file__)).parents[1]
-    found, waiting = {}, [module]
+    root = Path(str(sys.modules[module.partition(".")[0]].__file__)).parents[1]
+    found: dict[str, str] = {}
+    waiting = [module]
     while waiting:
         name = waiting.pop()
         place = root.joinpath(*name.split("."))
         path = next((each for each in (place / "__init__.py", place.with_suffix(".py")) if each.is_file()), None)
-        if path is not None and name not in {*found, *NOT_COUNTED}:
-            tree = _code(path)
-            found[name] = ast.dump(tree)
-            waiting += [name.rpartition(".")[0], *_imports(tree)]
+        if path is None or name in found or name in NOT_COUNTED:
+            continue
+        tree = _code(path)
+        found[name] = ast.dump(tree)
+        waiting.append(name.rpartition(".")[0])  # the package that it lies in is imported before it
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and node.names:
+                parent = [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+                waiting += parent + [".".join([*parent, alias.name]) for alias in node.names]
     return _digest(*(f"{name} {found[name]}" for name in sorted(found)))
 
 
@@ -184,9 +161,11 @@ def _code(path: Path) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             del node.body[0]
-    measuring = [node for node in tree.body if not any(map(_is_study, getattr(node, "decorator_list", ())))]
-    if len(measuring) < len(tree.body):
-        tree.body = measuring
+    marked = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and any(map(_is_study, node.decorator_list))
+    ]
+    if marked:
+        tree.body = [node for node in tree.body if node not in marked]
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
@@ -195,21 +174,11 @@ def _code(path: Path) -> ast.Module:
 
 
 def _is_study(decorator: ast.expr) -> bool:
-    target = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return isinstance(target, ast.Name) and target.id == "study"
-
-
-def _imports(tree: ast.Module) -> Iterable[str]:
-    """Names that may be modules which a file imports, anywhere in it."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.names:
-            yield from [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return ast.unparse(decorator).partition("(")[0] == "study"
 
 
 def study(
-    function: Callable[Options, Study | Sequence[Study]] | None = None,
+    function: Callable | None = None,
     *,
     command: str = "",
     photos: bool = True,
@@ -221,24 +190,21 @@ def study(
     profile full is needed. then: called when all is written.
     """
     if function is None:
-        return lambda function: study(function, command=command, photos=photos, then=then)
+        return partial(study, command=command, photos=photos, then=then)
 
     @wraps(function)
-    def run(*args: Options.args, **kwargs: Options.kwargs) -> int:
-        if photos and settings.profile() != "full":
-            raise ConfigError(
-                "results are recorded on real photos: set FACEKIT_PROFILE=full, and FACEKIT_DATA to the folder with "
-                "the photos and FaceNet's weights."
-            )
+    def run(*args: object, **kwargs: object) -> int:
+        if photos:
+            needs_photos()
         described = function(*args, **kwargs)
         line = command_line(command or f"record {function.__module__.rpartition('.')[2]}", function, *args, **kwargs)
         for each in [described] if isinstance(described, Study) else described:
-            blocks = BlockCache(each.name)
-            bar = settings.progress(each.blocks, desc=each.name, unit="block")
-            rows = pd.concat([blocks.rows(block) for block in bar], ignore_index=True)
-            seconds = blocks.seconds
-            path = write_record(each.name, rows, what=each.what, data=each.data, command=line, seconds=seconds)
-            print(f"wrote {path}: {len(rows):,} rows, {seconds:.0f} s")
+            kept = BlockCache(each.name)
+            blocks = settings.progress(each.blocks, desc=each.name, unit="block")
+            rows = pd.concat([kept.rows(block) for block in blocks], ignore_index=True)
+            took = sum(kept.took.values())
+            path = records.record(each.name, rows, what=each.what, data=each.data, command=line, seconds=took)
+            print(f"wrote {path}: {len(rows):,} rows, {took:.0f} s")
         if then:
             then()
         return 0
@@ -246,23 +212,29 @@ def study(
     return run
 
 
+def needs_photos() -> None:
+    """Raises ConfigError in profile laptop."""
+    if settings.profile() != "full":
+        raise ConfigError(
+            "this is measured on real photos: set FACEKIT_PROFILE=full, and FACEKIT_DATA to the folder with the photos "
+            "and FaceNet's weights."
+        )
+
+
 def command_line(command: str, function: Callable, *args: object, **kwargs: object) -> str:
     """The command that calls a function with these arguments, to be typed in a shell.
 
     Options at their defaults are left out, but for the seeds; so are paths, which say nothing on another machine.
     """
-    parameters = signature(function).parameters
-    given = signature(function).bind(*args, **kwargs).arguments
-    parts = ["python -m facekit", command]
-    for name, parameter in parameters.items():
-        value = given.get(name, parameter.default)
-        value = list(value) if isinstance(value, tuple) else value
-        usual = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-        if isinstance(value, Path) or (value == usual and name != "seeds"):
-            continue
-        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-        parts.append(f"--{name} {text!r}" if '"' in text else f"--{name} {text}")
-    return " ".join(parts)
+    call = signature(function).bind(*args, **kwargs)
+    call.apply_defaults()
+    line = f"python -m facekit {command}"
+    for name, value in call.arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+        usual = json.dumps(signature(function).parameters[name].default, separators=(",", ":"), default=str)
+        if not isinstance(value, Path) and (name == "seeds" or text != usual):
+            line += f" --{name} {text!r}" if '"' in text else f" --{name} {text}"
+    return line
 
 
 def fill(template: Path, **parts: object) -> str:
@@ -271,11 +243,11 @@ def fill(template: Path, **parts: object) -> str:
     Raises ConfigError where a field has no part, or a part no field.
     """
     text = template.read_text(encoding="utf-8")
-    named = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    wanted = {name.partition("[")[0] for name in named}
-    if wanted != set(parts):
-        missing, unused = sorted(wanted - set(parts)), sorted(set(parts) - wanted)
-        raise ConfigError(f"{template.name}: nothing is given for {missing}, and {unused} has no place in it.")
+    wanted = {name.partition("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    if wrong := sorted(wanted ^ set(parts)):
+        raise ConfigError(
+            f"{template.name}: either no part is given for {', '.join(wrong)}, or it has no field for it."
+        )
     return text.format(**parts)
 
 
@@ -293,7 +265,7 @@ def show(name: str) -> int:
     Args:
         name: Of the record, as in datasets/reference.
     """
-    result = recorded(name)
+    result = records.recorded(name)
     print(result.caption())
     for key in ("command", "seeds", "versions", "git_commit", "seconds"):
         print(f"{key}: {result.about[key]}")

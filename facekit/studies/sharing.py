@@ -12,7 +12,7 @@ import pandas as pd
 
 from facekit.data.sets import FeatureSet
 from facekit.experiments import STRENGTHS, Learner, compare_sharing, sharing_methods
-from facekit.studies.common import EMBEDDING, TASKS, facenet_features, labelled, sizes, train_and_test
+from facekit.studies.common import EMBEDDING, TASKS, facenet_features, first, labelled, sizes, train_and_test
 from facekit.studies.runner import Block, Study, study
 from facekit.training.config import Recipe
 from facekit.transfer.probe import PRIOR, STAGE_PRIOR, linear_probe
@@ -36,36 +36,24 @@ def methods_of(recipe: Recipe, n: int, strengths: Sequence[float] = STRENGTHS) -
 
     `hard wide` shares a hidden layer as wide as the three of `single` together, so that it has as many weights.
     """
-    same = {"dropout": recipe.dropout, "steps": recipe.at(n), "lr": recipe.lr}
-    wide = sharing_methods((len(TASKS) * recipe.hidden,), strengths=(), **same)["hard"]
-    return {**sharing_methods((recipe.hidden,), strengths=strengths, joint=True, **same), WIDE: wide}
+    steps, lr = recipe.at(n), recipe.lr
+    wide = sharing_methods((len(TASKS) * recipe.hidden,), recipe.dropout, (), steps, lr)["hard"]
+    return {**sharing_methods((recipe.hidden,), recipe.dropout, strengths, steps, lr, joint=True), WIDE: wide}
 
 
 def measure(
-    train: FeatureSet,
-    test: FeatureSet,
-    features: str,
-    recipe: Recipe,
-    strengths: Sequence[float],
-    n: int,
-    seed: int,
+    train: FeatureSet, test: FeatureSet, features: str, n: int, seed: int, recipe: Recipe | None, strengths: tuple
 ) -> pd.DataFrame:
     """All networks with n labels and one seed.
 
-    Columns features, method, n, seed, task, metric, value, seconds (of all tasks together) and steps.
+    recipe: of the networks; None for the baseline without a hidden layer, a penalised linear probe a task. Columns
+    features, method, n, seed, task, metric, value, seconds (of all tasks together) and steps (0 of the probe).
     """
-    rows = compare_sharing(train, test, TASKS, [n], [seed], methods_of(recipe, n, strengths))
-    rows.insert(0, "features", features)
-    return rows.assign(steps=recipe.at(n))
-
-
-def measure_linear(train: FeatureSet, test: FeatureSet, features: str, n: int, seed: int) -> pd.DataFrame:
-    """The baseline without a hidden layer, a penalised linear probe a task; columns as `measure`, 0 steps."""
     prior = PRIOR if features == EMBEDDING else STAGE_PRIOR
     probe = {LINEAR: lambda rows, tasks, seed: linear_probe(rows, tasks, prior)}
-    rows = compare_sharing(train, test, TASKS, [n], [seed], probe)
-    rows.insert(0, "features", features)
-    return rows.assign(steps=0)
+    methods = methods_of(recipe, n, strengths) if recipe else probe
+    rows = compare_sharing(train, test, TASKS, [n], [seed], methods)
+    return first(rows, features=features).assign(steps=recipe.at(n) if recipe else 0)
 
 
 @study
@@ -94,9 +82,10 @@ def record(
             for seed in seeds if n == len(train) else seeds[:few_seeds]:
                 # The probe has no seed of its own: with all rows it is fitted once and counts for all seeds.
                 draw = 0 if n == len(train) else seed
+                networks, probe = (name, n, seed, RECIPES[kind], SOFT[kind]), (name, n, draw, None, ())
                 blocks += [
-                    Block(f"{name}-{n}-{seed}", measure, (train, test, name, RECIPES[kind], SOFT[kind], n, seed)),
-                    Block(f"{name}-{n}-{draw}-{LINEAR}", measure_linear, (train, test, name, n, draw), {"seed": seed}),
+                    Block(f"{name}-{n}-{seed}", measure, (train, test, *networks)),
+                    Block(f"{name}-{n}-{draw}-{LINEAR}", measure, (train, test, *probe), {"seed": seed}),
                 ]
     return Study(
         "sharing_fairface",

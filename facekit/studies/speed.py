@@ -20,7 +20,7 @@ def speed(model: FeatureModel, n: int, rounds: int = 5) -> pd.DataFrame:
     together), and the same two of new memory in which as many threads write a constant, `memory_per_second` and
     `memory_per_cpu_second`. Columns task, metric, group (`1,000,000 rows`), value.
     """
-    found = {}
+    found: dict[str, float] = {}
     for seed in range(rounds):
         for name, make in {"rows": partial(model.draw, seed=seed), "memory": partial(_filled, dim=model.dim)}.items():
             start = time.perf_counter(), time.process_time()

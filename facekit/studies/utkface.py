@@ -17,6 +17,7 @@ from facekit.experiments import Learner, sharing_methods
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
+from facekit.studies.common import first
 from facekit.studies.reference import SEEDS, TERMS
 from facekit.studies.runner import Block, Study, study
 from facekit.tasks import GENDER, Task, age_in_years
@@ -78,9 +79,7 @@ def measure(
     train, scored: rows of `features`. Columns as `measure_ages`, after features (`name`) and age (`kind`, of `AGES`).
     """
     rows = measure_ages(features.select(train), features.select(scored), AGES[kind], methods_of(steps), seed)
-    rows.insert(0, "features", name)
-    rows.insert(1, "age", kind)
-    return rows
+    return first(rows, features=name, age=kind)
 
 
 @study

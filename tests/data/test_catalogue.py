@@ -44,7 +44,7 @@ def test_what_is_missing_is_named_with_its_folder_and_its_datasheet(tmp_path, mo
             monkeypatch.setenv("FACEKIT_DATA", str(data))
         for name in NAMES:
             entry = next(entry for entry in CATALOGUE if entry.name == name)
-            with pytest.raises(DataError, match=f"{entry.folder!r}.*FACEKIT_DATA.*datasets/{entry.sheet}.md"):
+            with pytest.raises(DataError, match=f"{entry.kind!r}.*FACEKIT_DATA.*datasets/{entry.sheet}.md"):
                 photos(name)
     (tmp_path / "utkface").mkdir()  # a folder without the file
     with pytest.raises(DataError, match="crop_part1.tar.gz"):
@@ -57,7 +57,7 @@ def test_the_second_entry_of_a_name_stands_in_for_the_first():
     assert len(photos("lesions")) == 1
 
 
-@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.folder)
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.kind)
 def test_every_set_has_a_sheet_that_says_how_to_get_it(entry):
     text = (DATASHEETS / f"{entry.sheet}.md").read_text(encoding="utf-8")
-    assert "python -m facekit pack" in text and entry.folder in text
+    assert "python -m facekit pack" in text and entry.kind in text

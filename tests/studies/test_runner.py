@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -129,11 +130,11 @@ def test_seconds_are_those_of_all_blocks_once_whenever_they_were_measured():
     one, two = BlockCache("toy"), BlockCache("toy")
     one.rows(Block("a", measure, (1.0,)))
     two.rows(Block("a", measure, (1.0,)))
-    assert one.seconds == two.seconds > 0
+    assert one.took == two.took and sum(one.took.values()) > 0
     rows = two.rows(Block("a", measure, (1.0,), {"seed": 7}))
-    assert two.seconds == one.seconds and rows["seed"].tolist() == [7] and list(rows) == ["value", "name", "n", "seed"]
+    assert two.took == one.took and rows["seed"].tolist() == [7] and list(rows) == ["value", "name", "n", "seed"]
     two.rows(Block("b", measure, (2.0,)))
-    assert two.seconds > one.seconds
+    assert len(two.took) == 2
 
 
 @dataclass
@@ -155,14 +156,12 @@ def test_a_fingerprint_is_that_of_the_content():
         0.0,
         False,
         "0",
-        b"0",
         (0,),
     ]
     values += [
         [0],
         {"a": 0},
         {"b": 0},
-        {0},
         np.zeros(2),
         np.zeros(2, np.float32),
         np.zeros((2, 1)),
@@ -175,8 +174,9 @@ def test_a_fingerprint_is_that_of_the_content():
     assert len(set(found)) == len(found)
     assert [fingerprint(value) for value in values] == found
     assert fingerprint(Thing(1, (GENDER,))) == found[4]
-    with pytest.raises(ConfigError, match="no name"):
-        fingerprint(lambda: 0)
+    for value in (lambda: 0, partial(measure, 1.0), object()):
+        with pytest.raises(ConfigError, match="cannot be told"):
+            fingerprint(value)
 
 
 def toy(seeds: tuple[int, ...] = (0, 1), *, stop: int = -1) -> Study:
@@ -248,10 +248,10 @@ def test_a_template_takes_just_its_fields(tmp_path):
     template = tmp_path / "card.md"
     template.write_text("{a} and {b[c]} and {a:>3}")
     assert fill(template, a=1, b={"c": 2}) == "1 and 2 and   1"
-    with pytest.raises(ConfigError, match=r"card.md.*\['b'\]"):
+    with pytest.raises(ConfigError, match="card.md.* b,"):
         fill(template, a=1)
-    with pytest.raises(ConfigError, match=r"\['c'\] has no place"):
-        fill(template, a=1, b={"c": 2}, c=3)
+    with pytest.raises(ConfigError, match="no field"):
+        fill(template, a=1, b={"c": 2}, d=3)
 
 
 def test_a_study_is_found_by_its_file_without_loading_any():

@@ -14,6 +14,7 @@ from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.experiments import LADDER, PROBES, fine_tune, scores
+from facekit.experiments.forgetting import retention
 from facekit.records import REFERENCE, recorded
 from facekit.studies import common, ladder, probe, rates, stages
 from facekit.tasks import AGE_BAND, GENDER, RACE
@@ -189,8 +190,8 @@ def test_what_is_kept_of_recognising_faces():
     before = FeatureSet(eye[:4], labels)
     swapped = FeatureSet(eye[[1, 0, 2, 3]], labels)
     copies = FeatureSet(eye[:3], labels[:3])
-    assert ladder.retention(before, before, copies)["value"].tolist() == [1, 1]
-    assert ladder.retention(before, swapped, copies)["value"].tolist() == pytest.approx([1 / 3, 1 / 2])
+    assert retention(before, before, copies) == {"recognition": 1, "cosine": 1}
+    assert retention(before, swapped, copies) == pytest.approx({"recognition": 1 / 3, "cosine": 1 / 2})
 
 
 @pytest.mark.parametrize("name", ["probe", "rates", "ladder"])

@@ -5,11 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from facekit.data.portraits import render_portraits
 from facekit.data.sets import FeatureSet
 from facekit.errors import WeightsError
-from facekit.records import Record
-from facekit.studies.mini import HANDED, STUDENT, TEACHER, about_weights, card, group_scores, markdown, probe_scores
+from facekit.models.backbones.mini import PACKAGED_WEIGHTS, FaceNetMini
+from facekit.records import Record, recorded
+from facekit.studies.mini import (
+    CARD,
+    HANDED,
+    SCRATCH,
+    STUDENT,
+    TEACHER,
+    TUNED,
+    about_weights,
+    card,
+    group_scores,
+    markdown,
+    pixel_scores,
+    probe_scores,
+)
 from facekit.tasks import AGE_BAND, GENDER, RACE
 
 TASKS = (RACE, GENDER, AGE_BAND)
@@ -136,3 +152,18 @@ def test_weights_that_do_not_say_how_they_were_made_are_refused(tmp_path):
     path.write_bytes(b"no weights")
     with pytest.raises(WeightsError, match="facekit distill"):
         about_weights(path)
+
+
+def test_pixel_scores_depend_on_their_seed_and_not_on_what_ran_before():
+    faces, mini = render_portraits((20, 0, 20), size=96, workers=1), FaceNetMini.from_pretrained()
+    tables = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        tables.append(pixel_scores(mini, faces, faces.split("test"), (GENDER,), 20, 0, 2))
+    pd.testing.assert_frame_equal(*tables)
+    assert set(tables[0]["network"]) == {SCRATCH, TUNED}
+
+
+def test_the_shipped_card_is_that_of_the_records():
+    shipped = (recorded(f"mini_{name}") for name in ("fairface", "groups", "portraits"))
+    assert CARD.read_text(encoding="utf-8") == card(*shipped, about_weights(PACKAGED_WEIGHTS)), "run `record card`"

@@ -268,7 +268,7 @@ measured.pivot_table("value", "rung", ["metric", "task"], ["mean", "std"], sort=
 # - the **old probe** for that task, fitted to the old embeddings, which now gets the new ones.
 
 # %%
-from facekit.transfer.forgetting import forgetting
+from facekit.experiments.forgetting import forgetting
 
 original, other = course.backbone().to(course.device), course.tasks[1]
 networks = {"before": original} | {name: net.backbone for name, net in trained.items()}

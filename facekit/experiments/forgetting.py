@@ -24,9 +24,7 @@ def forgetting(
 ) -> pd.DataFrame:
     """Four numbers for each network, a fine-tuned copy of `before`: one row a network, with these columns.
 
-    - `recognition`: the share of test photos whose embedding is, among the embeddings of all mirrored and darkened
-      test photos, closest to that of its own copy. What a face recogniser does, without a label of who is who.
-    - `cosine`: between the embeddings of a photo from both networks, mean over the test photos.
+    - `recognition` and `cosine`: see `retention`, for copies of all test photos.
     - `new probe`: test accuracy on `task` of a linear probe fitted to the network's embeddings of `train`.
     - `old probe`: that of the probe fitted to the embeddings that `before` gives, applied to those of the network.
 
@@ -36,19 +34,35 @@ def forgetting(
     """
     if len(test) < 2:
         raise DataError(f"recognition needs at least two test photos, got {len(test)}.")
-    copies = replace(test, inputs=(test.images[..., ::-1] * 0.7).astype(np.uint8))
+    copies = copies_of(test)
     old, old_probe = _embedded(before, test), linear_probe(_embedded(before, train), [task])
     rows = {}
     for name, network in networks.items():
         new = _embedded(network, test)
-        nearest = (new.features @ _embedded(network, copies).features.T).argmax(1)
         rows[name] = {
-            "recognition": (nearest == np.arange(len(test))).mean(),
-            "cosine": (old.features * new.features).sum(1).mean(),
+            **retention(old, new, _embedded(network, copies)),
             "new probe": _accuracy(linear_probe(_embedded(network, train), [task]), new, task),
             "old probe": _accuracy(old_probe, new, task),
         }
     return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
+
+
+def copies_of(faces: FaceSet) -> FaceSet:
+    """The photos mirrored and darkened, to be recognised as copies of them."""
+    return replace(faces, inputs=(faces.images[..., ::-1] * 0.7).astype(np.uint8))
+
+
+def retention(before: FeatureSet, after: FeatureSet, copies: FeatureSet) -> dict[str, float]:
+    """What is left of what a face recogniser was trained for, without a label of who is who.
+
+    before, after: embeddings (N, D) of the same photos by the network as it came and as it is now; copies: now, of
+    `copies_of` the first n photos. `recognition` is the share of the first n photos whose embedding is, among those of
+    all n copies, closest to that of its own. `cosine` is that between a photo's embeddings before and after, mean over
+    the N photos.
+    """
+    nearest = (after.features[: len(copies)] @ copies.features.T).argmax(1)
+    recognition = (nearest == np.arange(len(copies))).mean()
+    return {"recognition": float(recognition), "cosine": float((after.features * before.features).sum(1).mean())}
 
 
 def _accuracy(probe: Classifier, test: FeatureSet, task: Task) -> float:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from facekit.errors import DataError
-from facekit.transfer.forgetting import forgetting
+from facekit.experiments.forgetting import forgetting
 
 TRAIN, TEST = tiny.faces(60, seed=1), tiny.faces(40, seed=2)
 
