@@ -15,8 +15,8 @@ GENERAL = {
     "OwnPhoto": "a trained classifier on a photo of one's own: of the course, not of the lesson that shows it first",
     "balanced_accuracy": "a metric",
     "confusion_matrix": "a metric",
-    "fine_tune_and_score": "an experiment: one strategy of fine-tuning, trained and scored",
-    "train_net": "an experiment: one network for several tasks, trained from a seed",
+    "forgetting": "what a tuned network has lost: studies measure parts of it",
+    "bench_sharing": "a benchmark, which `python -m benchmarks` finds by its path",
 }
 
 

@@ -446,6 +446,9 @@ def build_command(numbers: list[str] | None = None, execute: bool = True) -> int
     Args:
         numbers: lessons to build, such as 03 04; all of them by default.
         execute: without it, outputs are kept where no code changed and left out otherwise.
+
+    Examples:
+        python -m facekit lessons build 03 04
     """
     for lesson in find_lessons(numbers):
         start = time.monotonic()
@@ -460,6 +463,9 @@ def check_command(numbers: list[str] | None = None) -> int:
 
     Args:
         numbers: lessons to check, such as 03 04; all of them by default.
+
+    Examples:
+        python -m facekit lessons check
     """
     check_lessons(numbers)
     print(f"{len(find_lessons(numbers))} lessons: the notebooks are those of their sources.")
@@ -479,6 +485,9 @@ def run_command(
         profile: `full` runs on real photos with FaceNet, `laptop` on what comes with the course.
         out: folder for the executed notebooks.
         solutions: runs the notebooks with solutions instead of the learner's.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit lessons run 03 --profile full
     """
     status = 0
     for lesson in find_lessons(numbers):
@@ -495,6 +504,9 @@ def table_command(write: bool = False) -> int:
 
     Args:
         write: also puts it between the markers in README.md.
+
+    Examples:
+        python -m facekit lessons table --write true
     """
     if write:
         lessons_readme()

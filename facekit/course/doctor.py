@@ -51,6 +51,9 @@ def doctor() -> int:
     """Prints OK, FAIL or -- for everything that the course needs, with the line to type where something is missing.
 
     Returns 1 if something must be repaired, else 0.
+
+    Examples:
+        python -m facekit doctor
     """
     found = checks()
     width = max(len(check.name) for check in found)
@@ -111,6 +114,10 @@ def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int
 
     browser: open one. port: the next free one is taken where it is in use. allow_root: let the administrator of a
     container run it. Raises ConfigError where the lessons or JupyterLab are not there.
+
+    Examples:
+        python -m facekit lab
+        python -m facekit lab --browser false --port 9000
     """
     lessons = next((folder for folder in (ROOT / "lessons", Path.cwd() / "lessons") if folder.is_dir()), None)
     if lessons is None:

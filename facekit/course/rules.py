@@ -70,6 +70,9 @@ def rules_command(numbers: list[str] | None = None) -> int:
 
     Args:
         numbers: lessons to look at, such as 03 04; all of them by default.
+
+    Examples:
+        python -m facekit lessons rules 03
     """
     status = 0
     for lesson in find_lessons(numbers):

@@ -31,6 +31,9 @@ def record(photos: int = 300) -> Study:
 
     Args:
         photos: Test photos, the first so many.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record alignment
     """
     if photos < 20:
         raise ConfigError(f"no figure is given over fewer than 20 people, got {photos} photos.")

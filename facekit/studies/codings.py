@@ -30,6 +30,9 @@ def record(labels: tuple[int, ...] = (200, 1000, 5000), seeds: tuple[int, ...] =
     Args:
         labels: Numbers of labelled photos besides all of them.
         seeds: Of the draws of labelled rows, of the networks' weights, of order and dropout.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record codings
     """
     train, test = train_and_test(facenet_features())
     return Study(

@@ -48,6 +48,9 @@ def record(labels: tuple[int, ...] = LABELS, seeds: tuple[int, ...] = SEEDS) -> 
     Args:
         labels: Numbers of labelled photos.
         seeds: Of the draws of labelled rows, of the networks' weights, of order and dropout.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record dial
     """
     train, test = train_and_test(facenet_features())
     return Study(

@@ -54,6 +54,9 @@ def record(steps: int = REAL_RECIPE.steps, seeds: tuple[int, ...] = SEEDS) -> St
     Args:
         steps: Of AdamW, with 16 pictures of each domain.
         seeds: Of weights and order; the pictures are the same for all.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record domains_real
     """
     real, mini = real_domains(), facenet_mini()
     recipe = replace(real.recipe, steps=steps)

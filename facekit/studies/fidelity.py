@@ -71,6 +71,9 @@ def fit(source: Path | None = None, dest: Path = PACKAGED_MODEL, min_faces: int 
         source: Folder with a stored feature set or a packed set of photos; by default FairFace in profile full.
         dest: File to write; by default the one that comes with facekit.
         min_faces: Fewest faces that a statistic may rest on.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit features fit
     """
     model = fit_features(real_features(source).split("train"), min_faces)
     model.save(dest)
@@ -313,7 +316,11 @@ def speed_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def datasheet_command() -> int:
-    """Writes the feature model's datasheet from its records and from what the packaged file says about itself."""
+    """Writes the feature model's datasheet from its records and from what the packaged file says about itself.
+
+    Examples:
+        python -m facekit features datasheet
+    """
     return write_text(DATASHEET, datasheet(recorded(RECORD), recorded("feature_model_groups"), FeatureModel.load()))
 
 
@@ -403,6 +410,9 @@ def fidelity(
         sizes: Numbers of labels; one above the number of real training rows becomes that number.
         seeds: Of the draws and of the probe with a hidden layer.
         hidden_sizes: As sizes, for the probe with a hidden layer, which takes nine tenths of the time.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit features fidelity --seeds [0]
     """
     features = real_features(source)
     train, validation, test = (features.split(name) for name in SPLITS)

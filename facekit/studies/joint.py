@@ -46,6 +46,9 @@ def record(seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Study:
 
     Args:
         seeds: Of the network's weights, of order and dropout.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record joint
     """
     views = [train_and_test(facenet_features(STAGE, mirrored))[0] for mirrored in (False, True)]
     train = FeatureSet(np.concatenate([view.features for view in views]), pd.concat([view.labels for view in views]))

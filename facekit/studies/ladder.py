@@ -110,6 +110,9 @@ def record(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = SEEDS) 
         labels: Photos to learn from, drawn from all official training photos.
         epochs: Passes over them.
         seeds: Of the draw of photos, of the heads, of order and dropout.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record ladder
     """
     faces = fairface()
     pool, test = rows_of(faces, "train", "validation"), faces.split("test")

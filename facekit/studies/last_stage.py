@@ -75,6 +75,9 @@ def record(
         mirrored: Learn from the mirror images as well, and give test photos the mean answer of both views.
         methods: `frozen`, only new heads; `single`, a copy of the stage a task; `hard`, one for all tasks.
         seeds: Of the heads, of order and dropout.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record last_stage
     """
     if unknown := set(methods) - set(METHODS):
         raise ConfigError(f"there is no method {', '.join(sorted(unknown))}; choose from {', '.join(METHODS)}.")

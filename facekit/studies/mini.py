@@ -128,6 +128,9 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
         pixels: Photos for the networks that are trained on pixels.
         epochs: Passes over them.
         seeds: Of the draws of labelled rows and of training on pixels.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record mini
     """
     faces, facenet, mini = fairface(), FaceNet.from_pretrained(), FaceNetMini.from_pretrained()
     features = {TEACHER: embed(facenet, faces), STUDENT: embed(mini, faces)}
@@ -167,7 +170,11 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
 
 
 def write_card() -> int:
-    """Writes facenet-mini's model card from its three records and from its weights."""
+    """Writes facenet-mini's model card from its three records and from its weights.
+
+    Examples:
+        python -m facekit record card
+    """
     scores, groups, portraits = (recorded(f"mini_{name}") for name in ("fairface", "groups", "portraits"))
     return write_text(CARD, card(scores, groups, portraits, about_weights(PACKAGED_WEIGHTS)))
 

@@ -41,6 +41,9 @@ def record(epochs: int = 12, seeds: tuple[int, ...] = SEEDS) -> Study:
     Args:
         epochs: Passes over the labelled portraits of the networks that are trained on pixels.
         seeds: Of the draws of labelled portraits and of training on pixels.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record mini_portraits
     """
     portraits = render_portraits(PORTRAITS)
     networks = {TEACHER: FaceNet.from_pretrained(), STUDENT: FaceNetMini.from_pretrained()}

@@ -26,6 +26,9 @@ def record(seeds: tuple[int, ...] = SEEDS) -> Study:
 
     Args:
         seeds: Of the draws of labelled rows and of the probe with a hidden layer.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record probe
     """
     train, test = train_and_test(facenet_features())
     return Study(

@@ -31,6 +31,9 @@ def record(labels: int = 192, epochs: int = 4, photos: int = 500, seeds: tuple[i
         epochs: Passes over them.
         photos: Validation photos to score on, at most.
         seeds: Of the draw of photos, of the heads, of order and dropout.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record rates
     """
     faces = fairface()
     pool, held_out = (rows_of(faces, name) for name in ("train", "validation"))

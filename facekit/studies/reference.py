@@ -212,6 +212,9 @@ def record(
         hidden: Units of a layer that both tasks share; 0 for none.
         data: Which of the two sets.
         seeds: Of the split, of which photos are repeated, of the heads and of the order.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record reference
     """
     if not data or set(data) - set(SETS):
         raise ConfigError(f"data must be some of {', '.join(SETS)}; got {list(data)}.")

@@ -264,6 +264,9 @@ def show(name: str) -> int:
 
     Args:
         name: Of the record, as in datasets/reference.
+
+    Examples:
+        python -m facekit record show sharing_fairface
     """
     result = records.recorded(name)
     print(result.caption())

@@ -28,6 +28,9 @@ def record(stages: tuple[str, ...] = ("repeat_3",), seeds: tuple[int, ...] = SEE
     Args:
         stages: Names of FaceNet's stages; stem, repeat_1, mixed_6a, repeat_2, mixed_7a and repeat_3 (the last).
         seeds: Of the draws of labelled rows.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record stages
     """
     several = {stage: train_and_test(facenet_features(stage)) for stage in (*stages, EMBEDDING)}
     train, test = several[EMBEDDING]

@@ -94,6 +94,9 @@ def record(steps: int = 600, stages: tuple[str, ...] = (), seeds: tuple[int, ...
         steps: Of the optimiser, for every network.
         stages: Of FaceNet, whose averaged output is learnt from beside the embedding; repeat_3 is the last before it.
         seeds: Of the split, the start and the order.
+
+    Examples:
+        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record utkface
     """
     faces, facenet = photos("utkface"), FaceNet.from_pretrained()
     several = {"embedding": embed(facenet, faces)}

@@ -276,6 +276,10 @@ def distill(
         seed: Of the first weights, the order, the views and the shifts.
         device: Where to compute, by default as everywhere in facekit.
         resume: Go on with the run that was stopped in `out`.
+
+    Examples:
+        python -m facekit distill packed/fairface-160 --out mini
+        torchrun --nproc-per-node 8 -m facekit distill packed/fairface-160 --epochs 12 --portraits 6000
     """
     with process_group(device) as world:
         if precision == "auto":

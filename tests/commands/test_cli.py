@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from inspect import getdoc
 
 import pytest
@@ -19,13 +20,15 @@ PATHS = [(command, name, path) for command in COMMANDS for name, path in subcomm
 @pytest.mark.parametrize(("command", "name", "path"), PATHS)
 def test_every_command_is_a_documented_function_with_examples_that_its_parser_takes(command, name, path):
     function, begin = load(path), shlex.split(f"-m facekit {command} {name}")
+    prepare = getattr(import_module(f"facekit.commands.{command}"), "prepare", list)
     text = (getdoc(function) or "").partition("\nExamples:\n")[2]
     examples = [shlex.split(line) for line in text.splitlines() if line.strip()]
     assert examples, f"{path}: its docstring has no section Examples"
     for example in examples:
         at = example.index("-m")
         assert example[at : at + len(begin)] == begin, example
-        capture_parser(lambda: run(function, [], "x")).parse_args(example[at + len(begin) :])
+        rest = prepare(example[at + len(begin) :])
+        capture_parser(lambda: run(function, [], "x")).parse_args(rest)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["record", "--help"], ["lessons", "--help"]])

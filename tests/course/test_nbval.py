@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from facekit.course import build
+from facekit.course import build, folders
 
 HERE = Path(__file__).parents[1]
 # Every cell writes a line to $RAN. The two copies go apart in all that a process keeps: variables, a list changed in
@@ -63,7 +63,8 @@ def mini(tmp_path_factory) -> Path:
     shutil.copy(HERE.parent / "lessons" / "conftest.py", root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAN", os.devnull)
-        build.build_lessons(root=root)
+        for lesson in folders.find_lessons(root=root):
+            build.build_lesson(lesson)
     return root
 
 
