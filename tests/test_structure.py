@@ -13,9 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "facekit"
-# A module imports only from its own part and from those above it.
-ORDER = ["errors", "settings", "files", "tasks", "records", "show", "data", "evaluation", "models"]
-ORDER += ["training", "transfer", "experiments", "course", "studies", "commands", "__main__"]
+ROOT_MODULES = {"__init__", "__main__", "errors", "files", "records", "settings"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PHOTO_FOLDERS = ("datasets/portraits/", "datasets/drawn/", "lessons/figures/")
 PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -44,18 +42,48 @@ def imports(path: Path) -> Iterator[str]:
                     yield node.module
 
 
-def part(module: str) -> int:
-    return ORDER.index(module.split(".")[1])
+def test_the_root_of_the_package_holds_no_other_module():
+    """Everything else lies in a layer; their order is held by import-linter (`make check`)."""
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT_MODULES
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_imports_only_from_those_above_it(path):
-    inner = [name for name in imports(path) if name != "facekit"]
-    if module_name(path) == "facekit":
-        assert not inner, "importing facekit alone must cost nothing"
-        return
-    below = [name for name in inner if part(name) > part(module_name(path))]
-    assert not below, f"{module_name(path)} imports from below: {below}"
+def test_importing_facekit_alone_costs_nothing():
+    assert not list(imports(PACKAGE / "__init__.py"))
+
+
+def test_nobody_imports_a_command():
+    """But the file that Python runs for `-m facekit`."""
+    importers = {module_name(path) for path in MODULES for name in imports(path) if name.startswith("facekit.commands")}
+    assert {name for name in importers if not name.startswith("facekit.commands.")} == {"facekit.__main__"}
+
+
+def trainers(tree: ast.AST) -> list[str]:
+    """Functions that take gradients and steps in a loop of their own."""
+    found = []
+    for function in ast.walk(tree):
+        loops = [node for node in ast.walk(function) if isinstance(node, ast.For | ast.While)]
+        for loop in loops if isinstance(function, ast.FunctionDef) else []:
+            calls = {
+                node.func.attr for node in ast.walk(loop) if isinstance(node, ast.Call) and hasattr(node.func, "attr")
+            }
+            if {"backward", "step"} <= calls and function.name not in found:
+                found.append(function.name)
+    return found
+
+
+def test_one_function_trains():
+    found = {module_name(path): trainers(ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES}
+    assert {name: functions for name, functions in found.items() if functions} == {"facekit.training.loop": ["fit"]}
+
+
+def test_a_file_that_carries_a_lessons_number_lives_in_its_folder(tracked):
+    allowed = re.compile(
+        r"lessons/(solutions/)?(\d\d_\w+)\.ipynb|lessons/source/(\d\d_\w+)/.*|tests/lessons/test_\d\d_\w+\.py"
+    )
+    numbered = re.compile(r"(^|/|_)\d\d(_|\.|/)")
+    names = [path.relative_to(ROOT).as_posix() for path in tracked]
+    wrong = [name for name in names if numbered.search(name) and not allowed.fullmatch(name)]
+    assert not wrong, f"these belong to a lesson: {wrong}"
 
 
 def test_no_import_goes_in_circles():
