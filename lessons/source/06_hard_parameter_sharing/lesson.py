@@ -164,8 +164,8 @@ means = curve.query("metric == 'accuracy'").pivot_table("value", ["task", "n"], 
 print("hard and single never differ by more than 0.02:", (means["hard"] - means["single"]).abs().max() < 0.02)
 ahead = (means["linear probe"] > means[["single", "hard"]].max(axis=1)).xs(50, level="n")
 print("50 labels: the probe is ahead:", ahead.to_dict())
-gender = side_by_side(curve, "gender", 1000)
-print("gender, 1,000: hard beats the probe:", clearly_better(gender, "hard", "linear probe"))
+pairs = side_by_side(curve, "gender", 1000)
+print("gender, 1,000: hard beats the probe:", clearly_better(pairs, "hard", "linear probe"))
 
 # %% [markdown]
 # Two lines lie on each other. When every face has all labels, sharing gives a task no face that it would not have seen
