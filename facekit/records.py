@@ -8,7 +8,6 @@ it, the data, the seeds, the machine, the versions, the git commit and the secon
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from facekit import settings
 from facekit.errors import DataError
 from facekit.files import write_json
 
@@ -48,9 +48,8 @@ def hardware() -> str:
     if cpuinfo.exists():
         models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         name = models[0] if models else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{name}, {cores} cores, {gpu}"
+    return f"{name}, {settings.cores()} cores, {gpu}"
 
 
 def git_commit() -> str | None:

@@ -10,11 +10,11 @@ that the misses can be counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,8 @@ from facekit.errors import ConfigError, DataError
 Photo = Image.Image | np.ndarray | Path | str
 # A face smaller than this (pixels, in the image that is searched) is not looked for.
 MIN_FACE = 20
+# What the detector is less sure of than this is not taken for a face.
+MIN_PROBABILITY = 0.9
 # Bigger photos are searched at this longer side; the crop is then taken from the full photo.
 SEARCH_SIDE = 1024
 COLUMNS = ("row", "crop", "left", "top", "right", "bottom", "probability", "reason")
@@ -71,8 +73,7 @@ def align_faces(
     size: int = 160,
     margin: float = 0.25,
     keep: Literal["largest", "all"] = "largest",
-    min_probability: float = 0.9,
-    device: torch.device | str | None = None,
+    min_probability: float = MIN_PROBABILITY,
     framing: Framing | None = None,
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Cuts the faces out of photos: crops uint8 (M, 3, size, size), and a table with a row for each face or miss.
@@ -96,49 +97,29 @@ def align_faces(
         raise ConfigError(f"size {size}, margin {margin}, min_probability {min_probability}: out of range.")
     if isinstance(images, (str, Path, Image.Image)):
         raise ConfigError("align_faces takes a sequence of photos; put the one photo in a list.")
-    detector = _detector(str(settings.device() if device is None else device))
-    crops: list[np.ndarray] = []
-    rows: list[tuple] = []
-    for row, photo in enumerate(settings.progress(images, total=len(images), desc="aligning", unit="photo")):
-        try:
-            image = _opened(photo, row)
-            found = [face for face in _faces(detector, image) if face[1] >= min_probability]
-        except Unusable as error:
-            rows.append((row, -1, *[np.nan] * 5, error.problem.reason))
-            continue
-        for box, probability, points in found if keep == "all" else found[:1]:
-            rows.append((row, len(crops), *box, probability, ""))
-            square = _square(box, margin, image.size)
-            crops.append(cut(image, points, size, framing) if framing else resize(image.crop(square), size))
-        if not found:
-            rows.append((row, -1, *[np.nan] * 5, "no face"))
-    pixels = np.stack(crops) if crops else np.empty((0, 3, size, size), np.uint8)
-    return pixels, pd.DataFrame(rows, columns=list(COLUMNS)).astype({"probability": float})
+
+    def cutter(image: Image.Image, box: tuple[float, ...], points: np.ndarray) -> np.ndarray:
+        if framing:
+            return cut(image, points, size, framing)
+        return resize(image.crop(_square(box, margin, image.size)), size)
+
+    crops, table = _cut_all(images, cutter, min_probability, keep)
+    return np.array(crops, np.uint8).reshape(-1, 3, size, size), table
 
 
 def cut_faces(
-    images: Sequence[Photo] | np.ndarray, framings: Sequence[Framing], size: int, min_probability: float = 0.9
+    images: Sequence[Photo] | np.ndarray, framings: Sequence[Framing], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest face of each photo in several framings: crops uint8 (F, M, 3, size, size), rows int (M,).
 
-    rows: indices of the photos in which a face was found; the others are left out. images, min_probability: as
-    `align_faces` takes them. Every face is looked for once. Raises as `align_faces`, and ConfigError without framing.
+    rows: indices of the photos in which a face was found; the others are left out. images: as `align_faces` takes
+    them. Every face is looked for once. Raises as `align_faces`, and ConfigError without framing.
     """
     if not framings or size < 1:
         raise ConfigError(f"cut_faces needs at least one framing and a size of 1 or more, got {size}.")
-    detector = _detector(str(settings.device()))
-    rows, crops = [], []
-    for row, photo in enumerate(settings.progress(images, total=len(images), desc="aligning", unit="photo")):
-        try:
-            image = _opened(photo, row)
-            found = next((face for face in _faces(detector, image) if face[1] >= min_probability), None)
-        except Unusable:
-            continue
-        if found:
-            rows.append(row)
-            crops.append([cut(image, found[2], size, framing) for framing in framings])
-    shape = (len(rows), len(framings), 3, size, size)
-    return np.array(crops, np.uint8).reshape(shape).swapaxes(0, 1), np.array(rows, np.int64)
+    crops, table = _cut_all(images, lambda image, _, points: [cut(image, points, size, each) for each in framings])
+    pixels = np.array(crops, np.uint8).reshape(-1, len(framings), 3, size, size)
+    return pixels.swapaxes(0, 1), table["row"][table["crop"] >= 0].to_numpy(np.int64)
 
 
 def cut(image: Image.Image, points: np.ndarray, size: int, framing: Framing) -> np.ndarray:
@@ -183,6 +164,31 @@ def _padded(image: Image.Image, corners: np.ndarray) -> tuple[Image.Image, int, 
     pixels = np.asarray(image.crop(inner))
     pixels = pixels[np.ix_(rows - inner[1], columns - inner[0])]
     return Image.fromarray(np.ascontiguousarray(pixels)), -left, -top
+
+
+def _cut_all(
+    images: Sequence[Photo] | np.ndarray,
+    cutter: Callable[[Image.Image, tuple[float, ...], np.ndarray], Any],
+    min_probability: float = MIN_PROBABILITY,
+    keep: Literal["largest", "all"] = "largest",
+) -> tuple[list, pd.DataFrame]:
+    """What `cutter` makes of a photo, a face's box and its points, for each face; and the table of `align_faces`."""
+    detector = _detector(str(settings.device()))
+    crops: list = []
+    rows: list[tuple] = []
+    for row, photo in enumerate(settings.progress(images, total=len(images), desc="aligning", unit="photo")):
+        try:
+            image = _opened(photo, row)
+            found = [face for face in _faces(detector, image) if face[1] >= min_probability]
+        except Unusable as error:
+            rows.append((row, -1, *[np.nan] * 5, error.problem.reason))
+            continue
+        for box, probability, points in found if keep == "all" else found[:1]:
+            rows.append((row, len(crops), *box, probability, ""))
+            crops.append(cutter(image, box, points))
+        if not found:
+            rows.append((row, -1, *[np.nan] * 5, "no face"))
+    return crops, pd.DataFrame(rows, columns=list(COLUMNS)).astype({"probability": float})
 
 
 @cache

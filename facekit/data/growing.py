@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +35,8 @@ class Outcome:
 
     def line(self) -> str:
         """One line of JSON."""
-        if self.problem is None:
-            return json.dumps({"name": self.name, "sha256": self.sha256}) + "\n"
-        return json.dumps({"name": self.name, "reason": self.problem.reason, "detail": self.problem.detail}) + "\n"
+        became = vars(self.problem) if self.problem else {"sha256": self.sha256}
+        return json.dumps({"name": self.name, **became}) + "\n"
 
     @staticmethod
     def parse(line: str) -> Outcome:
@@ -94,42 +93,38 @@ class GrowingSet:
     def __exit__(self, *_: object) -> None:
         self._sync_thread.shutdown()
         for file in (self._pixels, self._journal):
-            try:
+            with suppress(OSError):  # a full disk: what could not be flushed is not in the journal either
                 file.close()
-            except OSError:  # a full disk: what could not be flushed is not in the journal either
-                continue
 
     def _lock(self) -> None:
-        try:
+        with suppress(ImportError):  # Windows has no advisory locks; two packings of one folder are then not noticed
             import fcntl
-        except ImportError:  # Windows has no advisory locks; two packings of one folder are then not noticed
-            return
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{self._folder} is being packed by another process; wait for it.") from None
+
+            try:
+                fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(f"{self._folder} is being packed by another process; wait for it.") from None
 
     def _recover(self, request: str) -> list[Outcome]:
         """The journal's outcomes as far as their pixels are on disk; leaves journal and pixel file consistent."""
         self._journal.seek(0)
-        lines = self._journal.read().split("\n")
-        outcomes: list[Outcome] = []
-        if lines[0] == request:
-            if not self._pixel_path.exists() and (self._folder / "inputs.npy").exists():
-                # Killed after the pixels got their final name and before the manifest.
-                os.replace(self._folder / "inputs.npy", self._pixel_path)
-            outcomes = list(_whole_lines(lines[1:-1]))
-        size = self._pixel_path.stat().st_size if self._pixel_path.exists() else 0
-        rows = 0
+        begun, *lines = self._journal.read().split("\n")
+        if begun == request and not self._pixel_path.exists() and (self._folder / "inputs.npy").exists():
+            # Killed after the pixels got their final name and before the manifest.
+            os.replace(self._folder / "inputs.npy", self._pixel_path)
+        room = self._pixel_path.stat().st_size - HEADER_BYTES if self._pixel_path.exists() else 0
         kept: list[Outcome] = []
-        for outcome in outcomes:
-            rows += outcome.problem is None
-            if HEADER_BYTES + rows * self._row_bytes > size:
+        for line in lines[:-1] if begun == request else []:
+            try:
+                outcome = Outcome.parse(line)
+            except (ValueError, KeyError, TypeError):  # a kill can cut the last line
+                break
+            room -= self._row_bytes if outcome.problem is None else 0
+            if room < 0:
                 break
             kept.append(outcome)
         if not kept:
-            with open(self._pixel_path, "wb") as file:
-                file.write(bytes(HEADER_BYTES))
+            self._pixel_path.write_bytes(bytes(HEADER_BYTES))
         self._journal.seek(0)
         self._journal.truncate()
         self._journal.write(request + "\n" + "".join(outcome.line() for outcome in kept))
@@ -188,12 +183,3 @@ class GrowingSet:
         self._pixels.close()
         self._pixel_path.unlink(missing_ok=True)
         self.discard_journal()
-
-
-def _whole_lines(lines: list[str]) -> Iterator[Outcome]:
-    """Outcomes up to the first line that is none (a kill can cut the last one)."""
-    for line in lines:
-        try:
-            yield Outcome.parse(line)
-        except (ValueError, KeyError, TypeError):
-            return

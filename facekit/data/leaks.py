@@ -74,11 +74,8 @@ class Protocol:
     change: Literal["nothing", "training", "both sides"] = "nothing"
 
     def __post_init__(self) -> None:
-        for what, value, known in (
-            ("oversample", self.oversample, get_args(Sides)),
-            ("change", self.change, get_args(Sides)[:3]),
-        ):
-            if value not in known:
+        for what, known in {"oversample": get_args(Sides), "change": get_args(Sides)[:3]}.items():
+            if (value := getattr(self, what)) not in known:
                 raise ConfigError(f"protocol {self.name!r}: {what} is {value!r}; use one of {', '.join(known)}.")
 
 

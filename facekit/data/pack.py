@@ -19,17 +19,16 @@ import PIL
 
 from facekit import settings
 from facekit.data.growing import GrowingSet, Outcome
-from facekit.data.readers.archives import Problem, open_source
+from facekit.data.readers.archives import Problem, Sample, open_source
 from facekit.data.readers.decode import Unusable, decode, quiet, resize
 from facekit.data.readers.fairface import LABEL_FILES, label_files
 from facekit.data.readers.folder import has_table
-from facekit.data.readers.table import Reader, Sample, readers
+from facekit.data.readers.table import Reader, readers
 from facekit.data.sets import FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
 from facekit.errors import ConfigError, DataError
 from facekit.settings import cores
 
-FACE_SIZE = 160  # side of packed faces; readers of other things say their own size
 FOUND = "photo files in the source, plus label rows that stand for no photo of their own; packed + rejected"
 # A task for a thread: enough photos that handing it over costs nothing, few enough bytes that several fit in memory.
 _TASK_PHOTOS = 32
@@ -68,7 +67,7 @@ def pack(
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     try:
         reader = make_reader(source, kind, labels)
-        size, (height, width) = _shape(getattr(reader, "size", FACE_SIZE) if size is None else size)
+        size, (height, width) = _shape(reader.size if size is None else size)
         if align and height != width:
             raise ConfigError(f"faces are aligned in squares; {size} is none.")
         request = {
@@ -79,9 +78,11 @@ def pack(
             "decoder": f"Pillow {PIL.__version__}",
         }
         if (dest / "manifest.json").exists():
-            return _already_packed(dest, request)
+            if read_manifest(dest).get("request") != request:
+                raise DataError(f"{dest} holds a set of other photos or settings; delete it or choose another folder.")
+            return FaceSet.load(dest)
         with GrowingSet(dest, (3, height, width), request, reader.total) as growing, quiet():
-            return _fill(growing, reader, request, dest, (height, width), align, workers or cores())
+            return _fill(growing, reader, request, dest, (height, width), workers or cores())
     except OSError as error:
         where = error.filename or dest
         raise DataError(
@@ -124,14 +125,7 @@ def _kind_of(source: Path, labels: Path | None) -> str:
     if kind := next((row.name for row in rows if row.path_shows and row.path_shows(source)), None):
         return kind
     names, table = open_source(source).names(50), has_table(source)
-    asked = [row for row in rows if row.names_show and (row.beside_table or not table)]
-    return next((row.name for row in asked if row.names_show(names)), "folder")
-
-
-def _already_packed(dest: Path, request: dict) -> FaceSet:
-    if read_manifest(dest).get("request") != request:
-        raise DataError(f"{dest} holds a set of other photos or settings; delete it or choose another folder.")
-    return FaceSet.load(dest)
+    return next((row.name for row in rows if (row.beside_table or not table) and row.shown_by(names)), "folder")
 
 
 class _Ledger:
@@ -152,20 +146,16 @@ class _Ledger:
         earlier = self._row_of.get(bytes.fromhex(sha256))
         if earlier is None:
             return Outcome(record.name, sha256)
-        row = self.rows[earlier]
-        differing = [
-            column
-            for column, theirs, ours in zip(self._columns, row[1], self._values(record), strict=True)
-            if theirs != ours
-        ]
+        name, theirs, _ = self.rows[earlier]
+        pairs = zip(self._columns, theirs, self._values(record), strict=True)
+        differing = [column for column, one, other in pairs if one != other]
         conflict = f"; its labels differ in {', '.join(differing)}" if differing else ""
-        return Outcome(record.name, problem=Problem("duplicate", f"same bytes as {row[0]}{conflict}"))
+        return Outcome(record.name, problem=Problem("duplicate", f"same bytes as {name}{conflict}"))
 
     def enter(self, record: Sample, outcome: Outcome) -> None:
         """Books an outcome, of this run or of an earlier one."""
         if outcome.problem is not None:
-            reason, detail = outcome.problem.reason, outcome.problem.detail
-            self.rejected.append({"file": record.name, "reason": reason, "detail": detail})
+            self.rejected.append({"file": record.name, **vars(outcome.problem)})
             return
         self._row_of[bytes.fromhex(outcome.sha256)] = len(self.rows)
         self.rows.append((record.name, self._values(record), record.split))
@@ -184,15 +174,10 @@ class _Ledger:
 
 
 def _fill(
-    growing: GrowingSet,
-    reader: Reader,
-    request: dict,
-    dest: Path,
-    size: tuple[int, int],
-    align: bool,
-    workers: int,
+    growing: GrowingSet, reader: Reader, request: dict, dest: Path, size: tuple[int, int], workers: int
 ) -> FaceSet:
     """Runs the records through the decoders into the growing set, then finishes it."""
+    align = request["align"]
     ledger = _Ledger(reader.columns)
     records = reader.records(skip=len(growing.done))
     for outcome in growing.done:
@@ -252,23 +237,21 @@ def _decoded(
 ) -> Iterator[tuple[Sample, Decoded]]:
     """Records with decoded photos or problems, in order; at most `workers` + `_TASKS_AHEAD` groups are under way."""
 
-    def decoded(record: Sample) -> Decoded:
-        return ("", record.problem) if record.problem else _decode_one(record.data or b"", size, align)
+    def decoded(record: Sample) -> tuple[Sample, Decoded]:
+        return record, ("", record.problem) if record.problem else _decode_one(record.data or b"", size, align)
 
-    def decode_group(group: list[Sample]) -> list[Decoded]:
+    def decode_group(group: list[Sample]) -> list[tuple[Sample, Decoded]]:
         return list(map(decoded, group))
 
-    waiting: deque[tuple[list[Sample], Future]] = deque()
+    waiting: deque[Future] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for group in _tasks(records):
-            waiting.append((group, pool.submit(decode_group, group)))
+            waiting.append(pool.submit(decode_group, group))
             if len(waiting) >= workers + _TASKS_AHEAD:
-                done, future = waiting.popleft()
-                yield from zip(done, future.result(), strict=True)
+                yield from waiting.popleft().result()
         while waiting:
-            done, future = waiting.popleft()
-            yield from zip(done, future.result(), strict=True)
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

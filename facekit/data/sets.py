@@ -109,9 +109,7 @@ class LabelledSet:
         inputs = np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
         texts = dict.fromkeys(("file", "identity", SKIN_TONE.name), str)  # columns of texts that may look like numbers
         labels = pd.read_csv(folder / "labels.csv", dtype=texts)
-        if (
-            STRING in labels
-        ):  # a string that is written in a picture may be "nan" or "007"; only an empty one is missing
+        if STRING in labels:  # what is written in a picture may be "nan" or "007"; only an empty text is missing
             strings = pd.read_csv(folder / "labels.csv", usecols=[STRING], dtype=str, keep_default_na=False)
             labels[STRING] = strings[STRING].replace("", np.nan)
         return cls(inputs, labels, manifest)

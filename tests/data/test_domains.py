@@ -25,7 +25,6 @@ from facekit.data.readers.archives import Problem, open_source
 from facekit.data.readers.captcha import ALPHABET, CaptchaReader, read_name
 from facekit.data.readers.cifar10 import (
     BATCHES,
-    CIFAR10,
     CIFAR10_CLASSES,
     CIFAR10Batches,
     CIFAR10Folders,
@@ -34,7 +33,7 @@ from facekit.data.readers.cifar10 import (
 from facekit.data.readers.classes import ClassFolderReader, class_task, plain
 from facekit.data.readers.decode import as_file, decode, other_size, resize
 from facekit.data.readers.dermamnist import DERMAMNIST_CLASSES, DermaMNISTReader
-from facekit.data.readers.isic import ISIC_CLASSES, ISIC_DIAGNOSIS, ISICReader
+from facekit.data.readers.isic import ISIC_CLASSES, ISICReader
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
 
@@ -420,7 +419,7 @@ def test_cifar10_in_folders_keeps_the_official_test_and_refuses_other_sizes(tmp_
     assert ((data.labels["split"] == "test") == official).all() and official.sum() == 20
     (rejected,) = data.manifest["rejected"]
     assert rejected == {"file": "train/cat/big.png", "reason": "other size", "detail": "40 × 32, this set has 32 × 32"}
-    assert data.targets([CIFAR10])["object"].min() == 0
+    assert data.targets([class_task(data, "object")])["object"].min() == 0
 
 
 # --- captchas --------------------------------------------------------------------------------------------------------
@@ -520,7 +519,7 @@ def test_real_isic_is_cleaned(real_data, tmp_path):
     data = pack(source(real_data, "isic/isic9-train.zip"), tmp_path / "set", size=16)
     assert data.manifest["rejected_by_reason"] == {"several classes": 2 * 137, "duplicate": 4}
     assert data.manifest["found"] == 2241 and len(data) == 1963
-    assert (data.targets([ISIC_DIAGNOSIS])["diagnosis"] >= 0).all()
+    assert (data.targets([class_task(data, "diagnosis")])["diagnosis"] >= 0).all()
 
 
 def test_real_cifar10_is_read_whole(real_data, tmp_path):

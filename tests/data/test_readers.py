@@ -12,7 +12,8 @@ from test_archives import write_folder, write_tar, write_zip
 
 from facekit.data.readers.fairface import COLUMNS, FairFaceReader
 from facekit.data.readers.folder import FolderReader
-from facekit.data.readers.utkface import UTKFaceReader, looks_like_utkface, parse_name
+from facekit.data.readers.table import readers
+from facekit.data.readers.utkface import UTKFaceReader, parse_name
 from facekit.errors import DataError
 from facekit.tasks import AGE_BAND, GENDER, RACE, encode_all
 
@@ -125,7 +126,8 @@ def test_utkface_names_are_never_guessed(name, reason):
 def test_utkface_from_a_tar_and_a_folder(tmp_path):
     names = [f"crop_part1/{n}_1_2_2017011020332828{n}.jpg.chip.jpg" for n in range(1, 5)]
     files = {name: b"x" for name in names} | {"crop_part1/50_1_20170101000000000.jpg.chip.jpg": b"y"}
-    assert looks_like_utkface(names) and not looks_like_utkface(["a.jpg", "1.jpg"]) and not looks_like_utkface([])
+    row = readers()["utkface"]
+    assert row.shown_by(names) and not row.shown_by(["a.jpg", "1.jpg"]) and not row.shown_by([])
     tar, folder = write_tar(tmp_path / "crop_part1.tar.gz", files), write_folder(tmp_path / "f", files)
     assert outcomes(UTKFaceReader(tar)) == outcomes(UTKFaceReader(folder))
     assert outcomes(UTKFaceReader(tar))["crop_part1/50_1_20170101000000000.jpg.chip.jpg"] == "malformed name"

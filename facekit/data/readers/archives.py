@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tarfile
 import unicodedata
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from facekit.errors import DataError
 
@@ -36,12 +39,17 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One photo file of a source. name: its path inside, with `/`, Unicode NFC. data: its bytes, None when it was
-    skipped or cannot be had; problem: then why."""
+class Sample:
+    """One photo, as a source gives it or with its labels.
+
+    name: its path inside the source, with `/`, Unicode NFC. data: its bytes, None when it was skipped or cannot be had;
+    problem: then why. split: the side it must be on, None to let its content decide.
+    """
 
     name: str
     data: bytes | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    split: str | None = None
     problem: Problem | None = None
 
 
@@ -67,55 +75,49 @@ def is_photo(name: str) -> bool:
 
 
 class Source(ABC):
-    """A place with photos, iterated in an order that is the same every time."""
+    """A place with photos, iterated in an order that is the same every time.
+
+    total: how many photo files there are, None where that is only known at the end. folders: the folders that it names
+    (tars are not asked), as far as they may hold no photo.
+    """
+
+    total: int | None = None
+    folders: Sequence[str] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @property
-    def total(self) -> int | None:
-        """How many photo files there are, or None where that is only known at the end."""
-        return None
-
-    def empty_folders(self) -> list[str]:
-        """The innermost folders that hold no photo, as far as the source names folders (tars are not asked)."""
-        return []
-
-    @abstractmethod
     def fingerprint(self) -> str:
         """A text that changes when the source does (names, sizes and times; the content is not read)."""
+        return archive_fingerprint(self.path)
 
     @abstractmethod
-    def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
+    def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Sample]:
         """The photo files in order; the first `skip` come without data.
 
         first: names that are to come before the others where the source can be read in any order (not a tar).
         Raises DataError if the archive itself is damaged.
         """
 
-    def names(self, limit: int) -> list[str]:
-        """The names of the first `limit` photo files."""
-        found: list[str] = []
-        for entry in self.entries(skip=limit):
-            found.append(entry.name)
-            if len(found) == limit:
-                break
-        return found
+    def names(self, limit: int | None = None) -> list[str]:
+        """The names of the first `limit` photo files, by default of all."""
+        return [entry.name for entry in islice(self.entries(skip=sys.maxsize), limit)]
+
+    def empty_folders(self) -> list[str]:
+        """The innermost of `folders` that hold no photo."""
+        held = {os.fspath(parent) for name in [*self.names(), *self.folders] for parent in PurePosixPath(name).parents}
+        return [folder for folder in self.folders if folder not in held and is_photo(f"{folder}/x.jpg")]
 
 
-def _checked(name: str, skipped: bool, size: int, read: Callable[[], bytes]) -> Entry:
-    """An entry after the checks that all sources share."""
+def _entry(name: str, skipped: bool, size: int, read: Callable[[], bytes]) -> Sample:
+    """An entry after the checks that all sources share; what `read` raises is left to the source."""
     if not is_safe(name):
-        return Entry(name, problem=Problem("unsafe name", "leaves the archive or has control characters"))
+        return Sample(name, problem=Problem("unsafe name", "leaves the archive or has control characters"))
     if skipped:
-        return Entry(name)
+        return Sample(name)
     if size > MAX_FILE_BYTES:
-        return Entry(name, problem=Problem("file too large", f"{size} bytes, at most {MAX_FILE_BYTES}"))
-    try:
-        return Entry(name, read())
-    # RuntimeError is zipfile's word for an encrypted member, NotImplementedError for an unknown compression.
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        return Entry(name, problem=Problem("unreadable", f"cannot be read: {error}"))
+        return Sample(name, problem=Problem("file too large", f"{size} bytes, at most {MAX_FILE_BYTES}"))
+    return Sample(name, read())
 
 
 def archive_fingerprint(path: Path) -> str:
@@ -131,48 +133,50 @@ def archive_fingerprint(path: Path) -> str:
     return f"{size} {hashlib.sha256(ends).hexdigest()}"
 
 
-class FolderSource(Source):
+class ListedSource(Source):
+    """A source whose photos can be read in any order, each by itself: one that cannot be read is one problem.
+
+    members: name of each, what `read` takes, and its size in bytes. read: the bytes of a member.
+    """
+
+    def __init__(self, path: Path, members: list[tuple[str, Any, int]], read: Callable[[Any], bytes]) -> None:
+        super().__init__(path)
+        self.members, self._read, self.total = members, read, len(members)
+
+    def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Sample]:
+        members = sorted(self.members, key=lambda member: not first(member[0])) if first else self.members
+        for position, (name, member, size) in enumerate(members):
+            try:
+                entry = _entry(name, position < skip, size, partial(self._read, member))
+            # RuntimeError is zipfile's word for an encrypted member, NotImplementedError for an unknown compression.
+            except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+                entry = Sample(name, problem=Problem("unreadable", f"cannot be read: {error}"))
+            yield entry
+
+
+class FolderSource(ListedSource):
     """All photos below a folder, sorted by name; links to folders are not followed."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        found = []
-        self._innermost = []
-        for folder, folders, files in os.walk(path):
-            folders.sort()
-            if not folders and folder != os.fspath(path):
-                self._innermost.append(clean_name(Path(folder).relative_to(path).as_posix()))
+        members, innermost = [], []
+        for folder, inner, files in os.walk(path):
+            inner.sort()
+            place = Path(folder)
+            if not inner and place != path:
+                innermost.append(clean_name(place.relative_to(path).as_posix()))
             for file in files:
-                full = Path(folder, file)
-                name = clean_name(full.relative_to(path).as_posix())
-                if is_photo(name) and full.is_file():
-                    found.append((name, full))
-        self._files = sorted(found)
-
-    @property
-    def total(self) -> int:
-        return len(self._files)
-
-    def empty_folders(self) -> list[str]:
-        full = {name.rpartition("/")[0] for name, _ in self._files}
-        return [name for name in self._innermost if name not in full and is_photo(f"{name}/x.jpg")]
+                name = clean_name((place / file).relative_to(path).as_posix())
+                if is_photo(name) and (place / file).is_file():
+                    members.append((name, place / file, (place / file).stat().st_size))
+        super().__init__(path, sorted(members), Path.read_bytes)
+        self.folders = innermost
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for name, full in self._files:
+        for name, full, _ in self.members:
             state = full.stat()
             digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
-
-    def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
-        files = sorted(self._files, key=lambda file: not first(file[0])) if first else self._files
-        for position, (name, full) in enumerate(files):
-            try:
-                size = full.stat().st_size
-            except OSError as error:
-                yield Entry(name, problem=Problem("unreadable", f"cannot be read: {error.strerror}"))
-                continue
-            yield _checked(name, position < skip, size, full.read_bytes)
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
@@ -187,48 +191,24 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
     return clean_name(name)
 
 
-class ZipSource(Source):
+class ZipSource(ListedSource):
     """All photos of a zip, in its own order."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        # Opened once: every further opening would hold another copy of the whole directory.
-        self._archive = self._open()
-        named = [(_zip_name(member), member) for member in self._archive.infolist() if not member.is_dir()]
-        self._members = [(name, member) for name, member in named if is_photo(name)]
-
-    def _open(self) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self.path)
+        try:  # opened once: every further opening would hold another copy of the whole directory
+            archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, EOFError, ValueError) as error:
-            raise DataError(f"{self.path} is no readable zip ({error}); download or copy it again.") from None
-
-    @property
-    def total(self) -> int:
-        return len(self._members)
-
-    def empty_folders(self) -> list[str]:
-        folders = [_zip_name(member) for member in self._archive.infolist() if member.is_dir()]
-        held = [name for name, _ in self._members] + folders
-        bare = [name for name in folders if not any(other.startswith(name) and other != name for other in held)]
-        return [name.rstrip("/") for name in bare if is_photo(f"{name}x.jpg")]
-
-    def fingerprint(self) -> str:
-        return archive_fingerprint(self.path)
-
-    def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
-        members = sorted(self._members, key=lambda item: not first(item[0])) if first else self._members
-        for position, (name, member) in enumerate(members):
-            yield _checked(name, position < skip, member.file_size, partial(self._archive.read, member))
+            raise DataError(f"{path} is no readable zip ({error}); download or copy it again.") from None
+        named = [(_zip_name(member), member) for member in archive.infolist()]
+        photos = [(name, member, member.file_size) for name, member in named if not member.is_dir() and is_photo(name)]
+        super().__init__(path, photos, archive.read)
+        self.folders = [name.rstrip("/") for name, member in named if member.is_dir()]
 
 
 class TarSource(Source):
     """All photos of a tar, compressed or not, in one sequential pass."""
 
-    def fingerprint(self) -> str:
-        return archive_fingerprint(self.path)
-
-    def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Entry]:
+    def entries(self, skip: int = 0, first: Callable[[str], bool] | None = None) -> Iterator[Sample]:
         position = 0
         try:
             with tarfile.open(self.path, "r|*") as archive:
@@ -239,10 +219,10 @@ class TarSource(Source):
                     if member.isdir() or not is_photo(name):
                         continue
                     if is_safe(name) and not member.isfile():
-                        yield Entry(name, problem=Problem("not a plain file", "a link or a device in the archive"))
+                        yield Sample(name, problem=Problem("not a plain file", "a link or a device in the archive"))
                     else:
                         # A read error here damages all that follows: it must not be taken for one bad photo.
-                        yield self._entry(archive, member, name, position < skip)
+                        yield _entry(name, position < skip, member.size, partial(_tar_bytes, archive, member))
                     position += 1
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise DataError(
@@ -250,12 +230,10 @@ class TarSource(Source):
                 "download or copy it again."
             ) from None
 
-    @staticmethod
-    def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, skipped: bool) -> Entry:
-        if skipped or not is_safe(name) or member.size > MAX_FILE_BYTES:
-            return _checked(name, skipped, member.size, bytes)
-        file = archive.extractfile(member)
-        return Entry(name, file.read() if file else b"")
+
+def _tar_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read() if file else b""
 
 
 def is_archive(path: Path) -> bool:
@@ -272,24 +250,20 @@ def open_source(path: Path) -> Source:
     path = Path(path)
     if path.is_dir():
         source = FolderSource(path)
+        if source.total:
+            return source
         archives = [file for file in sorted(path.iterdir()) if file.is_file() and is_archive(file)]
-        if source.total == 0 and len(archives) == 1:
+        if len(archives) == 1:
             return open_source(archives[0])
-        if source.total == 0:
-            held = f"{len(archives)} archives; name one of them" if archives else "no photo and no archive"
-            raise DataError(f"{path} holds {held} ({', '.join(PHOTO_SUFFIXES)} are read).")
-        return source
+        held = f"{len(archives)} archives; name one of them" if archives else "no photo and no archive"
+        raise DataError(f"{path} holds {held} ({', '.join(PHOTO_SUFFIXES)} are read).")
     if not path.exists():
         raise DataError(f"{path} does not exist; give the folder, zip or tar with the photos.")
+    forms = ((".zip", zipfile.is_zipfile, ZipSource), (TAR_SUFFIXES, tarfile.is_tarfile, TarSource))
     try:
-        if path.name.lower().endswith(".zip"):
-            return ZipSource(path)
-        if path.name.lower().endswith(TAR_SUFFIXES):
-            return TarSource(path)
-        if zipfile.is_zipfile(path):
-            return ZipSource(path)
-        if tarfile.is_tarfile(path):
-            return TarSource(path)
+        named = [source for suffixes, _, source in forms if path.name.lower().endswith(suffixes)]
+        for form in named or [source for _, holds, source in forms if holds(path)]:
+            return form(path)
     except PermissionError:
         raise DataError(f"{path} must not be read by you; change its permissions.") from None
     raise DataError(f"{path} is neither a folder nor a zip nor a tar; give one of these.")

@@ -6,29 +6,17 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from facekit.data.readers.archives import TAR_SUFFIXES, archive_fingerprint
-from facekit.data.readers.classes import FOLDERS_ONLY, ClassFolderReader, looks_like
-from facekit.data.readers.decode import as_file
-from facekit.data.readers.table import Row, Sample
+from facekit.data.readers.archives import TAR_SUFFIXES
+from facekit.data.readers.classes import ClassFolderReader, in_folder_of
+from facekit.data.readers.table import ArrayReader, ClassReader, Part, Row
 from facekit.errors import DataError
 from facekit.files import sha256_of_file
-from facekit.tasks import Task
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10 = Task("object", "multiclass", CIFAR10_CLASSES)
-CIFAR10_ABOUT = {
-    "name": "CIFAR-10",
-    "licence": "none is stated; the authors ask to cite their report",
-    "citation": "A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. University of Toronto, 2009.",
-    "home": "https://www.cs.toronto.edu/~kriz/cifar.html",
-    "labels": "the one thing that the image shows",
-    "datasheet": "datasets/CIFAR10.md",
-}
 BATCHES = ("test_batch", *(f"data_batch_{number}" for number in range(1, 6)))
 BATCH_FOLDER = "cifar-10-batches-py"
 
@@ -38,59 +26,55 @@ def cifar10_reader(path: Path, labels: Path | None = None) -> CIFAR10Folders | C
     return (CIFAR10Batches if holds_batches(Path(path)) else CIFAR10Folders)(path, labels)
 
 
-class CIFAR10Folders(ClassFolderReader):
-    """CIFAR-10 as image files: `train/airplane/0001.jpg` … `test/truck/…`, in a zip, a tar or a folder."""
+class _CIFAR10(ClassReader):
+    """What both forms of the set have in common."""
 
     kind = "cifar10"
     size = 32
     column = "object"
     classes = CIFAR10_CLASSES
+    set_about = {
+        "name": "CIFAR-10",
+        "licence": "none is stated; the authors ask to cite their report",
+        "citation": "A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. "
+        "University of Toronto, 2009.",
+        "home": "https://www.cs.toronto.edu/~kriz/cifar.html",
+        "labels": "the one thing that the image shows",
+        "datasheet": "datasets/CIFAR10.md",
+    }
+
+
+class CIFAR10Folders(_CIFAR10, ClassFolderReader):
+    """CIFAR-10 as image files: `train/airplane/0001.jpg` … `test/truck/…`, in a zip, a tar or a folder."""
+
     photo_size = (32, 32)
-    set_about = CIFAR10_ABOUT
 
 
-class CIFAR10Batches:
+class CIFAR10Batches(_CIFAR10, ArrayReader):
     """CIFAR-10 as the authors publish it for Python: `cifar-10-python.tar.gz` or the folder that it unpacks to.
 
     The batches are pickles, and a pickle can call any function when it is read. These are read with an unpickler that
     knows three names, all of them numpy's and none able to do more than make an array; any other name is an error. A
-    checksum in its place would trust MD5, and would refuse batches that were cut down. Test images come first, so that
-    of copies the test keeps its own; a tenth of the training images are validation images, by content.
+    checksum in its place would trust MD5, and would refuse batches that were cut down. A tenth of the training images
+    are validation images, by content.
     """
 
-    kind = "cifar10"
-    size = 32
-    columns = ("object",)
     fractions = (0.9, 0.1, 0.0)
+    labels_in = "batches"
 
     def __init__(self, path: Path, labels: Path | None = None) -> None:
-        if labels is not None:
-            raise DataError(f"{labels}: {FOLDERS_ONLY.replace('names', 'batches')}")
-        self._path = _batch_place(Path(path))
-        self._batches = _read_batches(self._path)
-        self.total = sum(len(codes) for _, codes, _ in self._batches.values())
-        self.about = {
-            **CIFAR10_ABOUT,
-            "classes": {"object": list(CIFAR10_CLASSES)},
-            "source": self._path.name,
-            "batches": list(self._batches),
-        }
+        super().__init__(path, labels)
+        self.path = _batch_place(self.path)
+        self.parts = {name: _part(self.path, name, data) for name, data in _batch_files(self.path).items()}
+
+    @property
+    def about(self) -> dict:
+        return {**super().about, "batches": list(self.parts)}
 
     def fingerprint(self) -> str:
-        """Changes when the batches do."""
-        if self._path.is_dir():
-            return " ".join(sha256_of_file(_batch_folder(self._path) / name) for name in self._batches)
-        return archive_fingerprint(self._path)
-
-    def records(self, skip: int = 0) -> Iterator[Sample]:
-        """One record for each image, the test batch first."""
-        done = 0
-        for batch, (images, codes, names) in self._batches.items():
-            split = "test" if batch == "test_batch" else None
-            for pixels, code, name in zip(images, codes, names, strict=True):
-                data = as_file(pixels.transpose(1, 2, 0)) if done >= skip else None
-                yield Sample(f"{batch}/{name}", data, {"object": CIFAR10_CLASSES[code]}, split)
-                done += 1
+        if self.path.is_dir():
+            return " ".join(sha256_of_file(_batch_folder(self.path) / name) for name in self.parts)
+        return super().fingerprint()
 
 
 def holds_batches(path: Path) -> bool:
@@ -121,13 +105,9 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         """One of three names of numpy; raises UnpicklingError for any other."""
         module = module.replace("numpy._core", "numpy.core")  # as numpy 2 calls it
-        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
-            return _empty_array
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place in a batch of images")
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place in a batch of images")
+        return _ALLOWED[module, name]
 
 
 def _empty_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
@@ -135,34 +115,34 @@ def _empty_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
     return np.ndarray.__new__(np.ndarray, (0,), "b")
 
 
-Batch = tuple[np.ndarray, list[int], list[str]]  # images (N, 3, 32, 32) uint8, class indices, file names
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
 
 
-def _read_batches(path: Path) -> dict[str, Batch]:
-    """All batches that are there, the test batch first; raises DataError where one is damaged or none is there."""
-    found = {name: _checked_batch(path, name, data) for name, data in _batch_files(path).items()}
+def _batch_files(path: Path) -> dict[str, bytes]:
+    """Batch name to its bytes, the test batch first; raises DataError where there is none."""
+    if path.is_dir():
+        folder = _batch_folder(path)
+        found = {name: (folder / name).read_bytes() for name in BATCHES if (folder / name).is_file()}
+    else:
+        try:
+            with tarfile.open(path) as archive:
+                members = {member.name.rsplit("/", 1)[-1]: member for member in archive if member.isfile()}
+                files = {name: archive.extractfile(members[name]) for name in BATCHES if name in members}
+                found = {name: file.read() for name, file in files.items() if file}
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            raise DataError(f"{path} is no readable tar ({error}); download or copy it again.") from None
     if not found:
         raise DataError(
             f"{path} holds none of {', '.join(BATCHES)}; give cifar-10-python.tar.gz or what it unpacks to."
         )
-    return {name: found[name] for name in BATCHES if name in found}
+    return found
 
 
-def _batch_files(path: Path) -> dict[str, bytes]:
-    """Batch name to its bytes."""
-    if path.is_dir():
-        folder = _batch_folder(path)
-        return {name: (folder / name).read_bytes() for name in BATCHES if (folder / name).is_file()}
-    try:
-        with tarfile.open(path) as archive:
-            members = {member.name.rsplit("/", 1)[-1]: member for member in archive if member.isfile()}
-            files = {name: archive.extractfile(members[name]) for name in BATCHES if name in members}
-            return {name: file.read() for name, file in files.items() if file}
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path} is no readable tar ({error}); download or copy it again.") from None
-
-
-def _checked_batch(path: Path, name: str, data: bytes) -> Batch:
+def _part(path: Path, name: str, data: bytes) -> Part:
     """One batch as arrays; raises DataError naming the batch and the row."""
     try:
         batch = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
@@ -179,7 +159,8 @@ def _checked_batch(path: Path, name: str, data: bytes) -> Batch:
     for row, code in enumerate(codes):
         if not isinstance(code, int) or not 0 <= code < len(CIFAR10_CLASSES):
             raise DataError(f"{path}, {name}, row {row}: label {code!r}, the ten classes are 0 to 9.")
-    return pixels.reshape(-1, 3, 32, 32), codes, [str(text) for text in names]
+    images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Part(images, codes, list(map(str, names)), "test" if name == "test_batch" else None)
 
 
-ROW = Row("cifar10", cifar10_reader, holds_batches, lambda names: looks_like(CIFAR10_CLASSES, names))
+ROW = Row("cifar10", cifar10_reader, holds_batches, in_folder_of(CIFAR10_CLASSES))

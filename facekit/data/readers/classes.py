@@ -7,22 +7,20 @@ that lies under two classes has no label that could be trusted: it is rejected u
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from facekit.data.readers.archives import Entry, Problem, open_source
-from facekit.data.readers.decode import other_size
-from facekit.data.readers.table import Row, Sample
+from facekit.data.readers.archives import Problem, Sample
+from facekit.data.readers.table import ClassReader, PhotoReader, Row
 from facekit.data.sets import LabelledSet
 from facekit.errors import DataError
 from facekit.tasks import Task
 
 # Folder names that say a side; photos of `train` are divided into train and validation where there is no other.
 SIDES = {
-    "train": "train",
-    "training": "train",
+    "train": None,
+    "training": None,
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
@@ -30,7 +28,6 @@ SIDES = {
     "testing": "test",
 }
 SHARE = 0.1  # of the photos for validation, and for test, where the source has no folder for them
-FOLDERS_ONLY = "the labels are in the names; leave out the label table, or use --kind folder."
 
 
 def plain(name: str) -> str:
@@ -38,7 +35,7 @@ def plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-class ClassFolderReader:
+class ClassFolderReader(ClassReader, PhotoReader):
     """Photos below one folder for each class; the label is the folder's name, in column `class`.
 
     Sides: those of the folders above, else 80 / 10 / 10 by content; where there is a test folder and no validation
@@ -49,34 +46,18 @@ class ClassFolderReader:
     """
 
     kind = "classes"
-    size: int = 160
     column = "class"
-    classes: tuple[str, ...] = ()
-    photo_size: tuple[int, int] | None = None  # width and height that every photo of the set has
     name_is_identity = False  # whether photos with the same file name are the same photo
-    set_about: dict = {"licence": "not stated; ask whoever gave you the photos"}
+    set_about = {"licence": "not stated; ask whoever gave you the photos"}
 
     def __init__(self, path: Path, labels: Path | None = None) -> None:
-        if labels is not None:
-            raise DataError(f"{labels}: {FOLDERS_ONLY}")
-        self._source = open_source(Path(path))
-        self.total = self._source.total
-        names = [entry.name for entry in self._source.entries(skip=sys.maxsize)]
+        super().__init__(path, labels)
+        names = self.source.names()
         self._known = self._classes_of(Path(path), names)
-        self._sides = {self._side(name) for name in names if self._class(name)} - {None, "train"}
-        validation, test = (0.0 if side in self._sides else SHARE for side in ("validation", "test"))
+        sides = {self.side_of(name) for name in names if self._class(name)}
+        validation, test = (0.0 if side in sides else SHARE for side in ("validation", "test"))
         self.fractions = (1 - validation - test, validation, test)
-        found = self.classes or tuple(sorted(self._known.values()))
-        self.about = {**self.set_about, "classes": {self.column: list(found)}, "source": self._source.path.name}
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Label columns, as `labels_of` fills them."""
-        return tuple(self.labels_of(""))
-
-    def labels_of(self, name: str) -> dict[str, str]:
-        """The label row of a photo of this class."""
-        return {self.column: name}
+        self.classes = self.classes or tuple(sorted(self._known.values()))
 
     def _classes_of(self, path: Path, names: list[str]) -> dict[str, str]:
         """Compared folder name to class; raises DataError where classes are too few, missing or empty."""
@@ -94,7 +75,7 @@ class ClassFolderReader:
             )
         if not known and len(held) < 2:
             raise DataError(f"{path}: photos of {len(held)} classes; put those of each class into a folder of its own.")
-        if not known and (empty := self._source.empty_folders()):
+        if not known and (empty := self.source.empty_folders()):
             raise DataError(f"{path}: no photo in folder {', '.join(map(repr, empty))}; fill it or delete it.")
         return known or held
 
@@ -102,8 +83,7 @@ class ClassFolderReader:
         parts = name.split("/")
         return self._known.get(plain(parts[-2])) if len(parts) > 1 else None
 
-    @staticmethod
-    def _side(name: str) -> str | None:
+    def side_of(self, name: str) -> str | None:
         return next((SIDES[plain(part)] for part in name.split("/")[:-2] if plain(part) in SIDES), None)
 
     def _identities(self, name: str, data: bytes) -> list[str]:
@@ -114,49 +94,27 @@ class ClassFolderReader:
     def _other_classes(self) -> dict[str, list[str]]:
         """Classes by identity, of the photos that lie under more than one; the source is read for it once."""
         classes: dict[str, set[str]] = {}
-        for entry in self._source.entries():
+        for entry in self.source.entries():
             if entry.data is not None and (own := self._class(entry.name)):
                 for identity in self._identities(entry.name, entry.data):
                     classes.setdefault(identity, set()).add(own)
         return {identity: sorted(found) for identity, found in classes.items() if len(found) > 1}
 
-    def fingerprint(self) -> str:
-        """Changes when the photos do."""
-        return self._source.fingerprint()
-
-    def records(self, skip: int = 0) -> Iterator[Sample]:
-        """One record for each photo. Photos of the test and validation folders come first: of copies they are kept."""
-
-        def first(name: str) -> bool:
-            return self._side(name) in ("test", "validation")
-
-        for entry in self._source.entries(skip, first):
-            problem = self._problem(entry)
-            if problem is not None:
-                yield Sample(entry.name, problem=problem)
-            else:
-                side = self._side(entry.name)
-                labels = self.labels_of(self._class(entry.name) or "")  # of no class it would have a problem
-                yield Sample(entry.name, entry.data, labels, None if side == "train" else side)
-
-    def _problem(self, entry: Entry) -> Problem | None:
+    def labels_of(self, entry: Sample) -> dict[str, str] | Problem:
         own = self._class(entry.name)
-        if entry.problem is not None:
-            return entry.problem
         if own is None:
             return Problem("unknown class", f"the folder it is in is none of {', '.join(self._known.values())}")
-        if entry.data is None:  # skipped: what became of it is known
-            return None
-        for identity in self._identities(entry.name, entry.data):
-            if others := [name for name in self._other_classes.get(identity, []) if name != own]:
-                return Problem("several classes", f"the same photo is also under {', '.join(others)}")
-        return other_size(entry.data, self.photo_size) if self.photo_size else None
+        if entry.data is not None:  # what became of a skipped photo is known
+            for identity in self._identities(entry.name, entry.data):
+                if others := [name for name in self._other_classes.get(identity, []) if name != own]:
+                    return Problem("several classes", f"the same photo is also under {', '.join(others)}")
+        return self.row(own)
 
 
-def looks_like(classes: tuple[str, ...], names: list[str]) -> bool:
-    """Whether at least half of these file names lie in a folder that is called like one of the classes."""
+def in_folder_of(classes: tuple[str, ...]) -> Callable[[str], bool]:
+    """Tells of a file name whether it lies in a folder that is called like one of the classes."""
     known = {plain(name) for name in classes}
-    return bool(names) and sum(plain(name.split("/")[-2:][0]) in known for name in names) * 2 >= len(names)
+    return lambda name: plain(name.split("/")[-2:][0]) in known
 
 
 def class_task(data: LabelledSet, column: str) -> Task:

@@ -17,14 +17,8 @@ from PIL import Image
 from facekit.data.readers.archives import Problem
 from facekit.errors import DataError
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "GIF",
-)  # MPO, of some cameras, is opened as the JPEG that it begins with
+# MPO, of some cameras, is opened as the JPEG that it begins with
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 # Above this a photo is refused before any pixel is decoded: 64 million pixels are 192 MB as RGB, per worker.
 MAX_PIXELS = 64_000_000
 # Below this there is no face to see, and resizing would invent it.

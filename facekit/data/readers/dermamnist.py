@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from facekit.data.readers.archives import archive_fingerprint
-from facekit.data.readers.classes import FOLDERS_ONLY
-from facekit.data.readers.decode import as_file
-from facekit.data.readers.table import Row, Sample
-from facekit.data.sets import Split
+from facekit.data.readers.table import ArrayReader, Part, Row
 from facekit.errors import DataError
 
 # The order of DermaMNIST's labels 0 … 6.
@@ -26,54 +21,38 @@ DERMAMNIST_CLASSES = (
     "melanocytic nevi",
     "vascular lesions",
 )
-_DERMAMNIST_SIDES: dict[str, Split] = {"test": "test", "val": "validation", "train": "train"}
+_SIDES = {"test": "test", "val": "validation", "train": "train"}
 
 
-class DermaMNISTReader:
+class DermaMNISTReader(ArrayReader):
     """DermaMNIST (Yang et al., MedMNIST v2, Scientific Data 2023): one `.npz` with images and labels of three sides.
 
     path: the file, at any of its resolutions, or a folder with one such file; it is held in memory (24 MB at 28 pixels,
-    1.5 GB at 224). Test images come first, so that of copies the test keeps its own. Raises DataError for a file that
-    is damaged or does not hold what it should.
+    1.5 GB at 224). Raises DataError for a file that is damaged or does not hold what it should.
     """
 
     kind = "dermamnist"
-    columns = ("lesion", "diagnosis")
+    column = "diagnosis"
+    classes = DERMAMNIST_CLASSES
+    every = {"lesion": "yes"}
     fractions = (1.0, 0.0, 0.0)
+    labels_in = "npz"
+    set_about = {
+        "name": "DermaMNIST",
+        "licence": "CC BY-NC 4.0",
+        "citation": "J. Yang et al. MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical "
+        "image classification. Scientific Data 10, 41, 2023. Images of HAM10000: P. Tschandl, C. Rosendahl and "
+        "H. Kittler. The HAM10000 dataset. Scientific Data 5, 180161, 2018.",
+        "home": "https://medmnist.com",
+        "labels": "seven diagnoses of HAM10000",
+        "datasheet": "datasets/ISIC.md",
+    }
 
     def __init__(self, path: Path, labels: Path | None = None) -> None:
-        if labels is not None:
-            raise DataError(f"{labels}: {FOLDERS_ONLY.replace('names', 'npz')}")
-        self._path = _npz(Path(path))
-        self._arrays = {side: _side_arrays(self._path, side) for side in _DERMAMNIST_SIDES}
-        self.size = self._arrays["train"][0].shape[1]
-        self.total = sum(len(codes) for _, codes in self._arrays.values())
-        self.about = {
-            "name": "DermaMNIST",
-            "licence": "CC BY-NC 4.0",
-            "citation": "J. Yang et al. MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical "
-            "image classification. Scientific Data 10, 41, 2023. Images of HAM10000: P. Tschandl, C. Rosendahl and "
-            "H. Kittler. The HAM10000 dataset. Scientific Data 5, 180161, 2018.",
-            "home": "https://medmnist.com",
-            "labels": "seven diagnoses of HAM10000",
-            "datasheet": "datasets/ISIC.md",
-            "classes": {"diagnosis": list(DERMAMNIST_CLASSES)},
-            "source": self._path.name,
-        }
-
-    def fingerprint(self) -> str:
-        """Changes when the file does."""
-        return archive_fingerprint(self._path)
-
-    def records(self, skip: int = 0) -> Iterator[Sample]:
-        """One record for each image."""
-        done = 0
-        for side, split in _DERMAMNIST_SIDES.items():
-            for row, (pixels, code) in enumerate(zip(*self._arrays[side], strict=True)):
-                data = as_file(pixels) if done >= skip else None
-                labels = {"lesion": "yes", "diagnosis": DERMAMNIST_CLASSES[int(code)]}
-                yield Sample(f"{side}/{row:05d}", data, labels, split)
-                done += 1
+        super().__init__(path, labels)
+        self.path = _npz(self.path)
+        self.parts = {side: _part(self.path, side, split) for side, split in _SIDES.items()}
+        self.size = self.parts["train"].images.shape[1]
 
 
 def _npz(path: Path) -> Path:
@@ -86,7 +65,7 @@ def _npz(path: Path) -> Path:
     return found[0]
 
 
-def _side_arrays(path: Path, side: str) -> tuple[np.ndarray, np.ndarray]:
+def _part(path: Path, side: str, split: str) -> Part:
     """Images uint8 (N, H, H, 3) and label codes (N,) of one side; raises DataError for anything else."""
     try:
         with np.load(path, allow_pickle=False) as file:  # a pickle could run code of whoever made the file
@@ -108,7 +87,7 @@ def _side_arrays(path: Path, side: str) -> tuple[np.ndarray, np.ndarray]:
             f"{path}, {side}_labels, row {bad[0]}: label {codes[bad[0]]}, DermaMNIST's seven classes are 0 to 6; "
             "this is the file of another set."
         )
-    return images, codes
+    return Part(images, codes, [f"{row:05d}" for row in range(len(codes))], split)
 
 
 ROW = Row("dermamnist", DermaMNISTReader, path_shows=lambda path: path.suffix.lower() == ".npz")

@@ -6,13 +6,11 @@ photos are the test split here; validation photos are a fixed twentieth of the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from facekit.data.readers.archives import Source, is_archive, open_source
-from facekit.data.readers.folder import LabelTable, join, read_label_table
-from facekit.data.readers.table import Row, Sample
+from facekit.data.readers.archives import is_archive
+from facekit.data.readers.folder import LabelTable, TableReader, read_label_table
+from facekit.data.readers.table import Row
 from facekit.errors import DataError
 
 COLUMNS = ("file", "age", "gender", "race", "service_test")
@@ -40,16 +38,15 @@ def _official(name: str) -> str:
     return "/".join(name.split("/")[-2:])
 
 
-def _open(path: Path) -> Source:
-    """The photos: the path itself, or the one archive called fairface in a folder that has no photos of its own."""
-    if path.is_dir():
+def _photos(path: Path) -> Path:
+    """Where the photos are: the path itself, or the one archive called fairface in a folder without photos."""
+    if path.is_dir() and not (path / "train").is_dir() and not (path / "val").is_dir():
         archives = [file for file in sorted(path.iterdir()) if is_archive(file) and "fairface" in file.name.lower()]
-        if len(archives) == 1 and not (path / "train").is_dir() and not (path / "val").is_dir():
-            return open_source(archives[0])
-    return open_source(path)
+        return archives[0] if len(archives) == 1 else path
+    return path
 
 
-class FairFaceReader:
+class FairFaceReader(TableReader):
     """The official zip (or tar, or unpacked folder) with its label files.
 
     path: the archive, the folder with `train/` and `val/`, or the folder with the archive in it. labels: folder of the
@@ -59,34 +56,23 @@ class FairFaceReader:
     kind = "fairface"
     columns = COLUMNS[1:]
     fractions = (0.95, 0.05, 0.0)
+    set_about = ABOUT
 
     def __init__(self, path: Path, labels: Path | None = None) -> None:
-        path = Path(path)
-        self._source = _open(path)
+        super().__init__(_photos(path))
         files = label_files(path, labels)
         if not files:
             raise DataError(
                 f"no {LABEL_FILES[0]} or {LABEL_FILES[1]} for {path}; put them beside the photos "
                 f"({ABOUT['home']}), or name their folder with --labels."
             )
-        self._table = _merged([read_label_table(file, COLUMNS) for file in files])
-        self.total = self._source.total
-        self.about = {**ABOUT, "source": self._source.path.name}
+        self.table = _merged([read_label_table(file, COLUMNS) for file in files])
 
-    def fingerprint(self) -> str:
-        return f"{self._source.fingerprint()} {self._table.fingerprint}"
+    def key_of(self, name: str) -> str | None:
+        return official if (official := _official(name)) in self.table.rows else None
 
-    def records(self, skip: int = 0) -> Iterator[Sample]:
-        def find(name: str) -> str | None:
-            official = _official(name)
-            return official if official in self._table.rows else None
-
-        # Official validation photos first: should a training photo be a copy of one, the test keeps it.
-        def first(name: str) -> bool:
-            return _official(name).startswith("val/")
-
-        for record in join(self._source, self._table, find, skip, first):
-            yield replace(record, split="test" if first(record.name) else None)
+    def side_of(self, name: str) -> str | None:
+        return "test" if _official(name).startswith("val/") else None
 
 
 def _merged(tables: list[LabelTable]) -> LabelTable:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from facekit.data.readers.archives import Entry, Problem, Source, clean_name, is_archive, open_source
-from facekit.data.readers.table import Row, Sample
+from facekit.data.readers.archives import Problem, Sample, clean_name, is_archive, is_safe
+from facekit.data.readers.table import PhotoReader, Row
 from facekit.data.sets import SPLITS
 from facekit.errors import DataError
 from facekit.files import sha256_of_file
@@ -84,7 +84,7 @@ def _parse(path: Path, lines: Iterator[list[str]], required: tuple[str, ...], fi
 
 
 def unknown_label(labels: Mapping[str, str]) -> Problem | None:
-    """The first label that its column does not know; empty texts are missing labels and fine."""
+    """The first label that its column does not know, or an unknown side; empty texts are missing labels and fine."""
     for column, known in KNOWN_LABELS.items():
         value = labels.get(column, "")
         if value and value not in known:
@@ -95,42 +95,49 @@ def unknown_label(labels: Mapping[str, str]) -> Problem | None:
         known_age = not years or 0 <= float(years) <= 130
     except ValueError:
         known_age = False
-    return None if known_age else Problem("unknown label", f"age_years is {years!r}, expected 0 to 130")
+    if not known_age:
+        return Problem("unknown label", f"age_years is {years!r}, expected 0 to 130")
+    split = labels.get("split", "")
+    known_side = split in ("", *SPLITS)
+    return None if known_side else Problem("unknown split", f"split is {split!r}, expected {', '.join(SPLITS)}")
 
 
-def join(
-    source: Source,
-    table: LabelTable,
-    find: Callable[[str], str | None],
-    skip: int = 0,
-    first: Callable[[str], bool] | None = None,
-) -> Iterator[Sample]:
-    """One record for each photo and each label row left over. find: file name to the key of its row, if any."""
-    seen: set[str] = set()
-    for entry in source.entries(skip, first):
-        trusted = entry.problem is None or entry.problem.reason != "unsafe name"
-        yield _matched(entry, find(entry.name) if trusted else None, table, seen)
-    for key in table.rows:
-        if key not in seen:
-            yield Sample(key, problem=Problem("label without file", "the label table names it, the source lacks it"))
-    for key in table.repeated:
-        yield Sample(key, problem=Problem("repeated label row", "the first row for this file was taken"))
+class TableReader(PhotoReader):
+    """Photos whose labels are in `table`: one record for each photo, and one for each label row that is left over."""
+
+    table: LabelTable
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()} {self.table.fingerprint}"
+
+    def key_of(self, name: str) -> str | None:
+        """The key of the row for a file, if there is one."""
+        return self.table.find(name)
+
+    def labels_of(self, entry: Sample) -> dict[str, str] | Problem:
+        key = self.key_of(entry.name)
+        if key is None:
+            return Problem("file without label", "the label table does not name it")
+        labels = self.table.labels(key)
+        return unknown_label(labels) or labels
+
+    def records(self, skip: int = 0) -> Iterator[Sample]:
+        seen: set[str] = set()
+        for entry in self.entries(skip):
+            key = self.key_of(entry.name) if is_safe(entry.name) else None
+            if key in seen:
+                problem = Problem("repeated file", f"an earlier file has the label row {key!r}")
+                entry = Sample(entry.name, problem=problem)
+            elif key is not None:
+                seen.add(key)
+            yield self.sample(entry)
+        unused = Problem("label without file", "the label table names it, the source lacks it")
+        yield from (Sample(key, problem=unused) for key in self.table.rows if key not in seen)
+        repeated = Problem("repeated label row", "the first row for this file was taken")
+        yield from (Sample(key, problem=repeated) for key in self.table.repeated)
 
 
-def _matched(entry: Entry, key: str | None, table: LabelTable, seen: set[str]) -> Sample:
-    if key is not None and key in seen:
-        return Sample(entry.name, problem=Problem("repeated file", f"an earlier file has the label row {key!r}"))
-    if key is not None:
-        seen.add(key)
-    if entry.problem is not None:
-        return Sample(entry.name, problem=entry.problem)
-    if key is None:
-        return Sample(entry.name, problem=Problem("file without label", "the label table does not name it"))
-    labels = table.labels(key)
-    return Sample(entry.name, entry.data, labels, labels.get("split") or None, unknown_label(labels))
-
-
-class FolderReader:
+class FolderReader(TableReader):
     """Any folder, zip or tar with a CSV: a column naming the file, label columns, optionally `split`.
 
     labels: the CSV; without it, the only CSV inside the folder, or the one beside the archive with its name. Columns
@@ -138,24 +145,13 @@ class FolderReader:
     """
 
     kind = "folder"
-    fractions = (0.8, 0.1, 0.1)
+    set_about = {"source": "", "licence": "not stated; ask whoever gave you the photos"}  # so ordered in the manifest
 
     def __init__(self, path: Path, labels: Path | None = None) -> None:
-        self._source = open_source(path)
-        self._table = read_label_table(labels or _only_csv(Path(path)))
-        self.columns = tuple(column for column in self._table.columns if column != "split")
-        self.total = self._source.total
-        self.about = {"source": Path(path).name, "licence": "not stated; ask whoever gave you the photos"}
-
-    def fingerprint(self) -> str:
-        return f"{self._source.fingerprint()} {self._table.fingerprint}"
-
-    def records(self, skip: int = 0) -> Iterator[Sample]:
-        for record in join(self._source, self._table, self._table.find, skip):
-            if record.problem is None and record.split is not None and record.split not in SPLITS:
-                problem = Problem("unknown split", f"split is {record.split!r}, expected {', '.join(SPLITS)}")
-                record = Sample(record.name, problem=problem)
-            yield record
+        super().__init__(path)
+        self.path = Path(path)  # also where it is an archive inside that is read
+        self.table = read_label_table(labels or _only_csv(self.path))
+        self.columns = tuple(column for column in self.table.columns if column != "split")
 
 
 def has_table(path: Path) -> bool:

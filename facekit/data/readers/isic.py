@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from facekit.data.readers.classes import ClassFolderReader, looks_like
+from facekit.data.readers.classes import ClassFolderReader, in_folder_of
 from facekit.data.readers.table import Row
-from facekit.tasks import Task
 
 ISIC_CLASSES = (
     "actinic keratosis",
@@ -17,7 +16,6 @@ ISIC_CLASSES = (
     "squamous cell carcinoma",
     "vascular lesion",
 )
-ISIC_DIAGNOSIS = Task("diagnosis", "multiclass", ISIC_CLASSES)
 
 
 class ISICReader(ClassFolderReader):
@@ -30,6 +28,7 @@ class ISICReader(ClassFolderReader):
     kind = "isic"
     size = 128
     column = "diagnosis"
+    every = {"lesion": "yes"}
     classes = ISIC_CLASSES
     name_is_identity = True
     set_about = {
@@ -40,9 +39,5 @@ class ISICReader(ClassFolderReader):
         "datasheet": "datasets/ISIC.md",
     }
 
-    def labels_of(self, name: str) -> dict[str, str]:
-        """Lesion and diagnosis of a photo."""
-        return {"lesion": "yes", "diagnosis": name}
 
-
-ROW = Row("isic", ISICReader, names_show=lambda names: looks_like(ISIC_CLASSES, names))
+ROW = Row("isic", ISICReader, name_shows=in_folder_of(ISIC_CLASSES))

@@ -6,13 +6,11 @@ Some official names lack a field; how many depends on the release. They are reje
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 
-from facekit.data.readers.archives import Problem, open_source
-from facekit.data.readers.table import Row, Sample
+from facekit.data.readers.archives import Problem, Sample
+from facekit.data.readers.table import PhotoReader, Row
 from facekit.tasks import Task, age_band
 
 GENDERS = ("Male", "Female")
@@ -51,33 +49,15 @@ def parse_name(name: str) -> dict[str, str] | Problem:
 _BANDS = tuple(age_band(pd.Series(range(OLDEST + 1))))
 
 
-class UTKFaceReader:
+class UTKFaceReader(PhotoReader):
     """The official tar (`crop_part1.tar.gz`, `UTKFace.tar.gz` …) or the folder it unpacks to."""
 
     kind = "utkface"
     columns = ("age_years", "age", "gender", "utk_race")
-    fractions = (0.8, 0.1, 0.1)
+    set_about = ABOUT
 
-    def __init__(self, path: Path, labels: Path | None = None) -> None:
-        self._source = open_source(path)
-        self.total = self._source.total
-        self.about = {**ABOUT, "source": self._source.path.name}
-
-    def fingerprint(self) -> str:
-        return self._source.fingerprint()
-
-    def records(self, skip: int = 0) -> Iterator[Sample]:
-        for entry in self._source.entries(skip):
-            parsed = parse_name(entry.name) if entry.problem is None else entry.problem
-            if isinstance(parsed, Problem):
-                yield Sample(entry.name, problem=parsed)
-            else:
-                yield Sample(entry.name, entry.data, parsed)
+    def labels_of(self, entry: Sample) -> dict[str, str] | Problem:
+        return parse_name(entry.name)
 
 
-def looks_like_utkface(names: list[str]) -> bool:
-    """Whether at least half of these file names carry UTKFace's labels."""
-    return bool(names) and sum(isinstance(parse_name(name), dict) for name in names) * 2 >= len(names)
-
-
-ROW = Row("utkface", UTKFaceReader, names_show=looks_like_utkface, beside_table=True)
+ROW = Row("utkface", UTKFaceReader, name_shows=lambda name: isinstance(parse_name(name), dict), beside_table=True)
