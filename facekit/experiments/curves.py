@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from facekit.transfer import probe
 
 AnySet = TypeVar("AnySet", bound=LabelledSet)
 # Few labelled rows, tasks and a seed to a network that predicts these tasks.
-Learner = Callable[[LabelledSet, Sequence[Task], int], nn.Module]
+Learner = Callable[[Any, Sequence[Task], int], Any]  # some take features alone, and what they give has its own methods
 
 
 def few_labels(data: AnySet, n: int, seed: int, pool: np.ndarray | None = None) -> AnySet:
@@ -41,7 +41,7 @@ def few_labels(data: AnySet, n: int, seed: int, pool: np.ndarray | None = None) 
 
 
 def scores(
-    model: Classifier, data: FaceSet | FeatureSet, tasks: Sequence[Task], precision: Precision = "fp32"
+    model: nn.Module, data: FaceSet | FeatureSet, tasks: Sequence[Task], precision: Precision = "fp32"
 ) -> pd.DataFrame:
     """What `model` gets on all rows of `data`: columns task, metric, value (no intervals; see `metrics.evaluate`)."""
     table = evaluate(tasks, predict(model, data, precision=precision), data.targets(tasks), n_boot=1)

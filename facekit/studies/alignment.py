@@ -12,7 +12,7 @@ from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
 from facekit.studies.common import TASKS, fairface, labelled
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 from facekit.transfer.probe import linear_probe
 
 
@@ -31,9 +31,6 @@ def record(photos: int = 300) -> Study:
 
     Args:
         photos: Test photos, the first so many.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record alignment
     """
     if photos < 20:
         raise ConfigError(f"no figure is given over fewer than 20 people, got {photos} photos.")
@@ -46,5 +43,5 @@ def record(photos: int = 300) -> Study:
         what="cosine to the embedding of the straight crop, share of answers that stay the same, and accuracy, when a "
         "face is cut wider, turned, moved, or with fewer pixels; linear probes that learnt from photos as they are",
         data=labelled(len(train), test, "labelled photos") + " in which a face is looked for",
-        blocks=[Block(backbone.name, measure, (train, test, backbone)) for backbone in networks],
+        blocks=blocks_of(measure, (train, test), networks),
     )

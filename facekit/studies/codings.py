@@ -8,7 +8,7 @@ from facekit.data.sets import FeatureSet
 from facekit.experiments import sharing_methods
 from facekit.experiments.codings import compare_codings
 from facekit.studies.common import EMBEDDING, facenet_features, labelled, sizes, train_and_test
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 from facekit.studies.sharing import RECIPES, SEEDS
 from facekit.tasks import AGE_BAND
 from facekit.training.config import Recipe
@@ -30,9 +30,6 @@ def record(labels: tuple[int, ...] = (200, 1000, 5000), seeds: tuple[int, ...] =
     Args:
         labels: Numbers of labelled photos besides all of them.
         seeds: Of the draws of labelled rows, of the networks' weights, of order and dropout.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record codings
     """
     train, test = train_and_test(facenet_features())
     return Study(
@@ -41,9 +38,5 @@ def record(labels: tuple[int, ...] = (200, 1000, 5000), seeds: tuple[int, ...] =
         "and as a number, by networks with one hidden layer that are trained alike; accuracy of the band and mean "
         "error in years, where a band stands for its middle",
         data=labelled(len(train), test),
-        blocks=[
-            Block(f"{n}-{seed}", measure, (train, test, RECIPES[EMBEDDING], n, seed))
-            for n in sizes(labels, len(train))
-            for seed in seeds
-        ],
+        blocks=blocks_of(measure, (train, test, RECIPES[EMBEDDING]), sizes(labels, len(train)), seeds),
     )

@@ -1,8 +1,10 @@
-"""What studies share: FairFace's photos and FaceNet's features of them, tasks, seeds and numbers of labels."""
+"""What studies share: FairFace's photos and FaceNet's features, tasks, seeds, numbers of labels, and pages to fill."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -10,8 +12,11 @@ import pandas as pd
 
 from facekit.data.catalogue import photos
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
+from facekit.errors import ConfigError
+from facekit.files import atomic_path
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
+from facekit.records import markdown
 from facekit.tasks import AGE_BAND, GENDER, RACE
 
 TASKS = (RACE, GENDER, AGE_BAND)
@@ -30,8 +35,8 @@ def facenet_features(stage: str = EMBEDDING, mirrored: bool | None = None) -> Fe
 
     stage: `EMBEDDING`, or a stage whose output is averaged over all places. mirrored: None for the mean of both.
     """
-    views = {"flip": mirrored is None, "mirrored": bool(mirrored)}
-    return embed(FaceNet.from_pretrained(), fairface(), stage=None if stage == EMBEDDING else stage, **views)
+    part = None if stage == EMBEDDING else stage
+    return embed(FaceNet.from_pretrained(), fairface(), stage=part, flip=mirrored is None, mirrored=bool(mirrored))
 
 
 def rows_of(data: LabelledSet, *splits: str) -> np.ndarray:
@@ -57,3 +62,31 @@ def first(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
 def labelled(n: int, test: LabelledSet, photos: str = "labelled photos to draw from") -> str:
     """Data of a study on FairFace: how many photos are learnt from and tested on."""
     return f"FairFace, {n:,} {photos}, {len(test):,} test photos"
+
+
+def markdown_of(table: pd.DataFrame, floats: str = "{:.3f}") -> str:
+    """A table and its index as Markdown: floats in that format, whole numbers with commas, the rest as it is."""
+    formats = {"f": floats, "i": "{:,}"}
+    return markdown(table.reset_index().apply(lambda column: column.map(formats.get(column.dtype.kind, "{}").format)))
+
+
+def fill(template: Path, **parts: object) -> str:
+    """The text of a template (Markdown) with its fields filled in, as `str.format` does.
+
+    Raises ConfigError where a field has no part, or a part no field.
+    """
+    text = template.read_text(encoding="utf-8")
+    wanted = {name.partition("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    if wrong := sorted(wanted ^ set(parts)):
+        raise ConfigError(
+            f"{template.name}: either no part is given for {', '.join(wrong)}, or it has no field for it."
+        )
+    return text.format(**parts)
+
+
+def write_text(path: Path, text: str) -> int:
+    """Writes a card or datasheet and says so; returns 0."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"wrote {path}")
+    return 0

@@ -13,7 +13,7 @@ from facekit.data.sets import FeatureSet
 from facekit.experiments import few_labels, scores, sharing_methods
 from facekit.models.multitask import relative_distances
 from facekit.studies.common import TASKS, facenet_features, labelled, train_and_test
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 
 SEEDS = (0, 1, 2, 3, 4)
 LABELS = (200, 1000)
@@ -48,9 +48,6 @@ def record(labels: tuple[int, ...] = LABELS, seeds: tuple[int, ...] = SEEDS) -> 
     Args:
         labels: Numbers of labelled photos.
         seeds: Of the draws of labelled rows, of the networks' weights, of order and dropout.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record dial
     """
     train, test = train_and_test(facenet_features())
     return Study(
@@ -58,7 +55,5 @@ def record(labels: tuple[int, ...] = LABELS, seeds: tuple[int, ...] = SEEDS) -> 
         what="race, gender and age band from FaceNet's frozen embeddings (mean of photo and mirror image) by networks "
         "with two hidden layers at every strength of soft sharing; 120 steps for all",
         data=labelled(len(train), test),
-        blocks=[
-            Block(f"{n}-{seed}", measure, (train, test, RECIPE, STRENGTHS, n, seed)) for n in labels for seed in seeds
-        ],
+        blocks=blocks_of(measure, (train, test, RECIPE, STRENGTHS), labels, seeds),
     )

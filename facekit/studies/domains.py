@@ -44,9 +44,6 @@ def record(train: int = 1000, test: int = 500, steps: int = RECIPE.steps, seeds:
         test: Pictures of each domain that are scored.
         steps: Of AdamW, with 16 pictures of each domain.
         seeds: Of weights and order; the pictures are the same for all.
-
-    Examples:
-        python -m facekit record domains
     """
     pictures, mini = drawn_pictures((train, 0, test)), facenet_mini()
     sides = [{name: data.split(side) for name, data in pictures.items()} for side in ("train", "test")]

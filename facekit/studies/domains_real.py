@@ -14,7 +14,7 @@ from facekit.models.backbones.base import Backbone
 from facekit.records import markdown
 from facekit.studies.common import SEEDS, first
 from facekit.studies.domains import facenet_mini
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 from facekit.transfer.domains import METHODS, DomainMethod, DomainRecipe, score_domains, serve
 
 # "one network" and "frozen, heads" are left out, as they are behind their neighbours with own norms on drawn pictures.
@@ -22,12 +22,12 @@ WAYS = tuple(method for method in METHODS if method.name not in ("one network", 
 
 
 def measure(
-    method: DomainMethod,
     backbone: Backbone,
     domains: tuple[Domain, ...],
     pictures: Mapping[str, FaceSet],
     recipe: DomainRecipe,
     seed: int,
+    method: DomainMethod,
 ) -> pd.DataFrame:
     """A method with one seed: its scores on validation and test pictures, each with its interval over the pictures.
 
@@ -54,9 +54,6 @@ def record(steps: int = REAL_RECIPE.steps, seeds: tuple[int, ...] = SEEDS) -> St
     Args:
         steps: Of AdamW, with 16 pictures of each domain.
         seeds: Of weights and order; the pictures are the same for all.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record domains_real
     """
     real, mini = real_domains(), facenet_mini()
     recipe = replace(real.recipe, steps=steps)
@@ -69,11 +66,7 @@ def record(steps: int = REAL_RECIPE.steps, seeds: tuple[int, ...] = SEEDS) -> St
         f"{recipe.steps} steps of {recipe.batch_size} pictures for all domains together",
         data="ISIC at 64 × 64, CIFAR-10 at 32 × 32, captchas at 32 × 192; to learn from, of validation and of test: "
         + ", ".join(counts),
-        blocks=[
-            Block(f"{method.name}-{seed}", measure, (method, mini, real.domains, real.pictures, recipe, seed))
-            for seed in seeds
-            for method in WAYS
-        ],
+        blocks=blocks_of(measure, (mini, real.domains, real.pictures, recipe), seeds, WAYS),
     )
 
 

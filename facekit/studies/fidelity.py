@@ -8,46 +8,38 @@ no figure is typed by hand.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
-from facekit import settings
 from facekit.data.features.fit import AGE_NOISE, GENDER_NOISE, MIN_FACES, RACE_NOISE, fit_features
 from facekit.data.features.model import COLUMNS, PACKAGED_MODEL, FeatureModel
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, read_manifest
 from facekit.evaluation.metrics import evaluate
 from facekit.experiments import PROBES, few_labels, scores
-from facekit.files import atomic_path
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.models.heads import Classifier, Heads
 from facekit.records import ROOT, Record, markdown, recorded
-from facekit.studies.common import SEEDS, facenet_features, first, labelled
-from facekit.studies.runner import Block, Study, fill, fingerprint, needs_photos, source_hash, study, write_text
+from facekit.studies.common import SEEDS, facenet_features, fill, first, labelled, markdown_of, write_text
+from facekit.studies.runner import Block, Study, blocks_of, needs_photos, study
 from facekit.studies.speed import speed
 from facekit.tasks import AGE_BAND
 from facekit.training.scoring import predict
-from facekit.transfer import probe as transfer_probe
 
 RECORD = "feature_model_fidelity"
 DATASHEET = ROOT / "datasets" / "fairface_feature_model" / "README.md"
 TEMPLATE = Path(__file__).with_suffix(".md")
 SIZES = (200, 1000, 6000, 20000)
+KEYS = ["task", "method", "labels"]  # of a comparison
 WAYS = (("real", "real"), ("drawn", "real"), ("drawn", "drawn"), ("real", "drawn"))  # trained on, tested on
-# Rows to test on and the seed they are drawn with, which no training draw has.
-N_TEST, TEST_SEED = 8000, 1_000_000
-# Parts of the training photos in `cross_fit`.
-FOLDS = 3
-# Age bands that the datasheet speaks of as those with the fewest photos.
-RARE_BANDS = ("0-2", "60-69", "more than 70")
-# Rows of the draws whose speed is recorded.
-SPEED_ROWS = (200_000, 1_000_000)
+GROUP_WAYS = ("real → real", "drawn → real", "drawn → drawn")  # those that are compared by group
+N_TEST, TEST_SEED = 8000, 1_000_000  # rows to test on, and the seed they are drawn with, which no training draw has
+FOLDS = 3  # parts of the training photos in `cross_fit`
+RARE_BANDS = ("0-2", "60-69", "more than 70")  # that the datasheet speaks of as those with the fewest photos
+SPEED_ROWS = (200_000, 1_000_000)  # of the draws whose speed is recorded
 
 
 def real_features(source: Path | None = None) -> FeatureSet:
@@ -84,74 +76,51 @@ def fit(source: Path | None = None, dest: Path = PACKAGED_MODEL, min_faces: int 
     return 0
 
 
-def four_ways(
-    train: FeatureSet, test: FeatureSet, model: FeatureModel, n: int, seed: int, method: str, probe_seed: int
-) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def compare(
+    train: FeatureSet,
+    test: FeatureSet,
+    model: FeatureModel,
+    n: int,
+    seed: int,
+    method: str = "linear",
+    probe_seed: int | None = None,
+) -> pd.DataFrame:
     """Scores of probes that learned from `n` real or `n` drawn rows, tested on real and on drawn rows.
 
     train: real rows to take n from. The drawn rows are a draw of their own with the same seed. method: a name from
-    `experiments.PROBES`. Yields what was trained on, what was tested on (real, drawn), and rows task, metric, value.
+    `experiments.PROBES`. probe_seed: of the probe, by default `seed`. Columns trained_on, tested_on (real, drawn),
+    method, n, seed, task, metric, value.
     """
-    tested = {"real": test, "drawn": model.draw(N_TEST, seed=TEST_SEED)}
+    tested, tables = {"real": test, "drawn": model.draw(N_TEST, seed=TEST_SEED)}, []
     for trained_on, rows in {"real": few_labels(train, n, seed), "drawn": model.draw(n, seed=seed)}.items():
-        probe = learned(rows, method, probe_seed)
+        probe = PROBES[method](rows, COLUMNS, seed if probe_seed is None else probe_seed)
         for tested_on, faces in tested.items():
-            yield trained_on, tested_on, scores(probe, faces, COLUMNS)
-
-
-def compare(
-    train: FeatureSet, test: FeatureSet, model: FeatureModel, n: int, seed: int, method: str = "linear"
-) -> pd.DataFrame:
-    """`four_ways` with one seed: columns trained_on, tested_on, method, n, seed, task, metric, value."""
-    tables = [
-        first(rows, trained_on=trained_on, tested_on=tested_on, method=method, n=n, seed=seed)
-        for trained_on, tested_on, rows in four_ways(train, test, model, n, seed, method, seed)
-    ]
+            about = {"trained_on": trained_on, "tested_on": tested_on, "method": method, "n": n, "seed": seed}
+            tables.append(first(scores(probe, faces, COLUMNS), **about))
     return pd.concat(tables, ignore_index=True)
-
-
-def learned(rows: FeatureSet, method: str, seed: int) -> Classifier:
-    """A probe of `PROBES` that learned from all `rows`, from the cache where these rows have taught it before.
-
-    Half of `compare`'s time goes into probes that learn from real rows, which no new fit of the feature model changes.
-    """
-    request = f"{fingerprint(rows)} {method} {seed} {source_hash(transfer_probe.__name__)}"
-    path = settings.cache_dir() / "probes" / f"{hashlib.sha256(request.encode()).hexdigest()[:24]}.safetensors"
-    if path.exists():
-        state = load_file(path)
-        first = state.get(f"heads.layers.{COLUMNS[0].name}.0.weight")  # of a hidden layer (units, D); a linear probe
-        hidden = 0 if first is None else len(first)  # has none there
-        probe = Classifier(None, Heads(rows.features.shape[1], COLUMNS, hidden))
-        probe.load_state_dict(state)
-        return probe.eval()
-    probe = PROBES[method](rows, COLUMNS, seed)
-    with atomic_path(path) as temporary:
-        save_file(probe.state_dict(), temporary)
-    return probe
 
 
 def by_group(train: FeatureSet, test: FeatureSet, model: FeatureModel, seed: int = 0) -> pd.DataFrame:
     """Accuracy by race, by gender and by age band of linear probes that learned from all of `train`, or from as many
     drawn rows.
 
-    Columns way (`real → real`, `drawn → real`, `drawn → drawn`), task, metric, by (race, gender, age), group, value and
+    Columns way (of `GROUP_WAYS`), task, metric, by (race, gender, age), group, value and
     n (real test rows of that group); groups with fewer than 20 of them are left out.
     """
     drawn = model.draw(N_TEST, seed=TEST_SEED)
-    # The order that the comparison with all labels takes them in, so that both share a probe.
     learned_from = {"real": few_labels(train, len(train), seed), "drawn": model.draw(len(train), seed=seed)}
-    probes = {name: learned(rows, "linear", 0) for name, rows in learned_from.items()}
+    probes = {name: PROBES["linear"](rows, COLUMNS, 0) for name, rows in learned_from.items()}
+    photos = pd.concat([test.labels[task.name].value_counts() for task in COLUMNS])
     tables = []
-    for way, rows in (("real → real", test), ("drawn → real", test), ("drawn → drawn", drawn)):
-        outputs = predict(probes[way.split()[0]], rows)
-        for column in COLUMNS:
-            photos = test.labels[column.name].value_counts()
-            groups = pd.Series(pd.Categorical(rows.labels[column.name], column.classes))
-            found = evaluate(COLUMNS, outputs, rows.targets(COLUMNS), groups, n_boot=1)
-            found = found[(found["metric"] == "accuracy") & (found["group"] != "all")]
-            found = found.assign(n=found["group"].map(photos).fillna(0), way=way, by=column.name)
-            tables.append(found[found["n"] >= MIN_FACES][["way", "task", "metric", "by", "group", "value", "n"]])
-    return pd.concat(tables, ignore_index=True)
+    for way, rows in zip(GROUP_WAYS, (test, test, drawn), strict=True):
+        outputs, targets = predict(probes[way.split()[0]], rows), rows.targets(COLUMNS)
+        for by in COLUMNS:
+            groups = pd.Series(pd.Categorical(rows.labels[by.name], by.classes))
+            tables.append(evaluate(COLUMNS, outputs, targets, groups, n_boot=1).assign(way=way, by=by.name))
+    found = pd.concat(tables, ignore_index=True)
+    found["n"] = found["group"].map(photos).fillna(0).astype(int)
+    found = found[(found["metric"] == "accuracy") & (found["n"] >= MIN_FACES)]
+    return found[["way", "task", "metric", "by", "group", "value", "n"]].reset_index(drop=True)
 
 
 def _parts(train: FeatureSet, folds: int) -> Iterator[tuple[int, FeatureSet, FeatureSet, FeatureModel]]:
@@ -166,17 +135,17 @@ def _parts(train: FeatureSet, folds: int) -> Iterator[tuple[int, FeatureSet, Fea
 def cross_fit(train: FeatureSet, n: int, method: str = "linear", folds: int = FOLDS) -> pd.DataFrame:
     """Accuracy of probes on photos that neither they nor the feature model have seen, all of `train` in turn.
 
-    `four_ways` for each of `folds` parts of the rows: a model of the others; probes that learned from n rows of the
+    `compare` for each of `folds` parts of the rows: a model of the others; probes that learned from n rows of the
     others (all, where there are fewer); tested on the part. Far more photos than the test split has. Columns way, task,
     metric (`held-out accuracy`), method, labels, group (`part 1` …), value, n (photos in the part).
     """
     tables = []
     for number, rest, part, model in _parts(train, folds):
         labels = min(n, len(rest))
-        for trained_on, tested_on, table in four_ways(rest, part, model, labels, number, method, 0):
-            table = table[table["metric"] == "accuracy"].assign(metric="held-out accuracy", n=len(part))
-            way = f"{trained_on} → {tested_on}"
-            tables.append(table.assign(way=way, method=method, labels=labels, group=f"part {number + 1}"))
+        rows = compare(rest, part, model, labels, number, method, probe_seed=0)
+        rows = rows[rows["metric"] == "accuracy"].assign(labels=labels, group=f"part {number + 1}")
+        rows["way"] = rows["trained_on"] + " → " + rows["tested_on"]
+        tables.append(rows.assign(metric="held-out accuracy", n=len(part)))
     order = ["way", "task", "metric", "method", "labels", "group", "value", "n"]
     return pd.concat(tables, ignore_index=True)[order]
 
@@ -211,23 +180,20 @@ def membership(seen: FeatureSet, unseen: FeatureSet, model: FeatureModel, n_boot
 
 def _of_test(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracies on the test photos: columns task, method, labels, run (the seed), way, value."""
-    rows = rows[rows["metric"] == "accuracy"]
-    way = rows["trained_on"] + " → " + rows["tested_on"]
-    return rows.assign(way=way, labels=rows["n"], run=rows["seed"])[["task", "method", "labels", "run", "way", "value"]]
+    rows = rows[rows["metric"] == "accuracy"].rename(columns={"n": "labels", "seed": "run"})
+    return rows.assign(way=rows["trained_on"] + " → " + rows["tested_on"])[[*KEYS, "run", "way", "value"]]
 
 
 def _of_parts(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracies on held-out parts of the training photos, as `_of_test`; a run is a part."""
-    rows = rows[rows["metric"] == "held-out accuracy"].assign(run=rows["group"])
-    return rows.astype({"labels": int})[["task", "method", "labels", "run", "way", "value"]]
+    rows = rows[rows["metric"] == "held-out accuracy"].rename(columns={"group": "run"})
+    return rows.astype({"labels": int})[[*KEYS, "run", "way", "value"]]
 
 
-def _ways(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """Mean over the runs, as text: task, method, labels, and the four ways to train and test."""
-    found = accuracies.groupby(["task", "method", "labels", "way"], sort=False)["value"].mean().unstack("way")
-    table = found[[f"{one} → {other}" for one, other in WAYS]].map("{:.3f}".format).reset_index()
-    table["labels"] = table["labels"].map("{:,}".format)
-    return table
+def _ways(accuracies: pd.DataFrame) -> str:
+    """Mean over the runs, as Markdown: task, method, labels, and the four ways to train and test."""
+    found = accuracies.groupby([*KEYS, "way"], sort=False)["value"].mean().unstack("way")
+    return markdown_of(found[[f"{one} → {other}" for one, other in WAYS]])
 
 
 # Differences that the fidelity is judged by, and how large they may be, in points.
@@ -239,14 +205,13 @@ GAPS = {
 
 
 def gaps(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """The differences of GAPS in points: columns task, method, labels, gap, mean, error (standard error over runs)."""
-    keys = ["task", "method", "labels"]
-    wide = accuracies.pivot_table("value", [*keys, "run"], "way", sort=False)
-    tables = []
-    for gap, (one, other, _) in GAPS.items():
-        found = (100 * (wide[one] - wide[other])).groupby(keys, sort=False).agg(["mean", "sem"])
-        tables.append(found.rename(columns={"sem": "error"}).reset_index().assign(gap=gap))
-    return pd.concat(tables, ignore_index=True)[[*keys, "gap", "mean", "error"]]
+    """The differences of GAPS in points: columns gap, task, method, labels, mean, error (standard error over runs)."""
+    wide = accuracies.pivot_table("value", [*KEYS, "run"], "way", sort=False)
+    found = {
+        gap: (100 * (wide[one] - wide[other])).groupby(KEYS, sort=False).agg(mean="mean", error="sem")
+        for gap, (one, other, _) in GAPS.items()
+    }
+    return pd.concat(found, names=["gap"]).reset_index()
 
 
 def _small(points: pd.Series, gap: str) -> pd.Series:
@@ -254,13 +219,10 @@ def _small(points: pd.Series, gap: str) -> pd.Series:
     return np.abs(np.round(points, 2)) <= GAPS[gap][2]
 
 
-def _within(found: pd.DataFrame, gap: str) -> dict[str, str]:
-    """How many of a gap's comparisons are small enough, and the largest: parts of a sentence."""
+def _judged(found: pd.DataFrame, gap: str) -> dict:
+    """Of a gap's comparisons the farthest, how many are small enough, and how many there are."""
     own = found[found["gap"] == gap]
-    small = _small(own["mean"], gap)
-    far = own.loc[own["mean"].abs().idxmax()]
-    where = f"{far['mean']:+.1f} points ({far['task']}, {far['method']}, {far['labels']:,} labels)"
-    return {"within": f"{small.sum()} of {len(own)}", "farthest": where}
+    return {**own.loc[own["mean"].abs().idxmax()], "small": _small(own["mean"], gap).sum(), "all": len(own)}
 
 
 def _behind(found: pd.DataFrame, method: str) -> str:
@@ -271,48 +233,43 @@ def _behind(found: pd.DataFrame, method: str) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else "an unknown number of"
 
 
-def gap_table(on_test: pd.DataFrame, on_parts: pd.DataFrame) -> pd.DataFrame:
-    """Both gaps of probes that learned from drawn rows, on test photos and on held-out ones, as text; misses in bold.
+def gap_table(on_test: pd.DataFrame, on_parts: pd.DataFrame) -> str:
+    """Both gaps of probes that learned from drawn rows, on test photos and on held-out ones, as Markdown; misses bold.
 
     A row for each task, method and number of labels; where the parts have fewer training photos, for both numbers.
     """
-    keys = ["task", "method", "labels"]
-    found = on_test[keys].drop_duplicates().reset_index(drop=True)
+    found = on_test[KEYS].drop_duplicates().reset_index(drop=True)
     held_out = found.assign(labels=found["labels"].clip(upper=on_parts["labels"].max()))
     labels = zip(found["labels"], held_out["labels"], strict=True)
     table = found.assign(labels=[f"{n:,}" if n == m else f"{n:,}; {m:,}" for n, m in labels])
     for gap in ("trained on drawn", "tested on drawn"):
         for name, points, rows in (("test photos", on_test, found), ("held out", on_parts, held_out)):
-            own = rows.merge(points[points["gap"] == gap], "left", keys)
+            own = rows.merge(points[points["gap"] == gap], "left", KEYS)
             errors = ["" if np.isnan(error) else f" ± {error:.1f}" for error in own["error"]]
             texts = own["mean"].map("{:+.1f}".format) + errors
             table[f"{gap}, {name}"] = texts.where(_small(own["mean"], gap), "**" + texts + "**")
-    return table
+    return markdown(table)
 
 
-def group_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by group as text, a row for each group: photos, and for each task three ways to train and test."""
-    ways = ["real → real", "drawn → real", "drawn → drawn"]
-    rows = rows.assign(column=rows["task"] + ": " + rows["way"])
-    table = rows.pivot_table("value", ["by", "group", "n"], "column", sort=False)
-    table = table[[f"{task.name}: {way}" for task in COLUMNS for way in ways]].map("{:.3f}".format).reset_index()
-    table["n"] = table["n"].map("{:.0f}".format)
-    return table.rename(columns={"n": "photos"})
+def group_table(rows: pd.DataFrame) -> str:
+    """Accuracy by group as Markdown, a row for each group: photos, and for each task three ways to train and test."""
+    rows = rows.assign(column=rows["task"] + ": " + rows["way"], photos=rows["n"].map("{:.0f}".format))
+    table = rows.pivot_table("value", ["by", "group", "photos"], "column", sort=False)
+    return markdown_of(table[[f"{task.name}: {way}" for task in COLUMNS for way in GROUP_WAYS]])
 
 
-def speed_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows a second, drawn and of new memory, as text: a row for each length of a draw."""
-    table = rows[rows["task"] == "speed"].pivot_table("value", "group", "metric", sort=False)
-    share = table["rows_per_cpu_second"] / table["memory_per_cpu_second"]
+def speed_table(rows: pd.DataFrame) -> str:
+    """Rows a second, drawn and of new memory, as Markdown: a row for each length of a draw."""
     names = {
         "rows_per_second": "drawn a second",
         "rows_per_cpu_second": "drawn a second of one core",
         "memory_per_second": "new memory filled a second",
         "memory_per_cpu_second": "filled a second of one core",
     }
-    table = table[list(names)].map("{:,.0f}".format).rename(columns=names)
-    table["memory's share of the processor time"] = (100 * share).map("{:.0f} %".format)
-    return table.reset_index().rename(columns={"group": "draw"})
+    table = rows[rows["task"] == "speed"].pivot_table("value", "group", "metric", sort=False)[list(names)]
+    share = 100 * table["rows_per_cpu_second"] / table["memory_per_cpu_second"]
+    table["memory's share of the processor time"] = share.map("{:.0f} %".format)
+    return markdown_of(table.rename(columns=names).rename_axis("draw"), "{:,.0f}")
 
 
 def datasheet_command() -> int:
@@ -329,71 +286,54 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
     found = groups.rows
     on_test, on_parts = _of_test(scores.rows), _of_parts(found)
     test_gaps, part_gaps = gaps(on_test), gaps(on_parts)
-    unmeasured = [name for name in PROBES if name not in set(on_test["method"])]
-    area = found[found["task"] == "membership"].set_index("metric")["value"]
-    by_group_parts = found[found["metric"] == "held-out accuracy by group"]
-    wide = by_group_parts.pivot_table("value", ["task", "by", "group"], "way", sort=False)
-    group_gap = 100 * (wide["drawn → real"] - wide["real → real"])
-    task, _, group = group_gap.abs().idxmax()
-    missed = group_gap.index[~_small(group_gap, "trained on drawn")]
+    test, parts = ({gap: _judged(found, gap) for gap in GAPS} for found in (test_gaps, part_gaps))
+    worst = test["trained on drawn"]
+    same = min(worst["labels"], part_gaps["labels"].max())
+    by_part = part_gaps.set_index(["gap", *KEYS])["mean"]
     real_race = "way == 'real → real' and task == 'race' and method == 'linear'"
     real = [rows.query(real_race).groupby("labels")["value"].mean() for rows in (on_test, on_parts)]
-    both = max(set(real[0].index) & set(real[1].index))
-    worst = test_gaps.loc[test_gaps[test_gaps["gap"] == "trained on drawn"]["mean"].abs().idxmax()]
-    same = part_gaps.merge(worst.to_frame().T[["task", "method", "gap"]])
-    same = same[same["labels"] == min(worst["labels"], same["labels"].max())].iloc[0]
+    near = max(set(real[0].index) & set(real[1].index))
     hard = [points.query("gap == 'tested on drawn' and task == 'race'")["mean"] for points in (test_gaps, part_gaps)]
-    fastest = found[(found["task"] == "speed") & (found["metric"] == "rows_per_second")]["value"].max()
-    photos = found[found["metric"] == "held-out accuracy"].drop_duplicates("group")["n"]
+    by_group_parts = found[found["metric"] == "held-out accuracy by group"]
+    wide = by_group_parts.pivot_table("value", ["task", "by", "group"], "way", sort=False)
+    points = (
+        (100 * (wide["drawn → real"] - wide["real → real"])).rename("mean").reset_index().assign(gap="trained on drawn")
+    )
+    missed = points[~_small(points["mean"], "trained on drawn")]
+    rare = (missed["by"] == AGE_BAND.name) & missed["group"].isin(RARE_BANDS)
+    unmeasured = [name for name in PROBES if name not in set(on_test["method"])]
     return fill(
         TEMPLATE,
-        faces=f"{model.about['faces']:,}",
-        min_faces=model.about["min_faces"],
+        about=model.about,
         axes=len(model.tensors["axes"]),
-        size=f"{PACKAGED_MODEL.stat().st_size / 1000:.0f}",
-        numbers=f"{sum(array.size for array in model.tensors.values()) + model.shares.size:,}",
-        fidelity=markdown(_ways(on_test)),
-        thirds=markdown(_ways(on_parts)),
-        gap_table=markdown(gap_table(test_gaps, part_gaps)),
-        test={name: _within(test_gaps, name) for name in GAPS},
-        parts={name: _within(part_gaps, name) for name in GAPS},
-        photos=f"{photos.sum():,.0f}",
-        groups=markdown(group_table(found[(found["metric"] == "accuracy") & found["by"].notna()])),
-        group_parts=markdown(group_table(by_group_parts)),
-        groups_within=f"{_small(group_gap, 'trained on drawn').sum()} of {len(group_gap)}",
-        groups_missed=len(missed),
-        rare_bands=", ".join(RARE_BANDS),
-        groups_own=sum(task == by for task, by, _ in missed),
-        groups_rare=sum(by == AGE_BAND.name and group in RARE_BANDS for _, by, group in missed),
-        groups_farthest=f"{group_gap[group_gap.abs().idxmax()]:+.1f} points ({task}, {group})",
-        area=area,
-        speed=f"{fastest:,.0f}",
-        speeds=markdown(speed_table(found)),
-        gender_noise=f"{100 * GENDER_NOISE:.0f}",
-        race_noise=f"{100 * RACE_NOISE:.0f}",
-        age_noise=f"{100 * AGE_NOISE:.0f}",
-        worst={
-            "test": f"{worst['mean']:+.1f}",
-            "where": f"{worst['task']}, {worst['method']}, {worst['labels']:,} labels",
-            "parts": f"{same['mean']:+.1f}",
-        },
-        race_hard={name: f"{points.abs().max():.1f}" for name, points in zip(("test", "parts"), hard, strict=True)},
-        behind=_behind(part_gaps, "one hidden layer"),
-        behind_linear=_behind(part_gaps, "linear"),
-        near=f"{both:,}",
-        race_test=f"{real[0][both]:.3f}",
-        race_parts=f"{real[1][both]:.3f}",
+        kilobytes=PACKAGED_MODEL.stat().st_size / 1000,
+        numbers=sum(array.size for array in model.tensors.values()) + model.shares.size,
+        noise={"race": 100 * RACE_NOISE, "gender": 100 * GENDER_NOISE, "age": 100 * AGE_NOISE},
+        fidelity=_ways(on_test),
+        thirds=_ways(on_parts),
+        gap_table=gap_table(test_gaps, part_gaps),
+        test=test,
+        parts=parts,
+        worst_in_parts=by_part["trained on drawn", worst["task"], worst["method"], same],
+        photos=found[found["metric"] == "held-out accuracy"].drop_duplicates("group")["n"].sum(),
+        near=near,
+        race={"test": real[0][near], "parts": real[1][near]},
+        race_hard={"test": hard[0].abs().max(), "parts": hard[1].abs().max()},
+        behind={"hidden": _behind(part_gaps, "one hidden layer"), "linear": _behind(part_gaps, "linear")},
         missing="".join(f" No figures of the probe with {name} are recorded." for name in unmeasured),
+        groups=group_table(found[(found["metric"] == "accuracy") & found["by"].notna()]),
+        group_parts=group_table(by_group_parts),
+        group=_judged(points, "trained on drawn"),
+        missed={"all": len(missed), "own": (missed["task"] == missed["by"]).sum(), "rare": rare.sum()},
+        rare_bands=", ".join(RARE_BANDS),
+        area=found[found["task"] == "membership"].set_index("metric")["value"],
+        speed=found[(found["task"] == "speed") & (found["metric"] == "rows_per_second")]["value"].max(),
+        speeds=speed_table(found),
         record=scores.about,
     )
 
 
-def _conclude() -> None:
-    print(_ways(_of_test(recorded(RECORD).rows)).to_string(index=False))
-    datasheet_command()
-
-
-@study(command="features fidelity", photos=False, then=_conclude)
+@study(command="features fidelity", photos=False, then=datasheet_command)
 def fidelity(
     source: Path | None = None,
     sizes: tuple[int, ...] = SIZES,
@@ -420,17 +360,15 @@ def fidelity(
     data = labelled(len(train), test, "photos to draw labels from") + f", {N_TEST:,} drawn test rows"
     wanted = {way: sizes if way == "linear" else hidden_sizes for way in PROBES}  # the quick probes first
     groups = [
-        *(Block(f"speed-{n}", speed, (model, n)) for n in SPEED_ROWS),  # before anything warms the machine
+        *blocks_of(speed, (model,), SPEED_ROWS),  # before anything warms the machine
         Block("membership", membership, (train, validation, model)),
         Block("groups", by_group, (train, test, model)),
-        *(Block(f"thirds-{way}-{n}", cross_fit, (train, n, way)) for way in PROBES for n in wanted[way]),
+        *(block for way in PROBES for block in blocks_of(cross_fit, (train,), wanted[way], [way])),
         Block("groups of thirds", cross_groups, (train,)),
     ]
+    numbers = {way: sorted({min(n, len(train)) for n in wanted[way]}) for way in PROBES}
     compared = [
-        Block(f"{way}-{n}-{seed}", compare, (train, test, model, n, seed, way))
-        for way in PROBES
-        for n in sorted({min(n, len(train)) for n in wanted[way]})
-        for seed in seeds
+        block for way in PROBES for block in blocks_of(compare, (train, test, model), numbers[way], seeds, [way])
     ]
     what = "feature model: probes on held-out thirds, accuracy by group, a membership test, rows drawn a second"
     about = "probes that learned from real or from drawn FaceNet features, tested on real and on drawn ones"

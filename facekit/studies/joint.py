@@ -13,7 +13,7 @@ from facekit.data.sets import FeatureSet
 from facekit.experiments import scores
 from facekit.models.multitask import SharedNet, mlp
 from facekit.studies.common import TASKS, facenet_features, first, labelled, train_and_test
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 from facekit.training.config import Recipe
 from facekit.training.methods import Supervised
 from facekit.transfer.sharing import train_shared
@@ -46,9 +46,6 @@ def record(seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Study:
 
     Args:
         seeds: Of the network's weights, of order and dropout.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record joint
     """
     views = [train_and_test(facenet_features(STAGE, mirrored))[0] for mirrored in (False, True)]
     train = FeatureSet(np.concatenate([view.features for view in views]), pd.concat([view.labels for view in views]))
@@ -59,5 +56,5 @@ def record(seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Study:
         f"last stage before the embedding; {RECIPE.hidden} hidden units, {RECIPE.steps} steps of {RECIPE.batch_size}; "
         "the test photos chose nothing",
         data=labelled(len(views[0]), test, "labelled photos with their mirror images"),
-        blocks=[Block(f"{seed}", measure, (train, test, RECIPE, seed)) for seed in seeds],
+        blocks=blocks_of(measure, (train, test, RECIPE), seeds),
     )

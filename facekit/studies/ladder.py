@@ -6,10 +6,9 @@ What is measured of a rung is measured by `record rates` as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -23,7 +22,7 @@ from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
 from facekit.records import recorded
 from facekit.studies.common import SEEDS, TASKS, fairface, first, labelled, rows_of
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Block, Study, blocks_of, study
 
 # "probe, then all" takes the rate of "everything", which is what its second half does.
 SAME_RATE = {"probe, then all": "everything"}
@@ -31,16 +30,17 @@ COPIES = 300  # test photos that must be recognised among mirrored and darkened 
 
 
 def measure_rung(
-    rung: Strategy, seed: int, train: FaceSet, test: FaceSet, facenet: Backbone, epochs: int, copies: int = 0
+    train: FaceSet, test: FaceSet, facenet: Backbone, epochs: int, copies: int, seed: int, rung: Strategy
 ) -> pd.DataFrame:
     """One rung with one seed: its scores on `test`, what it cost, and what is left of the old skill.
 
-    facenet: pretrained; it is left as it is. copies: test photos for the old skill (see `retention`), 0 for none. Columns
-    rung, n, seed, task, metric, value, lr, moved, steps, seconds (wall clock of the training) and cpu_seconds (of all
-    its threads).
+    facenet: pretrained; it is left as it is. copies: test photos for the old skill (see `retention`), 0 for none.
+    Columns rung, n, seed, task, metric, value, lr, moved, steps, seconds (wall clock of the training) and cpu_seconds
+    (of all its threads).
     """
     start = time.process_time()
-    network = _backbone(rung.pretrained, seed)
+    torch.manual_seed(seed)  # for random weights
+    network = FaceNet.from_pretrained() if rung.pretrained else FaceNet()
     model, result = fine_tune(
         rung, network, train, TASKS, epochs=epochs, seed=seed, precision="bf16", channels_last=True
     )
@@ -56,29 +56,12 @@ def measure_rung(
     return rows.assign(n=len(train), seed=seed, lr=rung.lr, **cost, cpu_seconds=cpu_seconds)
 
 
-def _backbone(pretrained: bool, seed: int) -> Backbone:
-    if pretrained:
-        return FaceNet.from_pretrained()
-    torch.manual_seed(seed)
-    return FaceNet()
-
-
 def rung_blocks(
-    trials: Sequence[tuple[int, Strategy]],
-    faces: FaceSet,
-    pool: np.ndarray,
-    test: FaceSet,
-    labels: int,
-    epochs: int,
-    copies: int = 0,
+    few: Mapping[int, FaceSet], rungs: Sequence[Strategy], test: FaceSet, epochs: int, copies: int = 0
 ) -> list[Block]:
-    """A block for each seed and rung of `trials`: trained on `labels` photos drawn from the rows `pool` of `faces`."""
-    few = {seed: few_labels(faces, labels, seed, pool) for seed in {seed for seed, _ in trials}}
-    facenet = FaceNet.from_pretrained()
-    return [
-        Block(f"{seed}-{rung.plan}-{rung.lr:g}", measure_rung, (rung, seed, few[seed], test, facenet, epochs, copies))
-        for seed, rung in trials
-    ]
+    """A block for each seed and rung; few: the photos that are learnt from, by seed. The rest as in `measure_rung`."""
+    given = (test, FaceNet.from_pretrained(), epochs, copies)
+    return [block for seed, train in few.items() for block in blocks_of(measure_rung, (train, *given), [seed], rungs)]
 
 
 def rungs_at_best_rates(rates: pd.DataFrame) -> tuple[Strategy, ...]:
@@ -110,17 +93,15 @@ def record(labels: int = 1000, epochs: int = 4, seeds: tuple[int, ...] = SEEDS) 
         labels: Photos to learn from, drawn from all official training photos.
         epochs: Passes over them.
         seeds: Of the draw of photos, of the heads, of order and dropout.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record ladder
     """
     faces = fairface()
     pool, test = rows_of(faces, "train", "validation"), faces.split("test")
-    trials = [(seed, rung) for seed in seeds for rung in rungs_at_best_rates(recorded("ladder_rates").rows)]
+    few = {seed: few_labels(faces, labels, seed, pool) for seed in seeds}
+    rungs = rungs_at_best_rates(recorded("ladder_rates").rows)
     return Study(
         "ladder_fairface",
         what=f"FaceNet fine-tuned on FairFace for race, gender and age band together, {epochs} epochs, bf16, each rung "
         "at the rate that did best on validation photos",
         data=labelled(labels, test, "photos to learn from"),
-        blocks=rung_blocks(trials, faces, pool, test, labels, epochs, COPIES),
+        blocks=rung_blocks(few, rungs, test, epochs, COPIES),
     )

@@ -14,7 +14,7 @@ from facekit.models.backbones.facenet import FaceNet
 from facekit.models.multitask import HEADS, SharedNet, Stack
 from facekit.models.tail import MapSet, maps, mirrored_too, tail_of
 from facekit.studies.common import SEEDS, TASKS, fairface, first, labelled, rows_of
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 from facekit.training.config import Recipe, TrainConfig
 from facekit.training.loop import fit, predict
 from facekit.training.methods import Supervised
@@ -29,7 +29,7 @@ METHODS = ("frozen", "single", "hard")
 
 
 def measure(
-    stack: Stack, method: str, train: MapSet, tests: Sequence[MapSet], recipe: Recipe, epochs: int, seed: int
+    stack: Stack, train: MapSet, tests: Sequence[MapSet], recipe: Recipe, epochs: int, seed: int, method: str
 ) -> pd.DataFrame:
     """A tail tuned on the maps of `train`, scored by its mean answer over `tests`, views of the same photos.
 
@@ -39,16 +39,13 @@ def measure(
     net = SharedNet(stack, TASKS, shared=0 if method == "single" else None)
     tuned = (HEADS,) if method == "frozen" else net.stages
     rates = {stage: recipe.heads_lr or recipe.lr if stage == HEADS else recipe.lr for stage in tuned}
-    config = TrainConfig(
-        batch_size=min(recipe.batch_size, len(train)),
-        weight_decay=recipe.weight_decay,
-        precision="bf16",
-        channels_last=True,
-        seed=seed,
-    )
+    size = min(recipe.batch_size, len(train))
+    config = TrainConfig(size, recipe.weight_decay, precision="bf16", channels_last=True, seed=seed)
     result = fit(net, Supervised(TASKS), train, None, Plan(method, (Phase(method, epochs, rates, 0.1),)), config)
     answers = [predict(net, test, precision="bf16") for test in tests]
-    mean = {task.name: sum(a[task.name].log_softmax(1) for a in answers) / len(answers) for task in TASKS}
+    mean = {
+        name: torch.stack([each[name].log_softmax(1) for each in answers]).sum(0) / len(tests) for name in answers[0]
+    }
     rows = evaluate(TASKS, mean, tests[0].targets(TASKS), n_boot=1)[["task", "metric", "value"]]
     return first(rows, method=method, seed=seed).assign(seconds=result.seconds, steps=result.steps)
 
@@ -75,9 +72,6 @@ def record(
         mirrored: Learn from the mirror images as well, and give test photos the mean answer of both views.
         methods: `frozen`, only new heads; `single`, a copy of the stage a task; `hard`, one for all tasks.
         seeds: Of the heads, of order and dropout.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record last_stage
     """
     if unknown := set(methods) - set(METHODS):
         raise ConfigError(f"there is no method {', '.join(sorted(unknown))}; choose from {', '.join(METHODS)}.")
@@ -95,14 +89,5 @@ def record(
         f"{'photo and mirror image' if mirrored else 'photos as they are'}, bf16), at rates chosen on "
         "validation photos; frozen: only new heads, single: a copy of the stage a task, hard: one for all",
         data=labelled(len(train), test, "labelled photos"),
-        blocks=[
-            Block(
-                f"{method}-{seed}",
-                measure,
-                (stack, method, learnt_from, tests, RECIPE, epochs, seed),
-                {"n": len(train)},
-            )
-            for seed in seeds
-            for method in methods
-        ],
+        blocks=blocks_of(measure, (stack, learnt_from, tests, RECIPE, epochs), seeds, methods, n=len(train)),
     )

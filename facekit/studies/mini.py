@@ -22,9 +22,9 @@ from facekit.experiments.speed import bench_embedding
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import PACKAGED_WEIGHTS, FaceNetMini
 from facekit.models.embedding import embed
-from facekit.records import Record, markdown, recorded
-from facekit.studies.common import SEEDS, TASKS, fairface, labelled, sizes
-from facekit.studies.runner import Block, Study, fill, study, write_text
+from facekit.records import Record, recorded
+from facekit.studies.common import SEEDS, TASKS, fairface, fill, labelled, markdown_of, sizes, write_text
+from facekit.studies.runner import Block, Study, blocks_of, study
 from facekit.tasks import AGE_BAND, GENDER, SKIN_TONE, Task
 from facekit.training.scoring import predict
 from facekit.transfer.distill import about_weights, agreement
@@ -56,7 +56,7 @@ def probe_scores(
 
 
 def pixel_scores(
-    mini: FaceNetMini, faces: FaceSet, test: FaceSet, tasks: Sequence[Task], n: int, seed: int, epochs: int
+    mini: FaceNetMini, faces: FaceSet, test: FaceSet, tasks: Sequence[Task], epochs: int, n: int, seed: int
 ) -> pd.DataFrame:
     """facenet-mini trained on `n` labelled photos of the split `train`: from random weights, and from its own.
 
@@ -70,8 +70,7 @@ def pixel_scores(
     for name, rung in ((SCRATCH, rungs["scratch"]), (TUNED, rungs["probe_then_fine_tune"])):
         torch.manual_seed(seed)
         backbone = copy.deepcopy(mini) if rung.pretrained else FaceNetMini()
-        how = {"epochs": epochs, "seed": seed}
-        model, _ = fine_tune(rung, backbone, few, tasks, **how, precision="bf16", channels_last=True)
+        model, _ = fine_tune(rung, backbone, few, tasks, epochs=epochs, seed=seed, precision="bf16", channels_last=True)
         tables.append(scores(model, test, tasks).assign(network=name))
     return pd.concat(tables, ignore_index=True).assign(n=n, seed=seed)
 
@@ -84,19 +83,16 @@ def group_scores(train: FeatureSet, test: FeatureSet, teacher: FeatureSet, tasks
     labels are left out.
     """
     outputs, targets = predict(linear_probe(train, tasks), test), test.targets(tasks)
+    groups = [pd.Series(pd.Categorical(test.labels[by.name], by.classes)) for by in TASKS]
+    found = pd.concat([evaluate(tasks, outputs, targets, by) for by in groups])
+    found = found[found["metric"] == "accuracy"].drop_duplicates(["task", "group"])  # all photos are in each table
     cosine = (test.features.astype(np.float64) * teacher.features).sum(1)
-    tables = []
-    for number, by in enumerate(TASKS):
-        groups = pd.Series(pd.Categorical(test.labels[by.name], by.classes))
-        found = evaluate(tasks, outputs, targets, groups=groups)
-        found = found[(found["metric"] == "accuracy") & ((found["group"] != "all") | (number == 0))]
-        tables.append(found)
-        for name in [*(["all"] if number == 0 else []), *by.classes]:
-            some = cosine if name == "all" else cosine[(groups == name).to_numpy()]
-            low, high = bootstrap_interval(some)
-            row = {"task": "faces", "metric": "cosine", "group": name, "value": some.mean(), "low": low, "high": high}
-            tables.append(pd.DataFrame([row | {"n": len(some)}]))
-    table = pd.concat(tables, ignore_index=True)
+    members = {"all": np.ones(len(test), bool)} | {name: by == name for by in groups for name in by.cat.categories}
+    close = [
+        ("faces", "cosine", name, cosine[some].mean(), *bootstrap_interval(cosine[some]), some.sum())
+        for name, some in members.items()
+    ]
+    table = pd.concat([found, pd.DataFrame(close, columns=found.columns)], ignore_index=True)
     return table[table["n"] >= SMALLEST_GROUP].reset_index(drop=True)
 
 
@@ -128,9 +124,6 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
         pixels: Photos for the networks that are trained on pixels.
         epochs: Passes over them.
         seeds: Of the draws of labelled rows and of training on pixels.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record mini
     """
     faces, facenet, mini = fairface(), FaceNet.from_pretrained(), FaceNetMini.from_pretrained()
     features = {TEACHER: embed(facenet, faces), STUDENT: embed(mini, faces)}
@@ -138,14 +131,15 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
     pictures = faces.split("test").resized(FaceNetMini.image_size)
     n_all = len(train[STUDENT])
     data = labelled(n_all, test[STUDENT], "photos to draw labels from")
-    groups = Block("groups", group_scores, (train[STUDENT], test[STUDENT], test[TEACHER], TASKS))
     close = {"cosine": test, "validation_cosine": validation}
+    # With all rows every draw is the same fit.
+    counts = [(n, seeds if n < n_all else seeds[:1]) for n in sizes(LABELS, n_all)]
     return [
         Study(
             "mini_groups",
             what="facenet-mini by group: linear probes that learned from all labels, and the cosine to FaceNet",
             data=data,
-            blocks=[groups],
+            blocks=[Block("groups", group_scores, (train[STUDENT], test[STUDENT], test[TEACHER], TASKS))],
         ),
         Study(
             "mini_fairface",
@@ -154,15 +148,8 @@ def record(pixels: int = 1000, epochs: int = 12, seeds: tuple[int, ...] = SEEDS)
             data=data,
             blocks=[
                 *(Block(name, closeness, (part[STUDENT], part[TEACHER], name, n_all)) for name, part in close.items()),
-                *(
-                    Block(f"probe-{n}-{seed}", probe_scores, (train, test, TASKS, n, seed))
-                    for n in sizes(LABELS, n_all)
-                    for seed in (seeds if n < n_all else seeds[:1])  # with all rows every draw is the same fit
-                ),
-                *(
-                    Block(f"pixels-{seed}", pixel_scores, (mini, faces, pictures, TASKS, pixels, seed, epochs))
-                    for seed in seeds
-                ),
+                *(block for n, some in counts for block in blocks_of(probe_scores, (train, test, TASKS), [n], some)),
+                *blocks_of(pixel_scores, (mini, faces, pictures, TASKS, epochs, pixels), seeds),
                 Block("speed", speed_scores),
             ],
         ),
@@ -179,13 +166,11 @@ def write_card() -> int:
     return write_text(CARD, card(scores, groups, portraits, about_weights(PACKAGED_WEIGHTS)))
 
 
-def accuracy_table(rows: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
-    """Mean accuracy over seeds as text: a row for each network and number of labels, a column for each task."""
-    rows = rows[rows["metric"] == "accuracy"]
-    mean = rows.groupby(["network", "n", "task"], sort=False)["value"].mean().unstack("task")
-    mean = mean[[task.name for task in tasks]].map("{:.3f}".format).reset_index()
-    mean["n"] = mean["n"].map("{:,}".format)
-    return mean.rename(columns={"n": "labels", "age": "age band", "skin_tone": "skin tone"})
+def accuracy_table(rows: pd.DataFrame, tasks: Sequence[Task]) -> str:
+    """Mean accuracy over seeds as Markdown: a row for each network and number of labels, a column for each task."""
+    mean = rows[rows["metric"] == "accuracy"].pivot_table("value", ["network", "n"], "task", sort=False)
+    mean = mean[[task.name for task in tasks]].rename_axis(["network", "labels"])
+    return markdown_of(mean.rename(columns={"age": "age band", "skin_tone": "skin tone"}))
 
 
 def made_by(about: Mapping) -> str:
@@ -212,33 +197,27 @@ def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
 
     scores, groups, portraits: the records `mini_fairface`, `mini_groups`, `mini_portraits`. about: `about_weights`.
     """
-    rows = scores.rows
-    single = rows.set_index(["network", "metric"])["value"]
+    single = scores.rows.set_index(["network", "metric"])["value"]
     speed = {name: single[name, "photos_per_second"] for name in (TEACHER, STUDENT)}
-    by_group = groups.rows.copy()
+    by_group = groups.rows.astype({"n": str})
     by_group["value"] = [f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in by_group.itertuples()]
     by_group["score"] = by_group["metric"].where(by_group["task"] == "faces", by_group["task"])
-    by_group = by_group.pivot_table("value", ["group", "n"], "score", "first", sort=False).reset_index()
+    by_group = by_group.pivot_table("value", ["group", "n"], "score", "first", sort=False)
     weight = about["options"].get("answers")
     return fill(
         TEMPLATE,
+        about=about,
         runs=made_by(about),
         answers=ANSWERS_TEXT.format(weight=weight) if weight else NO_LABEL,
-        parameters=f"{sum(p.numel() for p in FaceNetMini().parameters()):,}",
-        photos=f"{about['trained_on']:,}",
-        pictures=f"{about['pictures']:,}",
-        rendered=f"{about['options']['portraits']:,}",
-        blended=f"{about['options']['blended']:,}",
-        test=f"{int(groups.rows['n'].max()):,}",
-        cosine=f"{single[STUDENT, 'cosine']:.3f}",
-        validation=f"{single[STUDENT, 'validation_cosine']:.3f}",
-        times=f"{speed[STUDENT] / speed[TEACHER]:.0f}",
-        mini_speed=f"{speed[STUDENT]:.0f}",
-        facenet_speed=f"{speed[TEACHER]:.0f}",
-        scores=markdown(accuracy_table(rows, TASKS)),
-        portraits=markdown(accuracy_table(portraits.rows, PORTRAIT_TASKS)),
-        portraits_data=portraits.about["data"],
-        groups=markdown(by_group.rename(columns={"age": "age band", "cosine": "cosine to FaceNet"})),
+        parameters=sum(p.numel() for p in FaceNetMini().parameters()),
+        test=groups.rows["n"].max(),
+        cosine=single[STUDENT, "cosine"],
+        validation=single[STUDENT, "validation_cosine"],
+        times=speed[STUDENT] / speed[TEACHER],
+        speed=speed,
+        scores=accuracy_table(scores.rows, TASKS),
+        portraits=accuracy_table(portraits.rows, PORTRAIT_TASKS),
+        groups=markdown_of(by_group.rename(columns={"age": "age band", "cosine": "cosine to FaceNet"})),
         record=scores.about,
         drawn=portraits.about,
     )

@@ -13,21 +13,21 @@ from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
 from facekit.studies.common import SEEDS
 from facekit.studies.mini import PORTRAIT_TASKS, STUDENT, TEACHER, pixel_scores, probe_scores
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 
 PORTRAITS = (1200, 0, 1000)  # train, validation, test
 LABELS = (50, 200)
 
 
 def portrait_scores(
-    mini: FaceNetMini, faces: FaceSet, features: Mapping[str, FeatureSet], n: int, seed: int, epochs: int
+    mini: FaceNetMini, faces: FaceSet, features: Mapping[str, FeatureSet], epochs: int, n: int, seed: int
 ) -> pd.DataFrame:
     """What few labelled portraits are enough for: probes on both networks' embeddings, and training on pixels.
 
     faces: portraits with all splits. features: their embeddings by network. The rest as in `pixel_scores`.
     """
     pictures = faces.split("test").resized(FaceNetMini.image_size)
-    tables = [pixel_scores(mini, faces, pictures, PORTRAIT_TASKS, n, seed, epochs)]
+    tables = [pixel_scores(mini, faces, pictures, PORTRAIT_TASKS, epochs, n, seed)]
     train, test = ({name: rows.split(part) for name, rows in features.items()} for part in ("train", "test"))
     return pd.concat([probe_scores(train, test, PORTRAIT_TASKS, n, seed), *tables], ignore_index=True)
 
@@ -41,9 +41,6 @@ def record(epochs: int = 12, seeds: tuple[int, ...] = SEEDS) -> Study:
     Args:
         epochs: Passes over the labelled portraits of the networks that are trained on pixels.
         seeds: Of the draws of labelled portraits and of training on pixels.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record mini_portraits
     """
     portraits = render_portraits(PORTRAITS)
     networks = {TEACHER: FaceNet.from_pretrained(), STUDENT: FaceNetMini.from_pretrained()}
@@ -52,9 +49,5 @@ def record(epochs: int = 12, seeds: tuple[int, ...] = SEEDS) -> Study:
         "mini_portraits",
         what="facenet-mini, FaceNet and the same network from scratch with few labelled portraits",
         data=f"{PORTRAITS[0]:,} rendered portraits to draw labels from, {PORTRAITS[2]:,} test portraits",
-        blocks=[
-            Block(f"{n}-{seed}", portrait_scores, (networks[STUDENT], portraits, features, n, seed, epochs))
-            for n in LABELS
-            for seed in seeds
-        ],
+        blocks=blocks_of(portrait_scores, (networks[STUDENT], portraits, features, epochs), LABELS, seeds),
     )

@@ -7,7 +7,7 @@ import pandas as pd
 from facekit.data.sets import FeatureSet
 from facekit.experiments import PROBES, learning_curve
 from facekit.studies.common import SEEDS, TASKS, facenet_features, labelled, sizes, train_and_test
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 
 LABELS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)  # and all of them
 
@@ -26,9 +26,6 @@ def record(seeds: tuple[int, ...] = SEEDS) -> Study:
 
     Args:
         seeds: Of the draws of labelled rows and of the probe with a hidden layer.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record probe
     """
     train, test = train_and_test(facenet_features())
     return Study(
@@ -36,7 +33,5 @@ def record(seeds: tuple[int, ...] = SEEDS) -> Study:
         what="accuracy of probes on FaceNet's frozen embeddings (mean of photo and mirror image) by number of labels; "
         "with all labels every seed of the linear probe is the same fit",
         data=labelled(len(train), test),
-        blocks=[
-            Block(f"{n}-{seed}", measure, (train, test, n, seed)) for n in sizes(LABELS, len(train)) for seed in seeds
-        ],
+        blocks=blocks_of(measure, (train, test), sizes(LABELS, len(train)), seeds),
     )

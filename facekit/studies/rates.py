@@ -31,17 +31,15 @@ def record(labels: int = 192, epochs: int = 4, photos: int = 500, seeds: tuple[i
         epochs: Passes over them.
         photos: Validation photos to score on, at most.
         seeds: Of the draw of photos, of the heads, of order and dropout.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record rates
     """
     faces = fairface()
     pool, held_out = (rows_of(faces, name) for name in ("train", "validation"))
     validation = few_labels(faces, min(photos, len(held_out)), seed=0, pool=held_out)
-    trials = [(seed, replace(rung, lr=lr)) for seed in seeds for rung in LADDER for lr in RATES.get(rung.name, ())]
+    few = {seed: few_labels(faces, labels, seed, pool) for seed in seeds}
+    rungs = [replace(rung, lr=lr) for rung in LADDER for lr in RATES.get(rung.name, ())]
     return Study(
         "ladder_rates",
         what=f"rungs of the transfer ladder for FaceNet at several rates, {epochs} epochs, scored on validation photos",
         data=f"FairFace, {labels:,} photos to learn from, {len(validation):,} of validation",
-        blocks=rung_blocks(trials, faces, pool, validation, labels, epochs),
+        blocks=rung_blocks(few, rungs, validation, epochs),
     )

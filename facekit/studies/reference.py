@@ -1,19 +1,8 @@
 """The published model 'gender and race with FaceNet' rebuilt, and what its way of measuring does to a score.
 
-The original (github.com/jgabriellima/race_gender_recognition, TensorFlow 1, UTKFace) has two linear layers on FaceNet,
-their outputs normalised by BatchNorm, and minimises the sum of two cross-entropies. `PUBLISHED` is what its log says.
-As its README, `make_features.py`, `multitask_model.py` and `evaluator.py` have it:
-
-- Photos of the rarer races are repeated two to four times, and so are those it is scored on. The sizes that it names,
-  38,505 photos to learn from and 4,813 to be scored on, are 80 % and 10 % of the 48,132 that there are after repeating:
-  the photos were repeated first and divided afterwards, so that copies of a photo lie on both sides. The public version
-  of the code divides first, and leaves nothing for a test.
-- Photos of all races but White, to learn from and to be scored on, are mirrored or "noised" at random. The noise is a
-  sixteenth of a grey level at most and gone when values become whole numbers; what stays is a picture that is a quarter
-  darker. The original brings every picture to mean 0 and variance 1, which takes that out again. A FaceNet with a fixed
-  scaling, as that of 2018, sees it.
-- A score is the mean over 201 batches of 8: 1,608 photos, so that chance alone moves it by 1.4 to 1.8 points either way
-  (95 %). It was the best of about a dozen models with both tasks that were tried on the same photos.
+The original has two linear layers on FaceNet, their outputs normalised by BatchNorm, and minimises the sum of two
+cross-entropies. `PUBLISHED` is what its log says; how that was measured, as far as its code and its log show, is in
+datasets/UTKFACE.md.
 
 Here FaceNet is the 512-number model 20180402-114759, frozen, with the fixed scaling that it was trained with. The
 original is the 128-number model 20170512-110547, trained along in the public version of the code; the best one in the
@@ -116,12 +105,7 @@ class PublishedHeads(Heads):
 
 
 def train_published(
-    train: FeatureSet,
-    tasks: Sequence[Task],
-    seed: int,
-    steps: int = 600,
-    batch_size: int = 128,
-    hidden: int = 0,
+    train: FeatureSet, tasks: Sequence[Task], seed: int, steps: int = 600, hidden: int = 0
 ) -> Classifier:
     """The published model's heads on all rows of `train`: sum of cross-entropies, Adam with weight decay.
 
@@ -130,7 +114,7 @@ def train_published(
     """
     torch.manual_seed(seed)
     model = Classifier(None, PublishedHeads(train.features.shape[1], tasks, hidden))
-    config = TrainConfig(batch_size=min(batch_size, len(train)), seed=seed)
+    config = TrainConfig(batch_size=min(128, len(train)), seed=seed)
     lr = 3e-3 if hidden else 1e-2
     epochs = max(1, round(steps / len(Batches(train, (), config.batch_size))))
     fit(model, Supervised(tasks), train, None, plan("probe", list(model.stages), epochs=epochs, lr=lr), config)
@@ -212,9 +196,6 @@ def record(
         hidden: Units of a layer that both tasks share; 0 for none.
         data: Which of the two sets.
         seeds: Of the split, of which photos are repeated, of the heads and of the order.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record reference
     """
     if not data or set(data) - set(SETS):
         raise ConfigError(f"data must be some of {', '.join(SETS)}; got {list(data)}.")

@@ -16,14 +16,14 @@ import ast
 import hashlib
 import io
 import json
-import string
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, partial, wraps
 from importlib.metadata import version
-from inspect import signature
+from inspect import getdoc, signature
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from torch import nn
 from facekit import records, settings
 from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError
-from facekit.files import atomic_path, write_json
+from facekit.files import write_json
 from facekit.models.embedding import state_hash
 
 FORMAT = 1  # raise it when blocks of before cannot be read any more
@@ -64,73 +64,68 @@ class Study:
     blocks: Sequence[Block]
 
 
+def blocks_of(measure: Callable[..., pd.DataFrame], given: tuple, *varied: Iterable, **columns: object) -> list[Block]:
+    """A block for every combination of the values in `varied`, of which the last changes first.
+
+    measure: called with the arguments `given` and one value of each of `varied`; their names make the block's title.
+    """
+    return [
+        Block("-".join(str(getattr(value, "name", value)) for value in values), measure, (*given, *values), columns)
+        for values in product(*varied)
+    ]
+
+
 class BlockCache:
     """The kept blocks of one record, in the cache's folder `recording`. took: seconds of each that was asked for."""
 
     def __init__(self, name: str) -> None:
         self.folder = settings.cache_dir() / "recording" / name
         self.took: dict[Path, float] = {}
-        self._fingerprints: dict[int, str] = {}
 
     def rows(self, block: Block) -> pd.DataFrame:
         """The rows of a block: from its file, else measured now and kept."""
-        path = self.folder / f"{block.title}-{self._key(block)}.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        about = [FORMAT, str(settings.device()), *map(version, records.VERSIONS_OF)]
+        key = fingerprint([*about, source_hash(block.measure.__module__), block.measure, block.arguments])
+        path = self.folder / f"{block.title}-{key[:16]}.json"
+        if not path.exists():
             start = time.perf_counter()
             rows = block.measure(*block.arguments)
             seconds = time.perf_counter() - start
-            content = {"seconds": seconds, "rows": rows.to_json(orient="table", index=False, double_precision=15)}
-            write_json(path, content)
+            text = rows.to_json(orient="table", index=False, double_precision=15)
+            write_json(path, {"seconds": seconds, "rows": text})
+        content = json.loads(path.read_text(encoding="utf-8"))
         self.took[path] = content["seconds"]
         table = pd.read_json(io.StringIO(content["rows"]), orient="table", precise_float=True)
         return table.assign(**block.columns)
-
-    def _key(self, block: Block) -> str:
-        """Of all that a block's rows depend on (see at the top of the module)."""
-        about = [FORMAT, settings.device(), *map(version, records.VERSIONS_OF)]
-        about += [source_hash(block.measure.__module__), fingerprint(block.measure)]
-        for argument in block.arguments:
-            if id(argument) not in self._fingerprints:  # the block keeps the argument, so that no other has its id
-                self._fingerprints[id(argument)] = fingerprint(argument)
-            about.append(self._fingerprints[id(argument)])
-        return _digest(*about)[:16]
 
 
 def fingerprint(value: object) -> str:
     """Hex SHA-256 of what an argument of a measurement holds, the same in every process.
 
     Of sets inputs and labels count, of networks their structure and state, of functions and classes their names (their
-    code is that of `source_hash`); collections and dataclasses are taken apart. Raises ConfigError for all else.
+    code is that of `source_hash`); dataclasses are taken apart, and a tuple is a list. Raises ConfigError for all else.
     """
-    kind, parts = type(value).__qualname__, []
+    return hashlib.sha256(json.dumps(value, default=_content).encode()).hexdigest()
+
+
+def _content(value: object) -> list:
+    """What tells a value that JSON does not know from others."""
+    kind = type(value).__qualname__
     match value:
-        case None | bool() | int() | float() | str():
-            return _digest(kind, repr(value))
-        case list() | tuple():
-            parts = list(value)
-        case dict():
-            parts = [part for item in value.items() for part in item]
         case LabelledSet():
-            parts = [value.content_hash(), value.labels]
+            return [kind, value.content_hash(), value.labels]
         case nn.Module():
-            parts = [repr(value), state_hash(value)]
+            return [kind, repr(value), state_hash(value)]
         case np.ndarray() | np.generic():
-            parts = [str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
+            return [kind, str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
         case pd.DataFrame():
-            parts = [value.to_json(orient="split", double_precision=15)]
+            return [kind, value.to_json(orient="split", double_precision=15)]
         case _ if is_dataclass(value) and not isinstance(value, type):
-            parts = [part for each in fields(value) for part in (each.name, getattr(value, each.name))]
-        case _:
-            kind = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '<nameless>')}"
-            if "<" in kind:
-                raise ConfigError(f"a kept block cannot be told by {value!r}; give it what has a name or a content.")
-    return _digest(kind, *map(fingerprint, parts))
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+            return [kind, {each.name: getattr(value, each.name) for each in fields(value)}]
+    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '<nameless>')}"
+    if "<" in name:
+        raise ConfigError(f"a kept block cannot be told by {value!r}; give it what has a name or a content.")
+    return [name]
 
 
 @cache
@@ -152,52 +147,48 @@ def source_hash(module: str) -> str:
             if isinstance(node, ast.Import | ast.ImportFrom) and node.names:
                 parent = [str(node.module)] if isinstance(node, ast.ImportFrom) else []
                 waiting += parent + [".".join([*parent, alias.name]) for alias in node.names]
-    return _digest(*(f"{name} {found[name]}" for name in sorted(found)))
+    return fingerprint(sorted(found.items()))
+
+
+class _WithoutWords(ast.NodeTransformer):
+    """Takes docstrings, and functions that are marked `@study`, out of a syntax tree."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
+        marks = [ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list]
+        return None if "study" in marks else self.generic_visit(node)
 
 
 def _code(path: Path) -> ast.Module:
-    """A file's syntax tree without docstrings, functions that are marked `@study` and imports for these alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """A file's syntax tree without words, and without imports of names that only a study's words used."""
+    tree = _WithoutWords().visit(ast.parse(path.read_text(encoding="utf-8")))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    marked = [
-        node for node in tree.body if isinstance(node, ast.FunctionDef) and any(map(_is_study, node.decorator_list))
-    ]
-    if marked:
-        tree.body = [node for node in tree.body if node not in marked]
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                node.names = [alias for alias in node.names if (alias.asname or alias.name) in used]
+        if isinstance(node, ast.ImportFrom) and path.name != "__init__.py":  # which imports for others
+            node.names = [alias for alias in node.names if (alias.asname or alias.name) in used]
     return tree
 
 
-def _is_study(decorator: ast.expr) -> bool:
-    return ast.unparse(decorator).partition("(")[0] == "study"
-
-
 def study(
-    function: Callable | None = None,
-    *,
-    command: str = "",
-    photos: bool = True,
-    then: Callable[[], object] | None = None,
+    function: Callable | None = None, *, command: str = "", photos: bool = True, then: Callable[[], int] | None = None
 ) -> Callable:
     """Makes a command of a function that describes one record or several: called, it measures and writes them.
 
-    command: its words on the command line, by default `record` and the module's name. photos: of people, so that
-    profile full is needed. then: called when all is written.
+    Where its docstring has no example it gets one. command: its words on the command line, by default `record` and the
+    module's name. photos: of people, so that profile full is needed. then: called when all is written.
     """
     if function is None:
         return partial(study, command=command, photos=photos, then=then)
+    words = command or f"record {function.__module__.rpartition('.')[2]}"
 
     @wraps(function)
     def run(*args: object, **kwargs: object) -> int:
         if photos:
             needs_photos()
         described = function(*args, **kwargs)
-        line = command_line(command or f"record {function.__module__.rpartition('.')[2]}", function, *args, **kwargs)
+        line = command_line(words, function, *args, **kwargs)
         for each in [described] if isinstance(described, Study) else described:
             kept = BlockCache(each.name)
             blocks = settings.progress(each.blocks, desc=each.name, unit="block")
@@ -209,6 +200,9 @@ def study(
             then()
         return 0
 
+    place = "FACEKIT_PROFILE=full FACEKIT_DATA=~/photos " if photos else ""
+    text = getdoc(function) or ""
+    run.__doc__ = text + ("" if "\nExamples:\n" in text else f"\n\nExamples:\n    {place}python -m facekit {words}")
     return run
 
 
@@ -235,28 +229,6 @@ def command_line(command: str, function: Callable, *args: object, **kwargs: obje
         if not isinstance(value, Path) and (name == "seeds" or text != usual):
             line += f" --{name} {text!r}" if '"' in text else f" --{name} {text}"
     return line
-
-
-def fill(template: Path, **parts: object) -> str:
-    """The text of a template (Markdown) with its fields filled in, as `str.format` does.
-
-    Raises ConfigError where a field has no part, or a part no field.
-    """
-    text = template.read_text(encoding="utf-8")
-    wanted = {name.partition("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    if wrong := sorted(wanted ^ set(parts)):
-        raise ConfigError(
-            f"{template.name}: either no part is given for {', '.join(wrong)}, or it has no field for it."
-        )
-    return text.format(**parts)
-
-
-def write_text(path: Path, text: str) -> int:
-    """Writes a card or datasheet and says so; returns 0."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print(f"wrote {path}")
-    return 0
 
 
 def show(name: str) -> int:

@@ -73,9 +73,6 @@ def record(
         labels: Numbers of labelled photos besides all of them.
         seeds: Of the draws of labelled rows, of the networks' weights, of order and dropout.
         few_seeds: How many of the seeds, from the first on, are measured at `labels`; at all labels all of them are.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record sharing
     """
     blocks = []
     for name in features:

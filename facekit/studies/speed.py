@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -22,7 +23,8 @@ def speed(model: FeatureModel, n: int, rounds: int = 5) -> pd.DataFrame:
     """
     found: dict[str, float] = {}
     for seed in range(rounds):
-        for name, make in {"rows": partial(model.draw, seed=seed), "memory": partial(_filled, dim=model.dim)}.items():
+        ways: dict[str, Callable] = {"rows": partial(model.draw, seed=seed), "memory": partial(_filled, dim=model.dim)}
+        for name, make in ways.items():
             start = time.perf_counter(), time.process_time()
             made = make(n)
             seconds = time.perf_counter() - start[0], time.process_time() - start[1]
@@ -36,13 +38,10 @@ def speed(model: FeatureModel, n: int, rounds: int = 5) -> pd.DataFrame:
 def _filled(n: int, dim: int) -> np.ndarray:
     """New memory for n rows, float32 (n, D), in which one thread a core, as in a draw, has written a constant."""
     rows = np.empty((n, dim), np.float32)
-    starts = iter(range(0, n, CHUNK))
 
-    def work(_: int) -> None:
-        for start in starts:
-            rows[start : start + CHUNK] = 1
+    def fill(start: int) -> None:
+        rows[start : start + CHUNK] = 1
 
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers)))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(fill, range(0, n, CHUNK)))
     return rows

@@ -8,7 +8,7 @@ from facekit.data.sets import FeatureSet
 from facekit.experiments import learning_curve
 from facekit.studies.common import EMBEDDING, SEEDS, TASKS, facenet_features, labelled, sizes, train_and_test
 from facekit.studies.probe import LABELS
-from facekit.studies.runner import Block, Study, study
+from facekit.studies.runner import Study, blocks_of, study
 from facekit.transfer.probe import PRIOR, STAGE_PRIOR, linear_probe
 
 
@@ -28,9 +28,6 @@ def record(stages: tuple[str, ...] = ("repeat_3",), seeds: tuple[int, ...] = SEE
     Args:
         stages: Names of FaceNet's stages; stem, repeat_1, mixed_6a, repeat_2, mixed_7a and repeat_3 (the last).
         seeds: Of the draws of labelled rows.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record stages
     """
     several = {stage: train_and_test(facenet_features(stage)) for stage in (*stages, EMBEDDING)}
     train, test = several[EMBEDDING]
@@ -40,9 +37,8 @@ def record(stages: tuple[str, ...] = ("repeat_3",), seeds: tuple[int, ...] = SEE
         "photo and mirror image) by number of labels",
         data=labelled(len(train), test),
         blocks=[
-            Block(f"{stage}-{n}-{seed}", measure, (*sides, stage, n, seed))
+            block
             for stage, sides in several.items()
-            for n in sizes(LABELS, len(train))
-            for seed in seeds
+            for block in blocks_of(measure, sides, [stage], sizes(LABELS, len(train)), seeds)
         ],
     )

@@ -12,7 +12,7 @@ from facekit.data.catalogue import photos
 from facekit.data.leaks import HONEST, divide
 from facekit.data.readers.utkface import UTK_RACE
 from facekit.data.sets import FeatureSet
-from facekit.evaluation.metrics import accuracy, age_mae, evaluate
+from facekit.evaluation.metrics import evaluate
 from facekit.experiments import Learner, sharing_methods
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
@@ -47,26 +47,20 @@ def measure_ages(
     years; `mae_10_and_over` and `accuracy_10_and_over` are those of people of ten years and over.
     """
     tasks = (GENDER, UTK_RACE, age)
-    targets = test.targets(tasks)
-    years = test.labels[age.name].to_numpy(np.float64)
-    grown = years >= CHILD
-    ages = {"mae": np.ones(len(years), bool), "mae_10_and_over": grown}
+    years = test.labels[age.name].astype(np.float64)
+    groups = (years >= CHILD).map({True: f"{CHILD}_and_over"})
     tables = []
     for name, learn in methods.items():
         start = time.perf_counter()
         model = learn(train, tasks, seed)
         seconds = time.perf_counter() - start
-        outputs = predict(model, test)
-        rows = evaluate(tasks[:2], outputs, targets, n_boot=1)[["task", "metric", "value"]]
-        found = {task.name: task.predict(outputs[task.name]) for task in tasks}
-        errors = [age_mae(age, found[age.name][some], targets[age.name][some], years[some]) for some in ages.values()]
-        more = [(age.name, metric, error) for metric, error in zip(ages, errors, strict=True)]
-        for task in tasks[:2]:
-            correct = accuracy(found[task.name][grown], targets[task.name][grown])
-            more.append((task.name, "accuracy_10_and_over", correct))
-        more = pd.DataFrame(more, columns=rows.columns)
-        tables.append(pd.concat([rows, more], ignore_index=True).assign(method=name, seconds=seconds))
-    table = pd.concat(tables, ignore_index=True).assign(n=len(train), seed=seed)
+        rows = evaluate(tasks, predict(model, test), test.targets(tasks), groups, numbers={age.name: years}, n_boot=1)
+        tables.append(rows.assign(method=name, seconds=seconds, n=len(train), seed=seed))
+    table = pd.concat(tables, ignore_index=True)
+    table["metric"] += np.where(table["group"] == "all", "", "_" + table["group"])
+    # Age is judged by its error alone, and of those of ten years and over only accuracies and errors are of interest.
+    wanted = (table["task"] == age.name) == table["metric"].str.startswith("mae")
+    table = table[wanted & ~table["metric"].str.startswith("balanced_accuracy_")].reset_index(drop=True)
     table["task"] = table["task"].replace({UTK_RACE.name: "race"})
     return table[["method", "n", "seed", "task", "metric", "value", "seconds"]]
 
@@ -94,13 +88,11 @@ def record(steps: int = 600, stages: tuple[str, ...] = (), seeds: tuple[int, ...
         steps: Of the optimiser, for every network.
         stages: Of FaceNet, whose averaged output is learnt from beside the embedding; repeat_3 is the last before it.
         seeds: Of the split, the start and the order.
-
-    Examples:
-        FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit record utkface
     """
     faces, facenet = photos("utkface"), FaceNet.from_pretrained()
     several = {"embedding": embed(facenet, faces)}
-    sides = {seed: divide(several["embedding"], HONEST, UTK_RACE.name, seed) for seed in seeds}
+    divided = {seed: divide(several["embedding"], HONEST, UTK_RACE.name, seed) for seed in seeds}
+    sides = {seed: (each.train_rows, each.scored_rows) for seed, each in divided.items()}
     several |= {stage: embed(facenet, faces, stage=stage) for stage in stages}
     return Study(
         "utkface_tasks",
@@ -108,11 +100,7 @@ def record(steps: int = 600, stages: tuple[str, ...] = (), seeds: tuple[int, ...
         f"one hidden layer, {steps} steps, and linear probes; each seed is scored on another tenth of the photos",
         data=f"{TERMS}, {len(faces):,} photos",
         blocks=[
-            Block(
-                f"{name}-{kind}-{seed}",
-                measure,
-                (features, sides[seed].train_rows, sides[seed].scored_rows, name, kind, steps, seed),
-            )
+            Block(f"{name}-{kind}-{seed}", measure, (features, *sides[seed], name, kind, steps, seed))
             for name, features in several.items()
             for kind in AGES
             for seed in seeds

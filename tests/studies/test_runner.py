@@ -21,7 +21,8 @@ from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.records import ROOT, recorded
 from facekit.studies import FOLDER, commands, runner
-from facekit.studies.runner import Block, BlockCache, Study, command_line, fill, fingerprint, source_hash, study
+from facekit.studies.common import fill
+from facekit.studies.runner import Block, BlockCache, Study, command_line, fingerprint, source_hash, study
 from facekit.tasks import AGE_BAND, GENDER
 
 CALLS = []
@@ -159,7 +160,6 @@ def test_a_fingerprint_is_that_of_the_content():
         (0,),
     ]
     values += [
-        [0],
         {"a": 0},
         {"b": 0},
         np.zeros(2),
@@ -173,7 +173,7 @@ def test_a_fingerprint_is_that_of_the_content():
     found = [fingerprint(value) for value in values]
     assert len(set(found)) == len(found)
     assert [fingerprint(value) for value in values] == found
-    assert fingerprint(Thing(1, (GENDER,))) == found[4]
+    assert fingerprint(Thing(1, (GENDER,))) == found[4] and fingerprint([0]) == fingerprint((0,))
     for value in (lambda: 0, partial(measure, 1.0), object()):
         with pytest.raises(ConfigError, match="cannot be told"):
             fingerprint(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from test_simulated import packaged, toy, toy_model
 
 from facekit.commands.cli import main
@@ -24,7 +23,6 @@ from facekit.studies.fidelity import (
     cross_groups,
     datasheet,
     gaps,
-    learned,
     membership,
     real_features,
 )
@@ -71,21 +69,6 @@ def test_every_photo_is_held_out_once(small):
     wide = rows.groupby(["task", "way"])["value"].mean().unstack()
     # The toy's faces are as its model draws them but for the noise of looks, so that all four ways about agree.
     assert (wide.max(axis=1) - wide.min(axis=1)).max() < 0.15
-
-
-def test_a_probe_learns_once_from_the_same_rows(small, monkeypatch):
-    rows = toy().select(range(150))
-    first = learned(rows, "linear", 0)
-
-    def never(*_):
-        raise AssertionError("it has learned from these rows before")
-
-    monkeypatch.setitem(fidelity.PROBES, "linear", never)
-    again = learned(rows, "linear", 0)
-    for name, value in first.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value)
-    with pytest.raises(AssertionError):
-        learned(toy().select(range(151)), "linear", 0)
 
 
 def test_groups_with_few_photos_are_left_out(small):

@@ -11,7 +11,7 @@ from facekit.data.portraits import render_portraits
 from facekit.data.sets import FeatureSet
 from facekit.errors import WeightsError
 from facekit.models.backbones.mini import PACKAGED_WEIGHTS, FaceNetMini
-from facekit.records import Record, recorded
+from facekit.records import Record, markdown, recorded
 from facekit.studies.mini import (
     CARD,
     HANDED,
@@ -22,7 +22,6 @@ from facekit.studies.mini import (
     about_weights,
     card,
     group_scores,
-    markdown,
     pixel_scores,
     probe_scores,
 )
@@ -159,7 +158,7 @@ def test_pixel_scores_depend_on_their_seed_and_not_on_what_ran_before():
     tables = []
     for state in (1, 2):
         torch.manual_seed(state)
-        tables.append(pixel_scores(mini, faces, faces.split("test"), (GENDER,), 20, 0, 2))
+        tables.append(pixel_scores(mini, faces, faces.split("test"), (GENDER,), 2, 20, 0))
     pd.testing.assert_frame_equal(*tables)
     assert set(tables[0]["network"]) == {SCRATCH, TUNED}
 

@@ -175,7 +175,7 @@ def test_answers_for_a_photo_are_means_over_its_views():
     plain, mirrored = (maps(net, faces.split("test"), "stem", cache=False, mirrored=view) for view in (False, True))
     stack = tail_of(net, "stem", "block")
     values = [
-        last_stage.measure(stack, "hard", train, tests, recipe, 1, 0)["value"].tolist()
+        last_stage.measure(stack, train, tests, recipe, 1, 0, "hard")["value"].tolist()
         for tests in ([plain], [plain, plain], [plain, mirrored], [mirrored, plain])
     ]
     assert values[0] == values[1] and values[2] == values[3]
