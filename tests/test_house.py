@@ -13,7 +13,6 @@ PARTS = ("show", "course", "experiments", "evaluation")  # where a lesson's furn
 # Names that one lesson uses today and that are nobody's furniture.
 GENERAL = {
     "OwnPhoto": "a trained classifier on a photo of one's own: of the course, not of the lesson that shows it first",
-    "balanced_accuracy": "a metric",
     "confusion_matrix": "a metric",
     "forgetting": "what a tuned network has lost: studies measure parts of it",
     "bench_sharing": "a benchmark, which `python -m benchmarks` finds by its path",

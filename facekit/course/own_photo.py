@@ -211,7 +211,7 @@ class OwnPhoto:
 
 def _check(backbone: Backbone, classifier: Classifier) -> None:
     """Raises ConfigError unless the classifier has multiclass heads on embeddings as long as the backbone's."""
-    numbers = [task.name for task in classifier.tasks if not task.rules.argmax]
+    numbers = [task.name for task in classifier.tasks if not task.argmax]
     if classifier.backbone is not None:
         raise ConfigError("read_photo needs a classifier on embeddings (`linear_probe`), not one with its own network.")
     if numbers:

@@ -8,6 +8,7 @@ Tibshirani 1993, section 13.3).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from facekit.tasks import Task
 
 Values: TypeAlias = torch.Tensor | np.ndarray | pd.Series | Sequence[float]
 Statistic = Callable[[np.ndarray], np.ndarray]
+Score = tuple[float, float, float, int]  # value, low, high, n
 N_BOOT = 1000
 LEVEL = 0.95
 _DRAWS_AT_ONCE = 2**22  # bounds the memory of a bootstrap to some tens of megabytes
@@ -30,18 +32,6 @@ def accuracy(predictions: Values, targets: Values) -> float:
     return float(np.mean(predictions == targets)) if len(targets) else float("nan")
 
 
-def balanced_accuracy(predictions: Values, targets: Values) -> float:
-    """Mean over the classes that occur in `targets` (N,) of the share of their rows predicted right; NaN where none.
-
-    A majority vote scores one over the number of classes, however uneven they are (Brodersen et al., ICPR 2010).
-    """
-    predictions, targets = _known_classes(predictions, targets)
-    if not len(targets):
-        return float("nan")
-    n_classes = int(max(predictions.max(), targets.max())) + 1
-    return float(_balanced(_counts(predictions, targets, n_classes)[None])[0])
-
-
 def age_mae(task: Task, predictions: Values, targets: Values, years: Values | None = None) -> float:
     """Mean absolute error in the number's unit (years of age, steps of skin tone); NaN where no label is known.
 
@@ -49,7 +39,7 @@ def age_mae(task: Task, predictions: Values, targets: Values, years: Values | No
     `Task.encode` give them, (N,). For classes a prediction counts as its class's midpoint, and so does a target unless
     `years` (N,), the exact numbers with NaN for unknown, has it. Raises ConfigError for classes without midpoints.
     """
-    pair = task.rules.as_numbers(task, _array(predictions), _array(targets))
+    pair = task.both_as("number", _array(predictions), _array(targets))
     if pair is None:
         raise ConfigError(f"task {task.name!r} has classes without midpoints, so no error in numbers.")
     errors = _absolute_errors(*pair, years)
@@ -61,7 +51,7 @@ def confusion_matrix(task: Task, predictions: Values, targets: Values) -> pd.Dat
 
     A predicted number counts as the class with the nearest midpoint. Raises ConfigError for a task without classes.
     """
-    pair = task.rules.as_classes(task, _array(predictions), _array(targets))
+    pair = task.both_as("class", _array(predictions), _array(targets))
     if pair is None:
         raise ConfigError(f"task {task.name!r} predicts a number; a confusion matrix needs classes.")
     counts = _counts(*_known_classes(*pair), len(task.classes))
@@ -79,20 +69,7 @@ def bootstrap_interval(
     themselves where it misses it, which can happen to a biased statistic (a largest gap, say). (NaN, NaN) where there
     are no rows. Raises ConfigError for an n_boot or a level that gives no interval.
     """
-    if n_boot < 1 or not 0 < level < 1:
-        raise ConfigError(f"n_boot {n_boot} must be at least 1 and level {level} between 0 and 1.")
-    rows = _array(values)
-    if not len(rows):
-        return float("nan"), float("nan")
-    if statistic is None:
-        rows, statistic = np.sort(rows), _mean  # sorted, so that the order of the rows does not matter
-    rng = np.random.default_rng(seed)
-    at_once = max(1, _DRAWS_AT_ONCE // rows.size)
-    parts = [
-        statistic(rows[rng.integers(0, len(rows), (min(at_once, n_boot - start), len(rows)))])
-        for start in range(0, n_boot, at_once)
-    ]
-    return _interval(float(statistic(rows[None])[0]), np.concatenate(parts), level)
+    return _bootstrap(_array(values), statistic, n_boot, level, seed)[1:]
 
 
 def evaluate(
@@ -126,62 +103,62 @@ def evaluate(
     return pd.DataFrame(rows, columns=["task", "metric", "group", "value", "low", "high", "n"])
 
 
-Score = Callable[[np.ndarray, int, int], tuple[float, float, float, int]]
-
-
 def _metrics(task: Task, predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> Iterator[tuple]:
-    """Metric name and a function from a row mask, n_boot and a seed to (value, low, high, n)."""
-    for name, rows in task.rules.scores(task, predictions, targets).items():
-        yield name, _mean_score(rows) if rows.ndim == 1 else _ratio_score(rows)
-    if (pair := task.rules.as_classes(task, predictions, targets)) is not None:
+    """Metric name and a function from a row mask, n_boot and a seed to its score."""
+    for name, rows in task.scores(predictions, targets).items():
+        yield name, partial(_row_score, rows)
+    if (pair := task.both_as("class", predictions, targets)) is not None:
         _same_length(*pair)
-        yield "accuracy", _class_score(_accuracy, *pair, len(task.classes))
-        yield "balanced_accuracy", _class_score(_balanced, *pair, len(task.classes))
-    if (pair := task.rules.as_numbers(task, predictions, targets)) is not None:
-        yield "mae", _mean_score(_absolute_errors(*pair, years))
+        yield "accuracy", partial(_class_score, _accuracy, len(task.classes), pair)
+        yield "balanced_accuracy", partial(_class_score, _balanced, len(task.classes), pair)
+    if (pair := task.both_as("number", predictions, targets)) is not None:
+        yield "mae", partial(_row_score, _absolute_errors(*pair, years))
 
 
-def _class_score(statistic: Statistic, predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> Score:
+def _class_score(
+    statistic: Statistic, n_classes: int, pair: Sequence[np.ndarray], member: np.ndarray, n_boot: int, seed: int
+) -> Score:
     """Scores that depend on the rows through their confusion counts (B, classes, classes) only.
 
     The counts of n rows drawn with replacement are multinomial with the observed shares: drawing counts instead of
     rows is the same bootstrap at a cost that does not grow with n.
     """
-
-    def score(member: np.ndarray, n_boot: int, seed: int) -> tuple[float, float, float, int]:
-        counts = _counts(*_known_classes(predictions[member], targets[member]), n_classes)
-        n = int(counts.sum())
-        if n == 0:
-            return float("nan"), float("nan"), float("nan"), 0
-        seen = np.flatnonzero(counts)
-        draws = np.zeros((n_boot, counts.size), np.int64)
-        draws[:, seen] = np.random.default_rng(seed).multinomial(n, counts.ravel()[seen] / n, n_boot)
-        value = float(statistic(counts[None])[0])
-        return value, *_interval(value, statistic(draws.reshape(n_boot, n_classes, n_classes)), LEVEL), n
-
-    return score
+    counts = _counts(*_known_classes(*(side[member] for side in pair)), n_classes)
+    n = int(counts.sum())
+    if n == 0:
+        return float("nan"), float("nan"), float("nan"), 0
+    seen = np.flatnonzero(counts)
+    draws = np.zeros((n_boot, counts.size), np.int64)
+    draws[:, seen] = np.random.default_rng(seed).multinomial(n, counts.ravel()[seen] / n, n_boot)
+    return *_around(statistic(counts[None]), statistic(draws.reshape(n_boot, n_classes, n_classes)), LEVEL), n
 
 
-def _mean_score(errors: np.ndarray) -> Score:
-    """The mean of (N,) errors, NaN where the label is missing."""
+def _row_score(rows: np.ndarray, member: np.ndarray, n_boot: int, seed: int) -> Score:
+    """The mean of (N,) rows, NaN where the label is missing.
 
-    def score(member: np.ndarray, n_boot: int, seed: int) -> tuple[float, float, float, int]:
-        known = errors[member & ~np.isnan(errors)]
-        value = float(np.sort(known).mean()) if len(known) else float("nan")
-        return value, *bootstrap_interval(known, n_boot=n_boot, seed=seed), len(known)
-
-    return score
+    Of (N, 2) the sum of the first column over the sum of the second, which is 0 where the label is missing.
+    """
+    known = rows[member & (~np.isnan(rows) if rows.ndim == 1 else rows[:, 1] > 0)]
+    return *_bootstrap(known, None if rows.ndim == 1 else _ratio, n_boot, LEVEL, seed), len(known)
 
 
-def _ratio_score(parts: np.ndarray) -> Score:
-    """Sum of the first column of (N, 2) over the sum of the second, which is 0 where the label is missing."""
-
-    def score(member: np.ndarray, n_boot: int, seed: int) -> tuple[float, float, float, int]:
-        known = parts[member & (parts[:, 1] > 0)]
-        value = float(_ratio(known[None])[0]) if len(known) else float("nan")
-        return value, *bootstrap_interval(known, _ratio, n_boot, seed=seed), len(known)
-
-    return score
+def _bootstrap(
+    rows: np.ndarray, statistic: Statistic | None, n_boot: int, level: float, seed: int
+) -> tuple[float, float, float]:
+    """The statistic of the rows and its interval, see `bootstrap_interval`."""
+    if n_boot < 1 or not 0 < level < 1:
+        raise ConfigError(f"n_boot {n_boot} must be at least 1 and level {level} between 0 and 1.")
+    if not len(rows):
+        return float("nan"), float("nan"), float("nan")
+    if statistic is None:
+        rows, statistic = np.sort(rows), _mean  # sorted, so that the order of the rows does not matter
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // rows.size)
+    parts = [
+        statistic(rows[rng.integers(0, len(rows), (min(at_once, n_boot - start), len(rows)))])
+        for start in range(0, n_boot, at_once)
+    ]
+    return _around(statistic(rows[None]), np.concatenate(parts), level)
 
 
 def _ratio(resamples: np.ndarray) -> np.ndarray:
@@ -205,9 +182,11 @@ def _balanced(counts: np.ndarray) -> np.ndarray:
     return recalls.sum(axis=1) / (totals > 0).sum(axis=1)
 
 
-def _interval(value: float, statistics: np.ndarray, level: float) -> tuple[float, float]:
+def _around(values: np.ndarray, statistics: np.ndarray, level: float) -> tuple[float, float, float]:
+    """A value (1,) and the interval of its `statistics` (n_boot,), widened to it."""
+    value = float(values[0])
     low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])
-    return min(float(low), value), max(float(high), value)
+    return value, min(float(low), value), max(float(high), value)
 
 
 def _array(values: Values) -> np.ndarray:
@@ -265,15 +244,11 @@ def _members(groups: pd.Series | pd.DataFrame | Sequence[str] | None, n: int) ->
         return
     if isinstance(groups, pd.DataFrame):
         rows = groups.itertuples(index=False)
-        groups = pd.Series(
-            [None if pd.isna(list(row)).any() else ", ".join(map(str, row)) for row in rows], dtype=object
-        )
-    labels = groups if isinstance(groups, pd.Series) else pd.Series(groups)
+        groups = [None if pd.isna(list(row)).any() else ", ".join(map(str, row)) for row in rows]
+    labels = pd.Series(groups)
     if len(labels) != n:
         raise DataError(f"{len(labels)} group names for {n} rows; they must match.")
-    if isinstance(labels.dtype, pd.CategoricalDtype):
-        names = list(labels.cat.categories)
-    else:
-        names = sorted(labels.dropna().unique(), key=str)
+    categories = labels.cat.categories if isinstance(labels.dtype, pd.CategoricalDtype) else None
+    names = sorted(labels.dropna().unique(), key=str) if categories is None else categories
     for name in names:
         yield str(name), (labels == name).to_numpy(dtype=bool, na_value=False)

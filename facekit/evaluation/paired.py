@@ -24,8 +24,8 @@ def over_seeds(experiment: Callable[..., Mapping[str, float]], *of, seeds: Itera
 def side_by_side(rows: pd.DataFrame, task: str, n: int, metric: str = "accuracy") -> pd.DataFrame:
     """One task's values at one n from a long table of `experiments`: one row a seed and one column a method.
 
-    rows: columns method, n, seed, task, metric, value. The table is as `over_seeds` makes it, for `clearly_better`. Raises
-    ConfigError where there is no such measurement.
+    rows: columns method, n, seed, task, metric, value. The table is as `over_seeds` makes it, for `clearly_better`.
+    Raises ConfigError where there is no such measurement.
     """
     chosen = rows[(rows["task"] == task) & (rows["n"] == n) & (rows["metric"] == metric)]
     if chosen.empty:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,19 +71,17 @@ class Disturbed:
 
     def figure(self) -> Figure:
         """One plot a change: mean cosine, and share of unchanged answers for each task, over the amount."""
-        fig, axes = plots.figure(
-            1, len(self.crops), size=(2.7 * max(len(self.crops), 2), 3.4), sharey=True, squeeze=False
-        )
-        for axis, change in zip(axes[0], self.crops, strict=True):
+        fig, _ = plots.figure(1, len(self.crops), size=(2.7 * max(len(self.crops), 2), 3.4), sharey=True)
+        for axis, change in zip(fig.axes, self.crops, strict=True):
             rows = self.rows[(self.rows["change"] == change) & self.rows["metric"].isin(["cosine", "same"])]
             for task, line in rows.groupby("task", sort=False):
                 label = "cosine" if task == "faces" else f"same {task.replace('_', ' ')}"
                 axis.plot(range(len(line)), line["value"], label=label)
             axis.set_xticks(range(len(self._amounts(change))), [f"{amount:g}" for amount in self._amounts(change)])
             axis.set_xlabel(_WORDS[change], fontsize=9)
-        axes[0, 0].set_ylim(min(0, self.rows["value"].min()), 1.05)
+        fig.axes[0].set_ylim(min(0, self.rows["value"].min()), 1.05)
         with plots.style():
-            fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9)
+            fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9)
         return fig
 
     def _amounts(self, change: str) -> list[float]:
@@ -110,11 +109,12 @@ def disturb(
         wanted = change in _WORDS and len(amounts) and amounts[0] == straight.get(change, amounts[0])
         if not wanted:
             raise ConfigError(f"change {change!r} {list(amounts)}: use {', '.join(_WORDS)}, and none of it first.")
-    framings = [
-        Framing() if step == 0 else Framing(**{change: int(amount) if change == "pixels" else amount})
+    fields: list[dict[str, Any]] = [
+        {change: int(amount) if change == "pixels" else amount} if step else {}
         for change, amounts in changes.items()
         for step, amount in enumerate(amounts)
     ]
+    framings = [Framing(**each) for each in fields]
     crops, found = cut_faces(list(faces.images), framings, size)
     if not len(found):
         raise DataError(f"the detector finds no face in these {len(faces)} photos; take others, or larger ones.")
@@ -123,7 +123,8 @@ def disturb(
     features = embed(backbone, several, cache=False)
     n, answers = len(found), predict(classifier, features)
     vectors = features.features.reshape(len(framings), n, -1)
-    tables, examples, cosines, place = [], {}, {}, 0
+    tables, examples, place = [], {}, 0
+    cosines: dict[str, list[float]] = {}
     for change, amounts in changes.items():
         first = place
         for amount in amounts:

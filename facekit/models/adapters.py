@@ -169,7 +169,7 @@ class DomainNet(Staged):
             return domain.reads[task.name]
         maps = {name: shape for name, shape in self._shapes.items() if len(shape) == 3}
         fine = [name for name, shape in maps.items() if self.trunk.image_size <= _MOST_COARSE * shape[1]]
-        return (fine if task.rules.needs_map and fine else list(maps))[-1]
+        return (fine if task.needs_map and fine else list(maps))[-1]
 
     def maps(self, images: torch.Tensor, domain: str, last: str | None = None) -> dict[str, torch.Tensor]:
         """Output of every stage up to `last` (default: all) for pictures of a domain, by stage name.
@@ -224,7 +224,7 @@ class DomainNet(Staged):
         if stage not in self._shapes:
             raise ConfigError(f"task {task.name!r} reads {stage!r}; the stages are {list(self._shapes)}.")
         channels, *sides = self._shapes[stage]
-        if task.rules.needs_map and not sides:
+        if task.needs_map and not sides:
             raise ConfigError(
                 f"task {task.name!r} asks where things are, which {stage!r} forgets; read a stage before."
             )

@@ -12,9 +12,10 @@ import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
+from typing import Any
 
 import matplotlib.style
-import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import PIL.Image
@@ -23,6 +24,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, Locator, LogLocator, MaxNLocator
 
 from facekit.errors import ConfigError
 
@@ -63,9 +65,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def figure(
-    rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options
-) -> tuple[Figure, object]:
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options) -> tuple[Figure, Any]:
     """A figure in the style of the course and its axes: one Axes, or an array (rows, columns) squeezed.
 
     size: (width, height) in inches; by default 6.4 x 3.8 for one plot and 3.4 x 3.0 for each of several.
@@ -138,20 +138,20 @@ def image_grid(
         raise ConfigError(f"{len(captions)} captions for {len(pictures)} images.")
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    lines = max((text.count("\n") + 1 for text in captions), default=0) if captions is not None else 0
-    fig, axes = figure(rows, columns, size=(columns * cell, rows * (cell + 0.17 * lines)), squeeze=False)
-    for place, axis in enumerate(axes.flat):
+    lines = 0 if captions is None else max(text.count("\n") + 1 for text in captions)
+    fig, _ = figure(rows, columns, size=(columns * cell, rows * (cell + 0.17 * lines)))
+    below: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
+    for axis, picture, caption in zip_longest(fig.axes, pictures, captions or ()):
         axis.set_axis_off()
-        if place < len(pictures):
-            axis.imshow(pictures[place].transpose(1, 2, 0))
-            if captions is not None:
-                below = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
-                axis.annotate(captions[place], (0.5, 0), **below, ha="center", va="top", fontsize=9)
+        if picture is not None:
+            axis.imshow(picture.transpose(1, 2, 0))
+        if caption is not None:
+            axis.annotate(caption, (0.5, 0), **below, ha="center", va="top", fontsize=9)
     return fig
 
 
 @style()
-def lines_with_spread(axis: Axes, x: Sequence[float], runs: dict[str, np.ndarray], *, log_x: bool = True) -> None:
+def lines_with_spread(axis: Axes, x: Sequence[float], runs: Mapping[str, np.ndarray], *, log_x: bool = True) -> None:
     """One line a method: the mean over seeds, with a bar from the lowest to the highest seed.
 
     x: P places. runs: by name, values (seeds, P); NaN where a run was not made.
@@ -175,10 +175,9 @@ def error_lengths(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[
 
 
 @style()
-def bars_with_spread(axis: Axes, runs: dict[str, Sequence[float]]) -> None:
+def bars_with_spread(axis: Axes, runs: Mapping[str, Sequence[float] | np.ndarray]) -> None:
     """One bar a method: the mean over seeds as bar and number, every seed as a dot. runs: by name, values (seeds,)."""
-    for place, values in enumerate(runs.values()):
-        values = np.asarray(values, dtype=float)
+    for place, values in enumerate(np.asarray(values, dtype=float) for values in runs.values()):
         color, hatch = COLORS[place % len(COLORS)], HATCHES[place % len(HATCHES)]
         axis.bar(place, values.mean(), color=color, hatch=hatch, edgecolor="white", width=0.65)
         axis.plot(np.full(len(values), place), values, linestyle="", marker="o", color="black", markersize=4)
@@ -196,12 +195,12 @@ def bar_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
     tables: one row a seed, one column a method, the values accuracies. All plots have the same vertical axis.
     """
     widest = max(len(table.columns) for table in tables.values())
-    fig, axes = figure(1, len(tables), size=(1 + 1.15 * widest * len(tables), HEIGHT), squeeze=False, sharey=True)
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        bars_with_spread(axis, {name: table[name].to_numpy() for name in table})
+    fig, _ = figure(1, len(tables), size=(1 + 1.15 * widest * len(tables), HEIGHT), sharey=True)
+    for axis, (title, table) in zip(fig.axes, tables.items(), strict=True):
+        bars_with_spread(axis, dict(table.items()))
         axis.set_xticks(range(len(table.columns)), [textwrap.fill(name, 10) for name in table], fontsize=9)
         axis.set(title=title)
-    axes[0, 0].set_ylabel("accuracy")
+    fig.axes[0].set_ylabel("accuracy")
     return fig
 
 
@@ -232,13 +231,13 @@ def learning_curve_panels(runs: Mapping[str, pd.DataFrame], metric: str = "accur
     """
     found = {name: rows[rows["metric"] == metric] for name, rows in runs.items()}
     tasks = pd.concat(found.values())["task"].unique()
-    fig, axes = figure(1, len(tasks), size=(SMALL_WIDTH * max(len(tasks), 2), 4.0), squeeze=False)
-    for axis, task in zip(axes[0], tasks, strict=True):
+    fig, _ = figure(1, len(tasks), size=(SMALL_WIDTH * max(len(tasks), 2), 4.0))
+    for axis, task in zip(fig.axes, tasks, strict=True):
         # A method without rows draws nothing, but takes its colour: so the next one keeps its own.
         learning_curves(axis, {name: rows[rows["task"] == task] for name, rows in found.items()})
         axis.set(title=task.replace("_", " "), ylabel=metric.replace("_", " "))
     with style():
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10)
+        fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10)
     return fig
 
 
@@ -248,16 +247,17 @@ def scatter_classes(axis: Axes, points: np.ndarray, labels: Sequence[str], class
 
     Classes that are more than the palette has colours get, in their order, colours from dark to light.
     """
-    labels = np.asarray(labels)
-    if len(labels) != len(points):
+    found = np.asarray(labels)
+    if len(found) != len(points):
         raise ConfigError(f"{len(labels)} labels for {len(points)} points.")
     ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(classes)))
     for place, name in enumerate(classes):
         color = COLORS[place] if len(classes) <= len(COLORS) else ramp[place]
         marker = MARKERS[place % len(MARKERS)]
-        axis.scatter(*points[labels == name].T, s=6, alpha=0.6, color=color, marker=marker, linewidths=0, label=name)
+        x, y = points[found == name].T
+        axis.scatter(x, y, s=6, alpha=0.6, color=color, marker=marker, linewidths=0, label=name)
     columns = 2 if len(classes) < 8 else 3
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
     axis.legend(**below, ncols=columns, fontsize=9, markerscale=2.5)
 
 
@@ -267,35 +267,34 @@ def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figu
     costs: column to the words below its axis, logarithmic unless the highest cost is less than three times the lowest;
     so costs must be positive.
     """
-    fig, axes = figure(1, len(costs), size=(9.6, 3.8), sharey=True, squeeze=False)
-    for axis, (cost, words) in zip(axes[0], costs.items(), strict=True):
+    fig, _ = figure(1, len(costs), size=(9.6, 3.8), sharey=True)
+    for axis, (cost, words) in zip(fig.axes, costs.items(), strict=True):
         for place, (name, row) in enumerate(rows.iterrows()):
-            look = {"marker": MARKERS[place % len(MARKERS)], "color": COLORS[place % len(COLORS)]}
-            axis.plot(row[cost], row[value], linestyle="", markersize=9, label=name, **look)
+            marker, color = MARKERS[place % len(MARKERS)], COLORS[place % len(COLORS)]
+            axis.plot(row[cost], row[value], linestyle="", markersize=9, label=name, marker=marker, color=color)
         axis.set(xlabel=words, xscale="log")
         low, high = axis.get_xlim()
+        ticks: Locator = LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,))
         if high < 3 * low:  # a logarithmic axis would have one number or none
             axis.set_xscale("linear")
-            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-            axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-            continue
-        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
-        axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-        axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-    axes[0, 0].set_ylabel(value)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right")
+            ticks = MaxNLocator(4)
+        axis.xaxis.set_major_locator(ticks)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.minorticks_off()
+    fig.axes[0].set_ylabel(value)
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside right center")
     return fig
 
 
 def bars_by_column(rows: pd.DataFrame) -> Figure:
     """One plot a column, in it one lying bar a row with its value; all from 0 to 1, or from a value below 0."""
-    fig, axes = figure(1, len(rows.columns), size=(11, 1.4 + 0.32 * len(rows)), sharey=True, squeeze=False)
+    fig, _ = figure(1, len(rows.columns), size=(11, 1.4 + 0.32 * len(rows)), sharey=True)
     low = min(0, rows.min(axis=None))
-    for place, (axis, name) in enumerate(zip(axes[0], rows, strict=True)):
+    for place, (axis, name) in enumerate(zip(fig.axes, rows, strict=True)):
         bars = axis.barh(rows.index, rows[name], color=COLORS[place % len(COLORS)], height=0.65)
         axis.bar_label(bars, [f"{value + 0.0:.2f}" for value in rows[name].round(2)], padding=3, fontsize=9)
         axis.set(title=name, xlim=(1.1 * low, 1.25))
         axis.set_xticks([0, 0.5, 1])
         axis.grid(False, axis="y")
-    axes[0, 0].invert_yaxis()
+    fig.axes[0].invert_yaxis()
     return fig

@@ -47,17 +47,18 @@ class Twin:
     """Controls, the picture they change, and the same picture as an ordinary output.
 
     function: pure; takes the controls' values by name, returns a picture (figure, PNG bytes or uint8 image).
-    controls: widgets with a `value`, by the function's argument names. alt: the picture's text alternative, or a
-    function of the same values that returns it. settings: what the static twin shows, one picture each; by
-    default the controls' first values.
+    alt: the picture's text alternative, or a function of the same values that returns it. settings: what the static
+    twin shows, one picture each; by default the controls' first values. controls: widgets with a `value`, by the
+    function's argument names: `Twin(f, alt="…", age=IntSlider(40, 0, 90))`.
     """
 
     def __init__(
         self,
         function: Callable[..., Picture],
-        controls: Mapping[str, widgets.Widget],
+        *,
         alt: str | Callable[..., str],
         settings: Sequence[Mapping[str, object]] = (),
+        **controls: widgets.Widget,
     ) -> None:
         if not controls:
             raise ConfigError("a widget needs at least one control.")
@@ -69,7 +70,7 @@ class Twin:
             control.description = control.description or name
             if control.has_trait("style"):
                 control.style.description_width = "initial"  # as wide as its text, which would end in dots else
-        self.function, self.controls, self.alt = function, dict(controls), alt
+        self.function, self.controls, self.alt = function, controls, alt
         self.settings = [self.values | dict(setting) for setting in settings] or [self.values]
         # At its own size: a box stretches its children over the whole width.
         self.image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start", max_width="100%"))
@@ -89,16 +90,12 @@ class Twin:
         return to_png(self.function(**values)), self.alt(**values) if callable(self.alt) else self.alt
 
     def _update(self, _change: object = None) -> None:
-        self._say("Drawing …")  # reaches the browser while the kernel is still busy
+        self.caption.value = status_line("Drawing …")  # reaches the browser while the kernel is still busy
         try:
             self.image.value, alt = self.render(self.values)
         except Exception as error:  # an error in a callback would vanish in the browser's log
             alt = f"No picture for this setting: {error}"
-        self._say(alt)
-
-    def _say(self, text: str) -> None:
-        """Shows a text below the picture."""
-        self.caption.value = status_line(text)
+        self.caption.value = status_line(alt)
 
     def show(self) -> None:
         """Shows the static pictures, then the widget."""
@@ -108,17 +105,6 @@ class Twin:
             plots.show_png(data, alt, f"Picture at {setting}")
         names = ", ".join(control.description for control in self.controls.values())
         publish_widget(self.box, f"Controls ({names}): run this cell to use them.")
-
-
-def with_static_twin(
-    function: Callable[..., Picture],
-    *,
-    alt: str | Callable[..., str],
-    settings: Sequence[Mapping[str, object]] = (),
-    **controls: widgets.Widget,
-) -> Twin:
-    """`Twin` with the controls as keyword arguments: `with_static_twin(f, alt="…", age=IntSlider(40, 0, 90))`."""
-    return Twin(function, controls, alt, settings)
 
 
 def explore(
@@ -141,7 +127,7 @@ def explore(
         kind = widgets.SelectionSlider if numbers else widgets.Dropdown
         options = [(f"{value:,}" if numbers else str(value), value) for value in values]
         controls[name] = kind(options=options, value=values[0], description=name.replace("_", " "))
-    with_static_twin(function, alt=alt, settings=settings, **controls).show()
+    Twin(function, alt=alt, settings=settings, **controls).show()
 
 
 def status_line(text: str, escape: bool = True) -> str:

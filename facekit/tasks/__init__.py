@@ -5,9 +5,8 @@ Loads no torch: what only reads or draws labels does not wait for it.
 
 from __future__ import annotations
 
-from facekit.tasks.classes import nearest_class
 from facekit.tasks.faces import AGE_BAND, AGE_BANDS, GENDER, RACE, RACES, SKIN_TONE, age_band, age_in_years
-from facekit.tasks.task import KINDS, MISSING, Joint, Kind, Task, encode_all
+from facekit.tasks.task import KINDS, MISSING, Joint, Task, encode_all, nearest_class
 
 __all__ = [
     "AGE_BAND",
@@ -19,7 +18,6 @@ __all__ = [
     "RACES",
     "SKIN_TONE",
     "Joint",
-    "Kind",
     "Task",
     "age_band",
     "age_in_years",

@@ -6,28 +6,26 @@ import numpy as np
 import pandas as pd
 
 from facekit.errors import DataError
-from facekit.tasks.later import F, torch
-from facekit.tasks.task import Kind, Task
+from facekit.tasks.task import F, Task, heads, torch
 
 SIDES = ("left", "top", "right", "bottom")
 BETA = 0.1  # errors of a side below this fraction count squared
 
 
-class Box(Kind, name="box"):
+class Box(Task, kind="box"):
     """Where something is, missing where there is nothing; columns are `<name>_left`, `_top`, `_right`, `_bottom`."""
 
     needs_classes = False
     needs_map = True
+    n_outputs = 4
 
-    def n_outputs(self, task: Task) -> int:
-        return 4
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}_{side}" for side in SIDES)
 
-    def columns(self, task: Task) -> tuple[str, ...]:
-        return tuple(f"{task.name}_{side}" for side in SIDES)
-
-    def encode(self, task: Task, labels: pd.DataFrame) -> torch.Tensor:
+    def encode(self, labels: pd.DataFrame) -> torch.Tensor:
         """Four columns to float32 (N, 4), NaN where there is no box; raises DataError for the first that is none."""
-        table = labels[list(task.columns)]
+        table = labels[list(self.columns)]
         sides = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
         left, top, right, bottom = sides.T
         inside = (sides >= 0).all(1) & (sides <= 1).all(1) & (left < right) & (top < bottom)
@@ -35,45 +33,38 @@ class Box(Kind, name="box"):
         if bad.any():
             at = int(bad.argmax())
             raise DataError(
-                f"row {labels.index[at]}, columns {', '.join(task.columns)}: {table.iloc[at].tolist()} is no box; give "
+                f"row {labels.index[at]}, columns {', '.join(self.columns)}: {table.iloc[at].tolist()} is no box; give "
                 "left < right and top < bottom as fractions of the picture's width and height, 0 to 1, or leave all "
                 "empty."
             )
         return torch.from_numpy(sides.astype(np.float32))
 
-    def losses(self, task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Smooth L1 summed over the four sides (Girshick 2015), plus 1 - GIoU.
 
         The first tells each side where to go from anywhere, the second is what is scored, independent of the size.
         """
         boxes = targets.nan_to_num().to(outputs.dtype)
         sides = F.smooth_l1_loss(outputs, boxes, reduction="none", beta=BETA).sum(1)
-        return sides + 1 - giou(outputs, boxes)
+        return sides + 1 - overlaps(outputs, boxes)[1]
 
-    def predict(self, task: Task, outputs: torch.Tensor) -> torch.Tensor:
-        """A box (N, 4), in order and inside the picture."""
-        return tidy(outputs)
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Four free numbers a row, (N, 4), to a box inside the picture: cut off at 0 and 1, sides in order, float32."""
+        pairs = outputs.float().clamp(0, 1).unflatten(1, (2, 2)).sort(1).values
+        return pairs.flatten(1)
 
-    def constant(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def best(self, targets: torch.Tensor) -> torch.Tensor:
         """The median of each side."""
         return targets.float().median(0).values
 
-    def scores(self, task: Task, predictions: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    def scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
         if predictions.shape != targets.shape or predictions.shape[1:] != (4,):
             raise DataError(f"predicted boxes {predictions.shape} and true ones {targets.shape} must both be (N, 4).")
-        overlap = iou(torch.from_numpy(predictions).double(), torch.from_numpy(targets).double()).numpy()
-        return {"iou": np.where(np.isnan(targets).any(axis=1), np.nan, overlap)}
+        iou, _ = overlaps(torch.from_numpy(predictions).double(), torch.from_numpy(targets).double())
+        return {"iou": np.where(np.isnan(targets).any(axis=1), np.nan, iou.numpy())}
 
-    def head(self, task: Task, channels: int) -> torch.nn.Module:
-        from facekit.tasks.heads import BoxHead
-
-        return BoxHead(channels)
-
-
-def tidy(outputs: torch.Tensor) -> torch.Tensor:
-    """Four free numbers a row, (N, 4), to a box inside the picture: cut off at 0 and 1, sides in order, float32."""
-    pairs = outputs.float().clamp(0, 1).unflatten(1, (2, 2)).sort(1).values
-    return pairs.flatten(1)
+    def head(self, channels: int) -> torch.nn.Module:
+        return heads.BoxHead(channels)
 
 
 def areas(boxes: torch.Tensor) -> torch.Tensor:
@@ -82,23 +73,21 @@ def areas(boxes: torch.Tensor) -> torch.Tensor:
     return width * height
 
 
-def iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of each pair of boxes, (N, 4) and (N, 4) to (N,), 0 to 1; 0 where both are empty."""
-    inside, union = _overlap(boxes, others)
-    return inside / union.clamp_min(torch.finfo(union.dtype).tiny)
+def overlaps(boxes: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Intersection over union of each pair of boxes, (N, 4) and (N, 4) to (N,), and their generalised IoU (N,).
 
-
-def giou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Generalised IoU of each pair (Rezatofighi et al. 2019, 1902.09630), (N,), -1 to 1.
-
-    The IoU, less the share of the smallest box around both that neither covers: where two boxes do not meet their IoU
+    The IoU is 0 to 1, 0 where both are empty. The generalised one (Rezatofighi et al. 2019, 1902.09630), -1 to 1, is
+    the IoU, less the share of the smallest box around both that neither covers: where two boxes do not meet their IoU
     is 0 however far apart they are, and only this has a gradient.
     """
-    inside, union = _overlap(boxes, others)
+    corners = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
+    inside = areas(torch.cat(corners, 1))
+    union = areas(boxes) + areas(others) - inside
     hull = torch.cat([torch.minimum(boxes[:, :2], others[:, :2]), torch.maximum(boxes[:, 2:], others[:, 2:])], 1)
     tiny = torch.finfo(union.dtype).tiny
     around = areas(hull)
-    return inside / union.clamp_min(tiny) - (around - union) / around.clamp_min(tiny)
+    iou = inside / union.clamp_min(tiny)
+    return iou, iou - (around - union) / around.clamp_min(tiny)
 
 
 def outlined(images: np.ndarray, boxes: torch.Tensor, value: int = 255) -> np.ndarray:
@@ -112,10 +101,3 @@ def outlined(images: np.ndarray, boxes: torch.Tensor, value: int = 255) -> np.nd
             image[:, [top, bottom], left : right + 1] = value
             image[:, top : bottom + 1, [left, right]] = value
     return drawn
-
-
-def _overlap(boxes: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Areas (N,) of what two boxes have in common and of what they cover together."""
-    corners = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
-    inside = areas(torch.cat(corners, 1))
-    return inside, areas(boxes) + areas(others) - inside

@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 
 from facekit.errors import ConfigError, DataError
-from facekit.tasks.later import F, torch
-from facekit.tasks.task import MISSING, Kind, Task
+from facekit.tasks.task import MISSING, F, Task, heads, torch
 
 BLANK = 0
 
 
-class String(Kind, name="string"):
+class String(Task, kind="string"):
     """A text of unknown length over the characters `classes`, read from a row of positions with CTC.
 
     An empty text counts as missing.
@@ -31,31 +30,32 @@ class String(Kind, name="string"):
 
     needs_map = True
 
-    def check(self, task: Task) -> None:
-        if odd := [text for text in task.classes if len(text) != 1]:
-            raise ConfigError(f"task {task.name!r}: the classes of a text are single characters, not {odd[0]!r}.")
+    def check(self) -> None:
+        if odd := [text for text in self.classes if len(text) != 1]:
+            raise ConfigError(f"task {self.name!r}: the classes of a text are single characters, not {odd[0]!r}.")
 
-    def n_outputs(self, task: Task) -> int:
-        return len(task.classes) + 1
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes) + 1
 
-    def encode(self, task: Task, labels: pd.Series) -> torch.Tensor:
+    def encode(self, labels: pd.Series) -> torch.Tensor:
         """Texts to int64 (N, L), padded with -1, L the positions that the longest needs (`positions_needed`).
 
         Raises DataError naming the first row that the alphabet cannot spell.
         """
-        index = {character: i for i, character in enumerate(task.classes)}
+        index = {character: i for i, character in enumerate(self.classes)}
         rows = []
         for row, label in labels.items():
             if not isinstance(label, str) and pd.notna(label):
                 raise DataError(
-                    f"row {row}, column {task.name!r}: {label!r} is a {type(label).__name__}, not a text (the zeros at "
-                    f"its beginning would be lost); read the table with dtype={{{task.name!r}: str}}."
+                    f"row {row}, column {self.name!r}: {label!r} is a {type(label).__name__}, not a text (the zeros at "
+                    f"its beginning would be lost); read the table with dtype={{{self.name!r}: str}}."
                 )
             text = label if isinstance(label, str) else ""
             if unknown := sorted(set(text) - set(index)):
                 raise DataError(
-                    f"row {row}, column {task.name!r}: {text!r} has {unknown[0]!r}, which is not in the alphabet "
-                    f"{''.join(task.classes)!r}; add it to the task's classes, or correct or empty the label."
+                    f"row {row}, column {self.name!r}: {text!r} has {unknown[0]!r}, which is not in the alphabet "
+                    f"{''.join(self.classes)!r}; add it to the task's classes, or correct or empty the label."
                 )
             rows.append([index[character] for character in text])
         needed = max(map(positions_needed, rows), default=0)
@@ -64,7 +64,7 @@ class String(Kind, name="string"):
             target[: len(codes)] = codes
         return torch.from_numpy(targets)
 
-    def losses(self, task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """-log p(text), in nats, of every row (N,); a row that is empty costs what printing nothing costs.
 
         outputs: (N, T, K + 1) scores (logits). Raises ConfigError for outputs of another shape and DataError where L is
@@ -83,7 +83,7 @@ class String(Kind, name="string"):
         characters = (targets != MISSING).sum(1)
         return F.ctc_loss(log_probabilities, symbols, lengths, characters, blank=BLANK, reduction="none")
 
-    def predict(self, task: Task, outputs: torch.Tensor) -> torch.Tensor:
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         """Greedy: the text of the most probable path, (N, T): merge repeats, drop blanks. Not always the best."""
         _check(outputs)
         best = outputs.argmax(2)
@@ -92,17 +92,17 @@ class String(Kind, name="string"):
         order = (~kept).long().argsort(dim=1, stable=True)  # what is kept moves to the left
         return torch.where(kept, best - 1, MISSING).gather(1, order)
 
-    def constant(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def best(self, targets: torch.Tensor) -> torch.Tensor:
         """Raises ConfigError: no constant row of scores can spell a text."""
-        raise ConfigError(f"task {task.name!r}: a text has no constant outputs; compare with its commonest label.")
+        raise ConfigError(f"task {self.name!r}: a text has no constant outputs; compare with its commonest label.")
 
-    def blind_loss(self, task: Task, targets: torch.Tensor) -> float:
+    def blind_loss(self, targets: torch.Tensor) -> float:
         """The nats that the characters of a text take at their frequencies."""
         counts = targets[targets >= 0].bincount().double()
         counts = counts[counts > 0]
         return -(counts * (counts / counts.sum()).log()).sum().item() / len(targets)
 
-    def scores(self, task: Task, predictions: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    def scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
         """Edits divided by the true characters, and the share of texts without any."""
         if len(predictions) != len(targets) or predictions.ndim != 2 or targets.ndim != 2:
             raise DataError(
@@ -115,10 +115,8 @@ class String(Kind, name="string"):
         exact = np.where(edits[:, 1] > 0, edits[:, 0] == 0, np.nan)
         return {"character_error_rate": edits, "exact_match": exact}
 
-    def head(self, task: Task, channels: int) -> torch.nn.Module:
-        from facekit.tasks.heads import SequenceHead
-
-        return SequenceHead(channels, task.n_outputs)
+    def head(self, channels: int) -> torch.nn.Module:
+        return heads.SequenceHead(channels, self.n_outputs)
 
 
 def positions_needed(text: Sequence) -> int:
@@ -152,24 +150,18 @@ def _beam(scores: np.ndarray, width: int) -> tuple[int, ...]:
     for row in scores.tolist():
         found: dict[tuple[int, ...], tuple[float, float]] = {}
         for prefix, (blank, last) in beams.items():
-            both = _add(blank, last)
+            both = np.logaddexp(blank, last)
             stay = found.get(prefix, nothing)
             again = last + row[prefix[-1] + 1] if prefix else -math.inf  # a repeat is merged
-            found[prefix] = _add(stay[0], both + row[BLANK]), _add(stay[1], again)
+            found[prefix] = np.logaddexp(stay[0], both + row[BLANK]), np.logaddexp(stay[1], again)
             for character, score in enumerate(row[1:]):
                 longer = (*prefix, character)
                 before = blank if prefix and prefix[-1] == character else both  # a double letter needs a blank
                 ends, goes_on = found.get(longer, nothing)
-                found[longer] = ends, _add(goes_on, before + score)
-        best = sorted(found, key=lambda prefix: (-_add(*found[prefix]), prefix))[:width]
+                found[longer] = ends, np.logaddexp(goes_on, before + score)
+        best = sorted(found, key=lambda prefix: (-np.logaddexp(*found[prefix]), prefix))[:width]
         beams = {prefix: found[prefix] for prefix in best}
     return next(iter(beams))
-
-
-def _add(one: float, other: float) -> float:
-    """log(exp(one) + exp(other))."""
-    low, high = min(one, other), max(one, other)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 def edit_distance(one: Sequence, other: Sequence) -> int:

@@ -63,13 +63,13 @@ def validate(
         for i, task in enumerate(tasks):
             targets = batch.targets[task.name]
             known = task.known(targets).sum()
-            classes = task.rules.argmax
+            classes = task.argmax
             correct = (task.predict(outputs[task.name]) == targets).sum() if classes else torch.zeros_like(known)
             totals[i] += torch.stack([task.loss(outputs[task.name], targets) * known, correct, known])
     scores = {"validation_loss": 0.0}
     for task, (loss, correct, known) in zip(tasks, world.sum(totals).tolist(), strict=True):
         scores[f"validation_{label}{task.name}"] = loss / known
         scores["validation_loss"] += weights[task.name] * loss / known
-        if task.rules.argmax:
+        if task.argmax:
             scores[f"accuracy_{label}{task.name}"] = correct / known
     return scores

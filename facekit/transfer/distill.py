@@ -98,7 +98,7 @@ class Distillation(Method):
 
     def __init__(self, targets: torch.Tensor, heads: Heads | None = None, weight: float = 0.5) -> None:
         super().__init__(())
-        if heads is not None and (weight < 0 or not all(task.rules.argmax for task in heads.tasks)):
+        if heads is not None and (weight < 0 or not all(task.argmax for task in heads.tasks)):
             raise ConfigError(
                 f"reused classifiers have multiclass tasks and a weight of 0 or more, got {weight} and "
                 f"{[task.kind for task in heads.tasks]}."

@@ -63,7 +63,7 @@ def linear_probe(
     if counts is not None:
         if counts.shape != (len(train),) or not (counts.isfinite() & (counts >= 0)).all():
             raise ConfigError(f"weights must be {len(train)} finite numbers of 0 or more, got {tuple(counts.shape)}.")
-        if not all(task.rules.argmax for task in tasks):
+        if not all(task.argmax for task in tasks):
             raise ConfigError("weights are for multiclass tasks; fit the others without.")
     dim = train.features.shape[1]
     model = Classifier(None, Heads(dim, tasks))
@@ -92,7 +92,7 @@ def _minimise(
     """
     n, dim = x.shape
     with_one = torch.cat([x, x.new_ones(n, 1)], dim=1)  # the last weight is the bias, which is not penalised
-    curvature = (1 - 1 / task.n_outputs) / task.n_outputs if task.rules.softmax else 1.0
+    curvature = (1 - 1 / task.n_outputs) / task.n_outputs if task.softmax else 1.0
     hessian = curvature / n * with_one.T @ with_one
     hessian.diagonal().add_(prior / n)
     factor = torch.linalg.cholesky(hessian)
@@ -118,7 +118,7 @@ def _minimise(
         if weights is None:
             value = task.loss(outputs, targets)
         else:
-            value = (weights * task.rules.losses(task, outputs, targets)).sum() / weights.sum()
+            value = (weights * task.losses(outputs, targets)).sum() / weights.sum()
         value = value + prior / (2 * n) * unwalked()[:, :dim].square().sum()
         value.backward()
         return value

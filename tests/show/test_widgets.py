@@ -46,9 +46,7 @@ def test_every_kind_of_picture_becomes_png():
 
 
 def test_the_widget_and_its_twin_show_the_same(published):
-    twin = widgets.with_static_twin(
-        square, alt=lambda side: f"A grey square of {side} pixels.", side=ipywidgets.IntSlider(3, 1, 9)
-    )
+    twin = widgets.Twin(square, alt=lambda side: f"A grey square of {side} pixels.", side=ipywidgets.IntSlider(3, 1, 9))
     twin.show()
     bundle, metadata = published[0]
     alt = metadata["image/png"]["alt"]
@@ -87,23 +85,23 @@ def test_the_caption_says_that_a_picture_is_being_drawn():
         return square(side)
 
     twin = None
-    twin = widgets.with_static_twin(slow, alt="A square.", side=ipywidgets.IntSlider(3, 1, 9))
+    twin = widgets.Twin(slow, alt="A square.", side=ipywidgets.IntSlider(3, 1, 9))
     twin.controls["side"].value = 5
     assert "Drawing" in captions[-1] and "A square." in twin.caption.value
 
 
 def test_an_error_while_drawing_is_said_in_the_caption():
     colour = ipywidgets.Dropdown(options=["grey", "purple"])
-    twin = widgets.with_static_twin(square, alt="a square", side=ipywidgets.IntSlider(3), colour=colour)
+    twin = widgets.Twin(square, alt="a square", side=ipywidgets.IntSlider(3), colour=colour)
     colour.value = "purple"
     assert "No picture for this setting" in twin.caption.value and "purple" in twin.caption.value
 
 
 def test_no_controls_or_controls_without_value():
     with pytest.raises(ConfigError, match="at least one control"):
-        widgets.with_static_twin(square, alt="a square")
+        widgets.Twin(square, alt="a square")
     with pytest.raises(ConfigError, match="'side' has no value"):
-        widgets.with_static_twin(square, alt="a square", side=ipywidgets.Button())
+        widgets.Twin(square, alt="a square", side=ipywidgets.Button())
 
 
 def test_the_text_of_a_widget_does_not_change_with_its_state(published):

@@ -40,7 +40,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def some_boxes(n: int, seed: int) -> torch.Tensor:
-    return boxes.tidy(torch.rand(n, 4, generator=torch.Generator().manual_seed(seed)))
+    return BOX.predict(torch.rand(n, 4, generator=torch.Generator().manual_seed(seed)))
 
 
 def spelled(path: tuple[int, ...]) -> str:
@@ -61,17 +61,17 @@ def probabilities(outputs: torch.Tensor) -> dict[str, float]:
 
 def test_overlap_of_boxes_is_torchvisions():
     one, other = some_boxes(200, 1), some_boxes(200, 2)
-    torch.testing.assert_close(boxes.iou(one, other), torchvision.ops.box_iou(one, other).diagonal())
-    torch.testing.assert_close(
-        boxes.giou(one, other), torchvision.ops.generalized_box_iou(one, other).diagonal(), atol=1e-5, rtol=1e-5
-    )
-    assert BOX.rules.scores(BOX, one.numpy(), one.numpy())["iou"] == pytest.approx(1)
-    assert BOX.rules.scores(BOX, one.numpy(), other.numpy())["iou"] == pytest.approx(boxes.iou(one, other), rel=1e-5)
+    iou, giou = boxes.overlaps(one, other)
+    torch.testing.assert_close(iou, torchvision.ops.box_iou(one, other).diagonal())
+    torch.testing.assert_close(giou, torchvision.ops.generalized_box_iou(one, other).diagonal(), atol=1e-5, rtol=1e-5)
+    assert BOX.scores(one.numpy(), one.numpy())["iou"] == pytest.approx(1)
+    assert BOX.scores(one.numpy(), other.numpy())["iou"] == pytest.approx(iou, rel=1e-5)
 
 
 def test_boxes_that_do_not_meet_score_zero_but_pull_at_each_other():
     here, there = torch.tensor([[0.0, 0.0, 0.2, 0.2]]), torch.tensor([[0.7, 0.7, 0.9, 0.9]])
-    assert boxes.iou(here, there) == 0 and boxes.giou(here, there) < 0
+    iou, giou = boxes.overlaps(here, there)
+    assert iou == 0 and giou < 0
     outputs = here.clone().requires_grad_()
     BOX.loss(outputs, there).backward()
     assert (outputs.grad < 0).all()  # every side goes right and down
