@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,8 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from facekit import settings
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
+from facekit.experiments.speed import fastest, machine, rates
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.heads import Classifier, Heads
+from facekit.records import hardware
 from facekit.tasks import GENDER
 from facekit.training.augment import Augment
 from facekit.training.batches import Batches
@@ -66,16 +67,16 @@ def bench_training(
     """
     if min(photos, size, batch_size) < 2 or epochs < 2:
         raise ConfigError("photos, size, batch_size and epochs must be 2 or more.")
-    place = torch.device(device) if device is not None else settings.device()
+    place = torch.device(device or settings.device())
     faces = _noise(photos, size)
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(
-        f"{photos} photos of {size} × {size} in batches of {batch_size} on {place} ({name}), torch {torch.__version__}"
-    )
+    print(f"{photos} photos of {size} × {size} in batches of {batch_size} {machine(place)} ({hardware()})")
     base = TrainConfig(batch_size=batch_size, device=str(place))
     _print("training", {name: _training(faces, replace(base, **more), epochs) for name, more in SWITCHES.items()})
     makers = _batch_makers(faces, batch_size, place)
-    _print("batches alone, augmented", {name: photos / _seconds(make, place, epochs) for name, make in makers.items()})
+    for make in makers.values():
+        make()
+    least = fastest(makers, epochs - 1, place)
+    _print("batches alone, augmented", {name: photos / seconds for name, seconds in least.items()})
     return 0
 
 
@@ -109,9 +110,7 @@ def _batch_makers(faces: FaceSet, batch_size: int, device: torch.device) -> dict
 
     def loader(workers: int) -> Callable[[], None]:
         by_photo = PhotoByPhoto(faces, augment)
-        loading = DataLoader(
-            by_photo, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
-        )
+        loading = DataLoader(by_photo, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
         def load() -> None:
             for images, targets in loading:
@@ -119,26 +118,8 @@ def _batch_makers(faces: FaceSet, batch_size: int, device: torch.device) -> dict
 
         return load
 
-    return {
-        "DataLoader, no workers": loader(0),
-        "DataLoader, 2 workers": loader(2),
-        "set on the device": from_memory,
-    }
+    return {"DataLoader, no workers": loader(0), "DataLoader, 2 workers": loader(2), "set on the device": from_memory}
 
 
-def _seconds(make: Callable[[], object], device: torch.device, rounds: int) -> float:
-    """Least seconds of a call; the first call warms up."""
-    least = float("inf")
-    for i in range(rounds):
-        start = time.perf_counter()
-        make()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        least = min(least, time.perf_counter() - start) if i else least
-    return least
-
-
-def _print(title: str, rates: dict[str, float]) -> None:
-    table = pd.DataFrame({title: list(rates), "photos_per_second": list(rates.values())})
-    table["times"] = table["photos_per_second"] / table["photos_per_second"][0]
-    print(table.to_string(index=False, float_format="{:.4g}".format, na_rep="-"))
+def _print(title: str, per_second: dict[str, float]) -> None:
+    print(rates(title, per_second).to_string(index=False, float_format="{:.4g}".format, na_rep="-"))

@@ -44,7 +44,10 @@ def summary(path: str) -> str:
 
 def _functions(module: str) -> dict[str, ast.FunctionDef]:
     """The functions of a module, by name, without importing it."""
-    tree = ast.parse(Path(find_spec(module).origin).read_text(encoding="utf-8"))
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(module)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 

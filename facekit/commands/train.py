@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from torch import nn
 
 from facekit import settings
+from facekit.data.portraits import render_portraits
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, LabelledSet, read_manifest
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import evaluate
@@ -30,7 +32,7 @@ from facekit.transfer.sharing import with_stitch_rate
 from facekit.transfer.table import row, table
 
 TASKS = {task.name: task for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
-BACKBONES: dict[str, type[Backbone]] = {"facenet": FaceNet, "mini": FaceNetMini}
+BACKBONES: dict[str, type[FaceNet] | type[FaceNetMini]] = {"facenet": FaceNet, "mini": FaceNetMini}
 
 
 def prepare(arguments: list[str]) -> list[str]:
@@ -125,10 +127,12 @@ def train(
         names = tasks.split(",") if isinstance(tasks, str) else tasks
         chosen = [task_of(name.strip(), faces) for name in names]
         settings.seed_everything(seed)
-        network = None if backbone == "none" else _network(backbone, weights, pretrained=plan != "scratch")
-        if network is not None:
-            faces = faces.resized(network.image_size)
-        width = network.embedding_dim if network is not None else faces.inputs.shape[1]
+        network: Backbone | None = None
+        width = faces.inputs.shape[1]
+        if isinstance(faces, FaceSet):
+            kind = BACKBONES[backbone]
+            network = kind() if plan == "scratch" else kind.from_pretrained(weights)
+            faces, width = faces.resized(network.image_size), network.embedding_dim
 
         def stack() -> Stack:
             return mlp(width, (hidden,), dropout) if network is None else stack_of(network)
@@ -136,7 +140,9 @@ def train(
         def classifier() -> Classifier:
             return Classifier(network, Heads(width, chosen, hidden, dropout))
 
-        parts = {name: faces.split(name) for name in SPLITS if (faces.labels["split"] == name).any()}
+        parts: dict[str, LabelledSet] = {
+            name: faces.split(name) for name in SPLITS if (faces.labels["split"] == name).any()
+        }
         if "train" not in parts:
             raise DataError(f"{data} has no rows in the split 'train'; there is nothing to learn from.")
         steps = -(-len(parts["train"]) // batch_size)
@@ -152,16 +158,13 @@ def train(
 
 def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     """The set that `train` was told to use; raises ConfigError where it does not go with the backbone."""
+    kinds: dict[str, type[FaceSet] | type[FeatureSet]] = {cls.kind: cls for cls in (FaceSet, FeatureSet)}
     if data == "portraits":
-        from facekit.data.portraits import render_portraits  # only here: a stored set needs no renderer
-
         found: FaceSet | FeatureSet = render_portraits(portraits)
-    else:
-        kinds = {cls.kind: cls for cls in (FaceSet, FeatureSet)}
-        kind = read_manifest(Path(data)).get("kind")
-        if kind not in kinds:
-            raise DataError(f"{data} holds a {kind!r}; train takes a {' or a '.join(kinds)}.")
+    elif (kind := read_manifest(Path(data)).get("kind")) in kinds:
         found = kinds[kind].load(Path(data))
+    else:
+        raise DataError(f"{data} holds a {kind!r}; train takes a {' or a '.join(kinds)}.")
     if isinstance(found, FeatureSet) != (backbone == "none"):
         remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose one of {', '.join(BACKBONES)}"
         raise ConfigError(f"{data} is a {found.kind}, which does not go with backbone {backbone!r}; {remedy}.")
@@ -187,30 +190,23 @@ def task_of(name: str, data: LabelledSet) -> Task:
 
 
 def report(
-    model: Classifier,
+    model: nn.Module,
     tasks: list[Task],
     parts: dict[str, LabelledSet],
     result: FitResult,
     config: TrainConfig,
     out: Path,
-) -> pd.DataFrame:
-    """Prints and writes (`metrics.json`) the scores on validation and test; returns them with a column `split`."""
-    tables = []
-    for name in ("validation", "test"):
-        if name in parts:
-            outputs = predict(model, parts[name], device=config.device, precision=config.precision)
-            tables.append(evaluate(tasks, outputs, parts[name].targets(tasks)).assign(split=name))
+) -> None:
+    """Prints and writes (`metrics.json`) the scores on validation and test, with a column `split`."""
     print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.steps} steps, {result.seconds:.1f} s")
-    about = {"configuration": asdict(config), "best_epoch": result.best_epoch, "steps": result.steps}
-    about |= {"seconds": result.seconds, "moved": result.moved, "metrics": []}
+    tables = []
+    for name, part in parts.items():
+        if name != "train":
+            outputs = predict(model, part, device=config.device, precision=config.precision)
+            tables.append(evaluate(tasks, outputs, part.targets(tasks)).assign(split=name))
     scores = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if tables:
         print(scores.drop(columns="group").to_string(index=False, float_format="{:.4f}".format))
-        about["metrics"] = json.loads(scores.to_json(orient="records", double_precision=15))
-    write_json(out / "metrics.json", about)
-    return scores
-
-
-def _network(name: str, weights: Path | None, pretrained: bool) -> Backbone:
-    network = BACKBONES[name]
-    return network.from_pretrained(weights) if pretrained else network()
+    about = {name: getattr(result, name) for name in ("best_epoch", "steps", "seconds", "moved")}
+    metrics = json.loads(scores.to_json(orient="records", double_precision=15))
+    write_json(out / "metrics.json", {"configuration": asdict(config), **about, "metrics": metrics})

@@ -32,7 +32,7 @@ from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed, uses_bf16
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
 from facekit.training.augment import Augment
-from facekit.transfer.domains import DomainRecipe
+from facekit.training.config import Recipe
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Domains:
 
     pictures: dict[str, FaceSet]
     domains: tuple[Domain, ...]
-    recipe: DomainRecipe
+    recipe: Recipe
 
     def split(self, name: Split) -> dict[str, FaceSet]:
         """The pictures of one split, by domain."""
@@ -233,24 +233,17 @@ DRAWN_DOMAINS = (
     Domain("things", (OBJECT,)),
     Domain("words", (Task("text", "string", tuple(DIGITS)),)),
 )
-DRAWN_RECIPE = DomainRecipe(steps=80, batch_size=48, trunk_rate=3e-3, own_rate=1e-2)
+DRAWN_RECIPE = Recipe(lr=3e-3, heads_lr=1e-2, steps=80, batch_size=48, weight_decay=0.01)
 # Height and width. A captcha keeps most of its width: its five symbols are read at a column for every eighth pixel.
 REAL_SIZES = {"lesions": (64, 64), "things": (32, 32), "words": (32, 192)}
 # Photos may be mirrored, moved and lit a little otherwise, a text is only moved and lit. The rates were chosen on
 # validation pictures, with 600 steps and one seed: of a network for each domain, trunk 0.003 among 0.001 and 0.003; of
 # parallel adapters, 0.01 among 0.003, 0.01 and 0.03.
-REAL_RECIPE = DomainRecipe(
+REAL_RECIPE = replace(
+    DRAWN_RECIPE,
     steps=600,
-    batch_size=48,
-    trunk_rate=3e-3,
-    own_rate=1e-2,
-    augment={
-        "lesions": Augment(),
-        "things": Augment(shift=0.1),
-        "words": Augment(flip=0, shift=0.02),
-    },
+    augment={"lesions": Augment(), "things": Augment(shift=0.1), "words": Augment(flip=0, shift=0.02)},
 )
-
 
 # Small pictures of the drawn domains: numbers in train, validation and test, and a seed, to pictures.
 SMALL_RENDERERS: dict[str, Callable[[tuple[int, int, int], int], FaceSet]] = {

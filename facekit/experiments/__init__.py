@@ -1,27 +1,15 @@
 """Controlled experiments: the same rows, the same number of steps and several seeds for everything that is compared."""
 
-from facekit.experiments.curves import (
-    PROBES,
-    Learner,
-    Probes,
-    chance,
-    few_labels,
-    learning_curve,
-    scores,
-    summary,
-)
+from facekit.experiments.curves import PROBES, Learner, chance, few_labels, learning_curve, scores, summary
 from facekit.experiments.ladder import LADDER, fine_tune, fine_tune_and_score
 from facekit.experiments.runs import STRENGTHS, Runs, compare_sharing, sharing_methods, train_net
-from facekit.transfer.fine_tuning import Strategy
 
 __all__ = [
     "LADDER",
     "PROBES",
     "STRENGTHS",
     "Learner",
-    "Probes",
     "Runs",
-    "Strategy",
     "chance",
     "compare_sharing",
     "few_labels",

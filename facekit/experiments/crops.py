@@ -90,10 +90,7 @@ class Disturbed:
 
 
 def disturb(
-    faces: FaceSet,
-    backbone: Backbone,
-    classifier: Classifier,
-    changes: Mapping[str, Sequence[float]] | None = None,
+    faces: FaceSet, backbone: Backbone, classifier: Classifier, changes: Mapping[str, Sequence[float]] | None = None
 ) -> Disturbed:
     """Cuts each face straight and changed, and compares the embeddings and the classifier's answers.
 
@@ -109,12 +106,12 @@ def disturb(
         wanted = change in _WORDS and len(amounts) and amounts[0] == straight.get(change, amounts[0])
         if not wanted:
             raise ConfigError(f"change {change!r} {list(amounts)}: use {', '.join(_WORDS)}, and none of it first.")
-    fields: list[dict[str, Any]] = [
+    changed: list[dict[str, Any]] = [
         {change: int(amount) if change == "pixels" else amount} if step else {}
         for change, amounts in changes.items()
         for step, amount in enumerate(amounts)
     ]
-    framings = [Framing(**each) for each in fields]
+    framings = [Framing(**each) for each in changed]
     crops, found = cut_faces(list(faces.images), framings, size)
     if not len(found):
         raise DataError(f"the detector finds no face in these {len(faces)} photos; take others, or larger ones.")
@@ -123,28 +120,26 @@ def disturb(
     features = embed(backbone, several, cache=False)
     n, answers = len(found), predict(classifier, features)
     vectors = features.features.reshape(len(framings), n, -1)
-    tables, examples, place = [], {}, 0
+    outputs = [{name: x[at * n : at * n + n] for name, x in answers.items()} for at in range(len(framings))]
+    known = [task for task in classifier.tasks if task.name in labels]
+    truth = {task.name: task.encode(labels[task.name]) for task in known}
+    measured: list[tuple] = []
+    examples: dict[str, np.ndarray] = {}
     cosines: dict[str, list[float]] = {}
+    place = 0
     for change, amounts in changes.items():
-        first = place
+        first, cosines[change] = place, []
         for amount in amounts:
             each = (vectors[place] * vectors[first]).sum(1)
             rows = [("faces", "cosine", float(each.mean()))]
             for task in classifier.tasks:
-                now, before = (task.predict(answers[task.name][at * n : at * n + n]) for at in (place, first))
+                now, before = (task.predict(outputs[at][task.name]) for at in (place, first))
                 rows.append((task.name, "same", float((now == before).double().mean())))
-            outputs = {name: values[place * n : place * n + n] for name, values in answers.items()}
-            tasks = [task for task in classifier.tasks if task.name in labels]
-            if tasks:
-                scored = evaluate(
-                    tasks, outputs, {task.name: task.encode(labels[task.name]) for task in tasks}, n_boot=1
-                )
-                scored = scored[scored["metric"] == "accuracy"]
-                rows += list(scored[["task", "metric", "value"]].itertuples(index=False, name=None))
-            table = pd.DataFrame(rows, columns=["task", "metric", "value"])
-            tables.append(table.assign(change=change, amount=float(amount), n=n))
-            cosines.setdefault(change, []).append(float(each[0]))
+            scored = evaluate(known, outputs[place], truth, n_boot=1).query("metric == 'accuracy'")
+            rows += list(scored[["task", "metric", "value"]].itertuples(index=False, name=None))
+            measured += [(change, float(amount), *row, n) for row in rows]
+            cosines[change].append(float(each[0]))
             place += 1
         examples[change] = crops[first:place, 0]
-    rows = pd.concat(tables, ignore_index=True)[["change", "amount", "task", "metric", "value", "n"]]
-    return Disturbed(rows, examples, cosines)
+    table = pd.DataFrame(measured, columns=["change", "amount", "task", "metric", "value", "n"])
+    return Disturbed(table, examples, cosines)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
-from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
+from facekit.data.sets import FeatureSet, LabelledSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.heads import Classifier
@@ -25,7 +25,7 @@ from facekit.transfer import probe
 
 AnySet = TypeVar("AnySet", bound=LabelledSet)
 # Few labelled rows, tasks and a seed to a network that predicts these tasks.
-Learner = Callable[[Any, Sequence[Task], int], Any]  # some take features alone, and what they give has its own methods
+Learner = Callable[[AnySet, Sequence[Task], int], nn.Module]
 
 
 def few_labels(data: AnySet, n: int, seed: int, pool: np.ndarray | None = None) -> AnySet:
@@ -40,40 +40,27 @@ def few_labels(data: AnySet, n: int, seed: int, pool: np.ndarray | None = None) 
     return data.select(rows[np.random.default_rng(seed).permutation(len(rows))[:n]])
 
 
-def scores(
-    model: nn.Module, data: FaceSet | FeatureSet, tasks: Sequence[Task], precision: Precision = "fp32"
-) -> pd.DataFrame:
+def scores(model: nn.Module, data: LabelledSet, tasks: Sequence[Task], precision: Precision = "fp32") -> pd.DataFrame:
     """What `model` gets on all rows of `data`: columns task, metric, value (no intervals; see `metrics.evaluate`)."""
     table = evaluate(tasks, predict(model, data, precision=precision), data.targets(tasks), n_boot=1)
     return table[["task", "metric", "value"]]
 
 
 def learning_curve(
-    train: LabelledSet,
-    test: LabelledSet,
+    train: AnySet,
+    test: AnySet,
     tasks: Sequence[Task],
     labels: Sequence[int],
     seeds: Sequence[int],
-    methods: Mapping[str, Learner],
+    methods: Mapping[str, Learner[AnySet]],
+    together: bool = False,
 ) -> pd.DataFrame:
     """Scores on `test` after learning from `n` labelled rows of `train`, for every method, n, seed and task.
 
     labels: the numbers of rows; those above len(train) are left out (ConfigError when that leaves none). methods:
-    name to a function (few rows, one task, seed) -> classifier. All methods learn from the same rows. Columns: method,
-    n, seed, task, metric, value, seconds (of the training, wall clock).
+    name to a function (few rows, tasks, seed) -> network. All methods learn from the same rows. together: a call learns
+    all tasks, not one. Columns: method, n, seed, task, metric, value, seconds (of the training, wall clock).
     """
-    return curve(train, test, [[task] for task in tasks], labels, seeds, methods)
-
-
-def curve(
-    train: LabelledSet,
-    test: LabelledSet,
-    together: Sequence[Sequence[Task]],
-    labels: Sequence[int],
-    seeds: Sequence[int],
-    methods: Mapping[str, Learner],
-) -> pd.DataFrame:
-    """As `learning_curve`; together: the tasks that one call of a method learns."""
     possible = [n for n in labels if n <= len(train)]
     if not possible or not seeds or not methods:
         raise ConfigError(
@@ -84,19 +71,20 @@ def curve(
     for n in possible:
         for seed in seeds:
             few = few_labels(train, n, seed)
-            for tasks in together:
+            for part in [tasks] if together else [[task] for task in tasks]:
                 for name, method in methods.items():
                     start = time.perf_counter()
-                    model = method(few, tasks, seed)
+                    model = method(few, part, seed)
                     seconds = time.perf_counter() - start
-                    rows = scores(model, test, tasks)
+                    rows = scores(model, test, part)
                     tables.append(rows.assign(method=name, n=n, seed=seed, seconds=seconds))
     table = pd.concat(tables, ignore_index=True)
     return table[["method", "n", "seed", "task", "metric", "value", "seconds"]]
 
 
-Probes = dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]]
-PROBES: Probes = {row.name: row.learn for row in probe.ROWS if row.learn}
+PROBES: dict[str, Callable[[FeatureSet, Sequence[Task], int], Classifier]] = {
+    row.name: row.learn for row in probe.ROWS if row.learn
+}
 
 
 def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.DataFrame:

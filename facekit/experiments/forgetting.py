@@ -10,12 +10,11 @@ import pandas as pd
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
-from facekit.evaluation.metrics import evaluate
+from facekit.experiments.curves import scores
 from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier
 from facekit.tasks import Task
-from facekit.training.loop import predict
 from facekit.transfer.probe import linear_probe
 
 
@@ -66,8 +65,7 @@ def retention(before: FeatureSet, after: FeatureSet, copies: FeatureSet) -> dict
 
 
 def _accuracy(probe: Classifier, test: FeatureSet, task: Task) -> float:
-    table = evaluate([task], predict(probe, test), test.targets([task])).set_index("metric")
-    return table["value"]["accuracy"]
+    return scores(probe, test, [task]).set_index("metric")["value"]["accuracy"]
 
 
 def _embedded(backbone: Backbone, faces: FaceSet) -> FeatureSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,7 +13,6 @@ from facekit.experiments.curves import scores
 from facekit.models.backbones.base import Backbone
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Task
-from facekit.training.augment import Augment
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.loop import fit
 from facekit.training.methods import Supervised
@@ -31,26 +31,18 @@ def fine_tune(
     epochs: int,
     seed: int,
     batch_size: int = 32,
-    precision: Precision = "fp32",
-    channels_last: bool = False,
-    augment: Augment | None = None,
+    **options: Any,
 ) -> tuple[Classifier, FitResult]:
     """Trains by one strategy on all rows of `train`: the classifier, in evaluation mode, and what `fit` says of it.
 
     backbone: a fresh copy, pretrained or not as the strategy says; it is trained in place. Heads of the same seed start
     from the same numbers, and the photos come in the same order, for every strategy. The last epoch's weights count:
-    nothing is chosen on validation labels, so that `train` is all there is.
+    nothing is chosen on validation labels, so that `train` is all there is. options: as `TrainConfig` takes them.
     """
     torch.manual_seed(seed)
     model = Classifier(backbone, Heads(backbone.embedding_dim, tasks))
     steps = plan(strategy.plan, list(model.stages), epochs=epochs, lr=strategy.lr)
-    config = TrainConfig(
-        batch_size=min(batch_size, len(train)),
-        precision=precision,
-        channels_last=channels_last,
-        augment=augment,
-        seed=seed,
-    )
+    config = TrainConfig(batch_size=min(batch_size, len(train)), seed=seed, **options)
     result = fit(model, Supervised(tasks), train, None, steps, config)
     return model.eval(), result
 
@@ -65,7 +57,7 @@ def fine_tune_and_score(
     epochs: int,
     seed: int,
     precision: Precision = "fp32",
-    **options,
+    **options: Any,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Trains by one strategy and scores it: the classifier, and a table of its scores.
 
@@ -73,8 +65,9 @@ def fine_tune_and_score(
     changed. seconds: of the training alone, wall clock. options: as `fine_tune` takes them. Strategies that are
     compared get the same photos, epochs and batch size, and so the same number of steps.
     """
-    how = {"epochs": epochs, "seed": seed, "precision": precision, **options}
-    model, result = fine_tune(strategy, backbone, train, tasks, **how)
+    model, result = fine_tune(
+        strategy, backbone, train, tasks, epochs=epochs, seed=seed, precision=precision, **options
+    )
     rows = scores(model, test, tasks, precision)
     moved = sum(result.moved.values())
     return model, rows.assign(rung=strategy.name, seed=seed, moved=moved, seconds=result.seconds, steps=result.steps)

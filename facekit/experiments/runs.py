@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
-from facekit.experiments.curves import Learner, curve, scores
+from facekit.experiments.curves import Learner, learning_curve, scores
 from facekit.models.multitask import SharedNet, Stack, mlp, relative_distances
 from facekit.tasks import Joint, Task
 from facekit.training.methods import Method, Supervised
@@ -28,7 +30,7 @@ def sharing_methods(
     steps: int = 200,
     lr: float = 3e-3,
     joint: bool = False,
-) -> dict[str, Learner]:
+) -> dict[str, Learner[FeatureSet]]:
     """Ways to learn several tasks from features with hidden layers of the same size, at the same budget.
 
     `single`: a network a task, independent; `hard`: all hidden layers shared, a head a task; `soft λ` for every λ of
@@ -37,8 +39,8 @@ def sharing_methods(
     start from the same hidden layers, see the same batches and take the same number of steps (see `train_shared`).
     """
 
-    def learner(row: Row, **given: float) -> Learner:
-        def learn(rows: FeatureSet, tasks: Sequence[Task], seed: int) -> SharedNet:
+    def learner(row: Row, **given: float) -> Learner[FeatureSet]:
+        def learn(rows: FeatureSet, tasks: Sequence[Task], seed: int) -> nn.Module:
             torch.manual_seed(seed)
 
             def stack() -> Stack:
@@ -84,7 +86,8 @@ def train_net(
     targets = rows.targets(tasks)
     with torch.no_grad():
         for task in tasks:
-            net.outputs[task.name].bias.copy_(task.constant(targets[task.name]))
+            output: Any = net.outputs[task.name]  # whatever the kind's layer: it has a bias
+            output.bias.copy_(task.constant(targets[task.name]))
     return train_shared(net, method(tasks), rows, steps=steps, seed=seed, lr=lr)
 
 
@@ -94,14 +97,14 @@ def compare_sharing(
     tasks: Sequence[Task],
     labels: Sequence[int],
     seeds: Sequence[int],
-    methods: Mapping[str, Learner] | None = None,
+    methods: Mapping[str, Learner[FeatureSet]] | None = None,
 ) -> pd.DataFrame:
     """Scores on `test` after learning all tasks from the same `n` rows of `train`, for every method, n and seed.
 
     methods: by default all of `sharing_methods`; labels and columns as in `learning_curve`; seconds are those of all
     tasks together. What is shared shows best beside `single`, seed by seed: both start from the same hidden layers.
     """
-    return curve(train, test, [tasks], labels, seeds, sharing_methods() if methods is None else methods)
+    return learning_curve(train, test, tasks, labels, seeds, methods or sharing_methods(), together=True)
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,12 @@ class Runs:
         return found.loc[found["metric"] == "accuracy", ["method", "seed", "task", "value"]].reset_index(drop=True)
 
     def by_seed(self, data: FeatureSet) -> dict[str, pd.DataFrame]:
-        """The same by task, and their `mean`: one row a seed and one column a method, as `paired.clearly_better` takes it."""
+        """The same by task, and their `mean`: one row a seed and one column a method, for `paired.clearly_better`."""
         found = self.accuracies(data)
         tables = {
-            name: rows.pivot(index="seed", columns="method", values="value")
+            name: rows.pivot(index="seed", columns="method", values="value")[list(self.nets)]
             for name, rows in found.groupby("task", sort=False)
         }
-        tables = {name: table[list(self.nets)] for name, table in tables.items()}
         return tables | {"mean": sum(tables.values()) / len(tables)}
 
     def distances(self) -> pd.DataFrame:

@@ -6,15 +6,16 @@ What lessons and records show of speed is measured here; `benchmarks/` has the r
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
-from facekit import settings
+from facekit import records, settings
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
@@ -28,6 +29,34 @@ from facekit.tasks import AGE_BAND, GENDER, RACE, Task
 from facekit.training.batches import Batch, Batches
 from facekit.training.methods import Method, Supervised
 from facekit.transfer.sharing import SoftSharing
+
+
+def fastest(rows: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Least seconds of a call of each row, by name. Whoever calls this has called every row once, to warm up.
+
+    The rows take turns, so that a machine that is busy with something else slows all of them.
+    """
+    wait: Callable[[], object] = partial(torch.cuda.synchronize, device) if device.type == "cuda" else int
+    least = dict.fromkeys(rows, math.inf)
+    for _ in range(rounds):
+        for name, run in rows.items():
+            wait()
+            start = time.perf_counter()
+            run()
+            wait()
+            least[name] = min(least[name], time.perf_counter() - start)
+    return least
+
+
+def rates(title: str, per_second: Mapping[str, float]) -> pd.DataFrame:
+    """Photos a second by row as a table: columns `title`, photos_per_second, times (as fast as the first row)."""
+    table = pd.DataFrame({title: list(per_second), "photos_per_second": list(per_second.values())})
+    return table.assign(times=table["photos_per_second"] / table["photos_per_second"][0])
+
+
+def machine(device: torch.device) -> str:
+    """What a benchmark is run with, for its first line."""
+    return f"on {device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def bench_embedding(
@@ -51,44 +80,29 @@ def bench_embedding(
     """
     if min(images, batch_size, rounds) < 1:
         raise ConfigError(f"images, batch_size and rounds must be 1 or more, got {images}, {batch_size}, {rounds}.")
-    place = torch.device(device) if device is not None else settings.device()
+    place = torch.device(device or settings.device())
     weights = local_weights()
     facenet = FaceNet.from_pretrained(weights) if weights else FaceNet().eval()
     print(
-        f"{images} photos in batches of {batch_size} on {place} ({_hardware(place)}), torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, FaceNet with {'its' if weights else 'random'} weights"
+        f"{images} photos in batches of {batch_size} {machine(place)} ({records.hardware()}), "
+        f"FaceNet with {'its' if weights else 'random'} weights"
     )
-    rows = _bench_rows(facenet, images, batch_size, place)
-    results = {name: run(min(images, batch_size)) for name, run in rows.items()}
-    seconds = dict.fromkeys(rows, float("inf"))
-    for _ in range(rounds):
-        for name, run in rows.items():
-            start = time.perf_counter()
-            results[name] = run(images)
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    first = next(iter(rows))
-    table = pd.DataFrame({"row": list(rows), "photos_per_second": [images / seconds[name] for name in rows]})
-    table["times"] = table["photos_per_second"] / table["photos_per_second"][0]
+    rows = _embedding_rows(facenet, images, batch_size, place)
+    results = {name: run() for name, run in rows.items()}
+    first = next(iter(results.values()))
+    table = rates("row", {name: images / seconds for name, seconds in fastest(rows, rounds, place).items()})
     table["least_cosine"] = [
-        float("nan") if FaceNetMini.name in name else float((results[first] * results[name]).sum(1).min())
-        for name in rows
+        float("nan") if FaceNetMini.name in name else float((first * found).sum(1).min())
+        for name, found in results.items()
     ]
     print(table.to_string(index=False, float_format="{:.4g}".format, na_rep="-"))
     return table
 
 
-def _hardware(device: torch.device) -> str:
-    """Name of the processor or of the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    found: dict = getattr(torch.cpu, "get_capabilities", dict)()
-    return found.get("cpu_name") or platform.processor() or "unknown"
-
-
-def _bench_rows(
+def _embedding_rows(
     facenet: FaceNet, images: int, batch_size: int, device: torch.device
-) -> dict[str, Callable[[int], np.ndarray]]:
-    """Name of a row to a function that embeds the first n photos, float32 (n, 512)."""
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Name of a row to a function that embeds all photos, float32 (N, 512)."""
     mini = FaceNetMini().eval()
     generator = np.random.default_rng(0)
     labels = pd.DataFrame({"split": ["train"] * images})
@@ -96,40 +110,34 @@ def _bench_rows(
     small = faces.resized(mini.image_size)
     pixels = torch.from_numpy(faces.images)
 
-    def batches(net: torch.nn.Module, n: int, layout: torch.memory_format) -> np.ndarray:
-        parts = [
-            net(
-                ((pixels[i : min(i + batch_size, n)].to(device).float() - 127.5) / 128).contiguous(memory_format=layout)
-            )
-            for i in range(0, n, batch_size)
-        ]
-        return torch.cat(parts).float().cpu().numpy()
-
-    def as_readme(n: int) -> np.ndarray:
-        with torch.no_grad():
-            return batches(plain, n, torch.contiguous_format)
-
-    def fused(net: torch.nn.Module, layout: torch.memory_format, bf16: bool) -> Callable[[int], np.ndarray]:
-        def run(n: int) -> np.ndarray:
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                return batches(net, n, layout)
+    def by_hand(
+        net: torch.nn.Module,
+        layout: torch.memory_format,
+        bf16: bool = False,
+        mode: Callable[[], AbstractContextManager] = torch.inference_mode,
+    ) -> Callable[[], np.ndarray]:
+        def run() -> np.ndarray:
+            with mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                parts = [
+                    net(((photos.to(device).float() - 127.5) / 128).contiguous(memory_format=layout))
+                    for photos in pixels.split(batch_size)
+                ]
+                return torch.cat(parts).float().cpu().numpy()
 
         return run
 
-    def through_embed(backbone: Backbone, data: FaceSet, precision: Precision) -> Callable[[int], np.ndarray]:
-        return lambda n: (
-            embed(backbone, data.select(range(n)), batch_size, device=device, cache=False, precision=precision).features
-        )
+    def through_embed(backbone: Backbone, data: FaceSet, precision: Precision) -> Callable[[], np.ndarray]:
+        return lambda: embed(backbone, data, batch_size, device=device, cache=False, precision=precision).features
 
     plain = facenet.net.to(device)
     nchw, nhwc = torch.contiguous_format, torch.channels_last
     first, last = (fused_copy(facenet, channels_last=flag).net for flag in (False, True))
     best: Precision = "bf16" if has_fast_bf16(device) else "fp32"
     return {
-        "facenet-pytorch as in its README": as_readme,
-        "+ inference_mode, fused BatchNorm": fused(first, nchw, False),
-        "+ channels_last": fused(last, nhwc, False),
-        "+ bf16": fused(last, nhwc, True),
+        "facenet-pytorch as in its README": by_hand(plain, nchw, mode=torch.no_grad),
+        "+ inference_mode, fused BatchNorm": by_hand(first, nchw),
+        "+ channels_last": by_hand(last, nhwc),
+        "+ bf16": by_hand(last, nhwc, bf16=True),
         f"embed, FaceNet, {best}": through_embed(facenet, faces, best),
         "embed, facenet-mini, fp32": through_embed(mini, small, "fp32"),
         "embed, facenet-mini, bf16": through_embed(mini, small, "bf16"),
@@ -159,7 +167,7 @@ def bench_sharing(
         raise ConfigError(f"rounds must be 1 and batch_size 2 or more, got {rounds} and {batch_size}.")
     if not on or set(on) - {"features", "photos"}:
         raise ConfigError(f"measure on features, on photos or on both; got {on}.")
-    place = torch.device(device) if device is not None else settings.device()
+    place = torch.device(device or settings.device())
     tasks = (GENDER, RACE, AGE_BAND)
     rng = np.random.default_rng(0)
     labels = pd.DataFrame({task.name: rng.choice(task.classes, batch_size) for task in tasks} | {"split": "train"})
@@ -169,27 +177,30 @@ def bench_sharing(
         "features": (FeatureSet(features, labels), mlp(512)),
         "photos": (FaceSet(photos, labels), stack_of(FaceNetMini())),
     }
-    print(f"{batch_size} rows a step on {place}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{batch_size} rows a step {machine(place)}")
     tables = []
     for kind in on:
         data, stack = sets[kind]
         batch = next(Batches(data, tasks, batch_size, device=place).epoch())
-        rows = {name: (net.to(place).train(), method) for name, (net, method) in _step_rows(stack, tasks).items()}
-        least = dict.fromkeys(rows, math.inf)
-        for i in range(rounds + 1):
-            for name, (net, method) in rows.items():
-                seconds = _step_seconds(net, method, batch, place)
-                least[name] = min(least[name], seconds) if i else math.inf
+        rows = _sharing_rows(stack, tasks)
+        steps = {name: partial(_step, net.to(place).train(), method, batch) for name, (net, method) in rows.items()}
+        for step in steps.values():
+            step()
         table = pd.DataFrame({"on": kind, "row": list(rows)})
         table["parameters"] = [int(sharing_costs(net)["all"]) for net, _ in rows.values()]
-        table["milliseconds"] = [1000 * seconds for seconds in least.values()]
+        table["milliseconds"] = [1000 * seconds for seconds in fastest(steps, rounds, place).values()]
         tables.append(table.assign(times=table["milliseconds"] / table["milliseconds"][0]))
     table = pd.concat(tables, ignore_index=True)
     print(table.to_string(index=False, float_format="{:.3g}".format))
     return table
 
 
-def _step_rows(stack: Stack, tasks: Sequence[Task]) -> dict[str, tuple[SharedNet, Method]]:
+def _step(net: SharedNet, method: Method, batch: Batch) -> None:
+    net.zero_grad()
+    method.loss(net, batch)[0].backward()
+
+
+def _sharing_rows(stack: Stack, tasks: Sequence[Task]) -> dict[str, tuple[SharedNet, Method]]:
     plain = Supervised(tasks)
     rows: dict[str, tuple[SharedNet, Method]] = {
         "one task": (SharedNet(stack, tasks[:1]), Supervised(tasks[:1])),
@@ -203,14 +214,3 @@ def _step_rows(stack: Stack, tasks: Sequence[Task]) -> dict[str, tuple[SharedNet
         "soft": (SharedNet(stack, tasks, 0), SoftSharing(tasks, 1.0)),
         "cross-stitch": (CrossStitch(stack, tasks), plain),
     }
-
-
-def _step_seconds(net: SharedNet, method: Method, batch: Batch, device: torch.device) -> float:
-    """Seconds of a forward and a backward pass, once."""
-    wait: Callable[[], object] = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
-    net.zero_grad()
-    wait()
-    start = time.perf_counter()
-    method.loss(net, batch)[0].backward()
-    wait()
-    return time.perf_counter() - start

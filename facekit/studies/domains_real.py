@@ -15,7 +15,8 @@ from facekit.records import markdown
 from facekit.studies.common import SEEDS, first
 from facekit.studies.domains import facenet_mini
 from facekit.studies.runner import Study, blocks_of, study
-from facekit.transfer.domains import METHODS, DomainMethod, DomainRecipe, score_domains, serve
+from facekit.training.config import Recipe
+from facekit.transfer.domains import METHODS, DomainMethod, score_domains, serve
 
 # "one network" and "frozen, heads" are left out, as they are behind their neighbours with own norms on drawn pictures.
 WAYS = tuple(method for method in METHODS if method.name not in ("one network", "frozen, heads"))
@@ -25,7 +26,7 @@ def measure(
     backbone: Backbone,
     domains: tuple[Domain, ...],
     pictures: Mapping[str, FaceSet],
-    recipe: DomainRecipe,
+    recipe: Recipe,
     seed: int,
     method: DomainMethod,
 ) -> pd.DataFrame:

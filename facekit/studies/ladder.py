@@ -14,7 +14,7 @@ import torch
 
 from facekit.data.sets import FaceSet
 from facekit.errors import DataError
-from facekit.experiments import LADDER, Strategy, few_labels, fine_tune, scores
+from facekit.experiments import LADDER, few_labels, fine_tune, scores
 from facekit.experiments.forgetting import copies_of, retention
 from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
@@ -23,6 +23,7 @@ from facekit.models.heads import Classifier
 from facekit.records import recorded
 from facekit.studies.common import SEEDS, TASKS, fairface, first, labelled, rows_of
 from facekit.studies.runner import Block, Study, blocks_of, study
+from facekit.transfer.fine_tuning import Strategy
 
 # "probe, then all" takes the rate of "everything", which is what its second half does.
 SAME_RATE = {"probe, then all": "everything"}

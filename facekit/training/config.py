@@ -56,13 +56,13 @@ class TrainConfig:
 class Recipe:
     """What networks that are compared with each other have in common: how they are built and trained.
 
-    lr: peak rate, of heads that are new beside layers that are not `heads_lr`. dropout: of the hidden layers, which
-    have `hidden` units each. steps: of AdamW, of up to `few` labelled rows `few_steps`; 0 where passes over the rows
-    are counted instead. batch_size, weight_decay: as in `TrainConfig`.
+    lr: peak rate, of heads (and what else is new) beside layers that are not `heads_lr`. dropout: of the hidden layers,
+    which have `hidden` units each. steps: of AdamW, of up to `few` labelled rows `few_steps`; 0 where passes over the
+    rows are counted instead. batch_size, weight_decay, augment: as in `TrainConfig`.
     """
 
     lr: float
-    dropout: float
+    dropout: float = 0.0
     steps: int = 0
     few_steps: int | None = None
     few: int = 2000
@@ -70,6 +70,7 @@ class Recipe:
     batch_size: int = 128
     weight_decay: float = 0.5
     heads_lr: float | None = None
+    augment: Mapping[str, Augment] | None = None
 
     def at(self, n: int) -> int:
         """Steps for n labels."""

@@ -34,7 +34,7 @@ Named = Mapping[str | None, LabelledSet]
 class _Step(nn.Module):
     """Model and method as one module, so that DistributedDataParallel sees the parameters of both."""
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
+    def __init__(self, model: Staged, method: Method) -> None:
         super().__init__()
         self.model, self.method = model, method
 
@@ -91,7 +91,7 @@ def fit(
         if found := journal.previous(state["fingerprint"], resume):
             state, last, best = found
             plain.load_state_dict(last)
-    fast = _Step(cast(nn.Module, torch.compile(model)), method) if config.compile else plain
+    fast = _Step(cast(Staged, torch.compile(model)), method) if config.compile else plain
     streams = {name: part.endless(state["epoch"] * steps) for name, part in batches.items()}
     optimiser = None
     cuda = [world.device] if world.device.type == "cuda" else []

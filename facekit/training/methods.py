@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from facekit.errors import ConfigError
+from facekit.models.staged import Staged
 from facekit.tasks import Task
 from facekit.training.batches import Batch
 
@@ -71,7 +72,7 @@ class Method(nn.Module):
         """What the model says of a batch, task name to outputs, in training and validation."""
         return model(batch.inputs)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+    def loss(self, model: Staged, batch: Batch) -> Loss:
         """The scalar to minimise on this batch, and scalars to log; must not wait for the device."""
         raise NotImplementedError
 

@@ -7,39 +7,26 @@ source's features to where the target's lie, and a classifier is then trained th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.training.loop import predict
-from facekit.transfer.selection import DOMAIN, domain_probe
-from facekit.transfer.table import Parameter, Row
+from facekit.transfer.selection import DOMAIN, domain_probe, two_sets
+from facekit.transfer.table import Parameter
 
 # Sun et al. add the identity to both covariances of features whose numbers are about 1 in size.
 RIDGE = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class AffineMap:
-    """An affine map of features: x ↦ (x − source_mean) @ matrix + target_mean.
-
-    matrix: float64 (D, D), symmetric factors multiplied from the right. source_mean, target_mean: float64 (D,).
-    """
-
-    matrix: np.ndarray
-    source_mean: np.ndarray
-    target_mean: np.ndarray
-
-    def __call__(self, data: FeatureSet) -> FeatureSet:
-        """The same rows with moved features, float32 (N, D). They need not have length 1 any more."""
-        moved = (np.asarray(data.features, np.float64) - self.source_mean) @ self.matrix + self.target_mean
-        return replace(data, inputs=moved.astype(np.float32))
-
-
-def coral(source: FeatureSet, target: FeatureSet, ridge: float = RIDGE) -> AffineMap:
+def coral(source: FeatureSet, target: FeatureSet, ridge: float = RIDGE) -> Callable[[FeatureSet], FeatureSet]:
     """Correlation alignment (Sun, Feng & Saenko, AAAI 2016): whiten with the source, colour with the target.
+
+    Returns the affine map x ↦ (x − mean of the source) @ matrix + mean of the target: of a set to the same rows with
+    moved features, float32 (N, D), which need not have length 1 any more.
 
     matrix = (C_s + r I)^(−1/2) (C_t + r I)^(1/2), with C the covariances of the features times √D, r = `ridge`, and
     the means moved, too (the paper standardises both domains first). With r = 0 and enough rows the moved source has
@@ -53,7 +40,13 @@ def coral(source: FeatureSet, target: FeatureSet, ridge: float = RIDGE) -> Affin
         raise DataError(f"two sets of at least two rows and one length of features, got {xs.shape} and {xt.shape}.")
     shift = ridge * np.eye(xs.shape[1])
     cs, ct = (xs.shape[1] * np.cov(x, rowvar=False) + shift for x in (xs, xt))
-    return AffineMap(_power(cs, -0.5) @ _power(ct, 0.5), xs.mean(0), xt.mean(0))
+    matrix, source_mean, target_mean = _power(cs, -0.5) @ _power(ct, 0.5), xs.mean(0), xt.mean(0)
+
+    def moved(data: FeatureSet) -> FeatureSet:
+        features = (np.asarray(data.features, np.float64) - source_mean) @ matrix + target_mean
+        return replace(data, inputs=features.astype(np.float32))
+
+    return moved
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
@@ -103,12 +96,9 @@ def another_camera(data: FeatureSet, mixing: float = 0.8, offset: float = 0.35, 
 
 
 ROWS = (
-    Row(
+    two_sets(
         name="coral",
         about="domain adaptation: the source's features are moved to where the target's lie (Sun, Feng & Saenko 2016)",
-        acts="before",
-        sets="source and target, features",
-        labels="of the source alone",
         parameters={"ridge": Parameter(RIDGE, "added to the covariances' diagonals, 0 or more")},
     ),
 )

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import nn
 
 from facekit import settings
-from facekit.data.sets import FaceSet, LabelledSet
+from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.adapters import Domain, DomainNet
 from facekit.models.backbones.base import Backbone
-from facekit.training.augment import Augment
 from facekit.training.batches import Batch
-from facekit.training.config import TrainConfig
+from facekit.training.config import Recipe, TrainConfig
 from facekit.training.loop import fit, predict
 from facekit.training.methods import Supervised
 from facekit.training.plans import Phase, Plan
-from facekit.training.shares import Sampling, domain_shares, rows_a_step
+from facekit.training.shares import domain_shares, rows_a_step
+from facekit.transfer.table import Row
 from facekit.transfer.weighting import scale_weights
-
-
-def loss_scales(domains: Sequence[Domain], parts: Mapping[str, LabelledSet]) -> dict[str, dict[str, float]]:
-    """One over what each task's loss is without a look at the pictures: domain to task to factor.
-
-    So every task starts at about 1, whatever its kind: a text costs some ten nats where a class costs one. Of classes,
-    numbers and boxes that is the loss of the best constant answer; of texts, the nats that their characters take at
-    their frequencies.
-    """
-    return {domain.name: scale_weights(domain.tasks, _part(parts, domain)) for domain in domains}
 
 
 class PerDomain(Supervised):
@@ -43,7 +33,7 @@ class PerDomain(Supervised):
     domains pull at the same weights; with the trunk frozen each learns as if it were alone. Domains of the network that
     are not named are not touched.
 
-    weights: domain to task to factor, 1 unless given (see `loss_scales`).
+    weights: domain to task to factor, 1 unless given (see `scale_weights`).
     """
 
     def __init__(self, domains: Sequence[Domain], weights: Mapping[str, Mapping[str, float]] | None = None) -> None:
@@ -52,12 +42,6 @@ class PerDomain(Supervised):
     def outputs(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """See Method."""
         return model(batch.inputs, batch.set)
-
-
-def _part(parts: Mapping[str, LabelledSet], domain: Domain) -> LabelledSet:
-    if domain.name not in parts:
-        raise ConfigError(f"there are no pictures of domain {domain.name!r}, only of {', '.join(parts) or 'none'}.")
-    return parts[domain.name]
 
 
 def score_domains(net: DomainNet, parts: Mapping[str, FaceSet], n_boot: int = 1) -> pd.DataFrame:
@@ -74,44 +58,15 @@ def score_domains(net: DomainNet, parts: Mapping[str, FaceSet], n_boot: int = 1)
     return table[["domain", *table.columns[:-1]]]
 
 
-@dataclass(frozen=True)
-class DomainMethod:
+@dataclass(frozen=True, kw_only=True)
+class DomainMethod(Row):
     """A way to serve several domains. together: one network, or one for each. train_trunk: or leave it as it came.
     adapters, own_norm: as in `Domain`."""
 
-    name: str
-    together: bool
-    train_trunk: bool
-    adapters: Literal["none", "series", "parallel"]
-    own_norm: bool
-
-
-METHODS = (
-    DomainMethod("a network each", False, True, "none", False),
-    DomainMethod("one network", True, True, "none", False),
-    DomainMethod("one network, own norms", True, True, "none", True),
-    DomainMethod("frozen, heads", True, False, "none", False),
-    DomainMethod("frozen, own norms", True, False, "none", True),
-    DomainMethod("series adapters", True, False, "series", True),
-    DomainMethod("parallel adapters", True, False, "parallel", True),
-)
-
-
-@dataclass(frozen=True)
-class DomainRecipe:
-    """What every method may spend: steps of `batch_size` rows, the peak rates of the trunk and of what a domain owns.
-
-    scaled: whether losses are divided by what they are without a look (`loss_scales`).
-    """
-
-    steps: int
-    batch_size: int = 48
-    trunk_rate: float = 1e-3
-    own_rate: float = 3e-3
-    sampling: Sampling = "uniform"
-    scaled: bool = True
-    weight_decay: float = 0.01
-    augment: Mapping[str, Augment] | None = None
+    together: bool = True
+    train_trunk: bool = False
+    adapters: Literal["none", "series", "parallel"] = "none"
+    own_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,29 +99,30 @@ def serve(
     backbone: Backbone,
     domains: Sequence[Domain],
     train: Mapping[str, FaceSet],
-    recipe: DomainRecipe,
+    recipe: Recipe,
     seed: int,
 ) -> Served:
     """Trains a method on all domains. Every domain sees as many of its pictures in as many steps, alone or together.
 
-    backbone: what all networks start from; it is copied. Raises what `fit` raises.
+    backbone: what all networks start from; it is copied. recipe: what all methods may spend, with the peak rates of the
+    trunk (`lr`) and of what a domain owns (`heads_lr`). Losses are divided by what they are without a look at the
+    pictures (`scale_weights`). Raises what `fit` raises, and ConfigError for a domain without pictures.
     """
+    if missing := [domain.name for domain in domains if domain.name not in train]:
+        raise ConfigError(f"there are no pictures of domain {missing[0]!r}, only of {', '.join(train) or 'none'}.")
     given = [replace(d, adapters=method.adapters, own_norm=method.own_norm) for d in domains]
-    groups = [given] if method.together else [[domain] for domain in given]
-    sizes = {domain.name: len(_part(train, domain)) for domain in given}
-    rows = rows_a_step(domain_shares(sizes, recipe.sampling), recipe.batch_size)
-    scales = loss_scales(given, train) if recipe.scaled else None
+    rows = rows_a_step(domain_shares({domain.name: len(train[domain.name]) for domain in given}), recipe.batch_size)
     nets: dict[str, DomainNet] = {}
     seconds, parameters = 0.0, 0
-    for group in groups:
+    for group in [given] if method.together else [[domain] for domain in given]:
         settings.seed_everything(seed)
         net = DomainNet(backbone, group)
         names = [domain.name for domain in group]
-        rates = dict.fromkeys(names, recipe.own_rate)
-        rates |= dict.fromkeys(net.trunk.stages, recipe.trunk_rate) if method.train_trunk else {}
+        rates = dict.fromkeys(names, recipe.heads_lr or recipe.lr)
+        rates |= dict.fromkeys(net.trunk.stages, recipe.lr) if method.train_trunk else {}
         result = fit(
             net,
-            PerDomain(group, scales and {name: scales[name] for name in names}),
+            PerDomain(group, {domain.name: scale_weights(domain.tasks, train[domain.name]) for domain in group}),
             {name: train[name] for name in names},
             None,
             Plan("domains", (Phase("domains", 1, rates),)),
@@ -175,7 +131,6 @@ def serve(
                 weight_decay=recipe.weight_decay,
                 augment={name: augment for name, augment in (recipe.augment or {}).items() if name in names},
                 seed=seed,
-                sampling=recipe.sampling,
                 steps=recipe.steps,
             ),
         )
@@ -186,14 +141,42 @@ def serve(
     return Served(nets, seconds, parameters // len(given))
 
 
+def _way(name: str, about: str, **how: Any) -> DomainMethod:
+    about = f"multi-domain learning: {about}"
+    labels = "of its own tasks in every domain"
+    return DomainMethod(name=name, about=about, acts="during", sets="one per domain", labels=labels, **how)
+
+
+ROWS = (
+    _way("a network each", "nothing is shared, a copy of the trunk a domain", together=False, train_trunk=True),
+    _way("one network", "all train the trunk, each has its heads", train_trunk=True),
+    _way("one network, own norms", "all train the trunk, each has heads and norms", train_trunk=True, own_norm=True),
+    _way("frozen, heads", "a frozen trunk, each has its heads"),
+    _way("frozen, own norms", "a frozen trunk, each has heads and norms", own_norm=True),
+    _way(
+        "series adapters",
+        "a frozen trunk, adapters behind its filters (Rebuffi et al. 2017)",
+        adapters="series",
+        own_norm=True,
+    ),
+    _way(
+        "parallel adapters",
+        "a frozen trunk, adapters beside its filters (Rebuffi et al. 2018)",
+        adapters="parallel",
+        own_norm=True,
+    ),
+)
+METHODS: tuple[DomainMethod, ...] = ROWS
+
+
 def compare_domains(
     backbone: Backbone,
     domains: Sequence[Domain],
     train: Mapping[str, FaceSet],
     test: Mapping[str, FaceSet],
-    recipe: DomainRecipe,
+    recipe: Recipe,
     seeds: Sequence[int],
-    methods: Sequence[DomainMethod] = METHODS,
+    methods: Sequence[DomainMethod] = ROWS,
 ) -> pd.DataFrame:
     """Scores on `test` of every method and seed, all with the same batches of the same pictures.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,16 +56,13 @@ def linear_probe(
 
     weights: how much each row counts (N,), for multiclass tasks: Σ wᵢ lossᵢ / Σ wᵢ takes the place of the mean loss, so
     that only their ratios matter. Raises DataError when a task has no label at all (that has a weight), ConfigError
-    unless the prior is positive and the weights are N finite numbers of 0 or more.
+    unless the prior is positive and the weights are N finite numbers of 0 or more, not all 0.
     """
     if not prior > 0:
         raise ConfigError(f"the prior must be positive, got {prior}; 100 is a good one.")
-    counts = None if weights is None else torch.from_numpy(np.array(weights, np.float64))
-    if counts is not None:
-        if counts.shape != (len(train),) or not (counts.isfinite() & (counts >= 0)).all():
-            raise ConfigError(f"weights must be {len(train)} finite numbers of 0 or more, got {tuple(counts.shape)}.")
-        if not all(task.argmax for task in tasks):
-            raise ConfigError("weights are for multiclass tasks; fit the others without.")
+    counts = None if weights is None else torch.from_numpy(checked_weights(weights, len(train)))
+    if counts is not None and not all(task.argmax for task in tasks):
+        raise ConfigError("weights are for multiclass tasks; fit the others without.")
     dim = train.features.shape[1]
     model = Classifier(None, Heads(dim, tasks))
     x = torch.from_numpy(np.asarray(train.features, np.float64)) * math.sqrt(dim)
@@ -80,6 +78,14 @@ def linear_probe(
             last.weight.copy_(weight)
             last.bias.copy_(bias)
     return model.eval()
+
+
+def checked_weights(weights: np.ndarray, n: int) -> np.ndarray:
+    """Weights as float64 (n,), a copy; raises ConfigError unless they are n finite numbers of 0 or more, some above."""
+    weights = np.array(weights, np.float64)
+    if weights.shape != (n,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
+        raise ConfigError(f"weights must be {n} finite numbers of 0 or more, not all 0; got shape {weights.shape}.")
+    return weights
 
 
 def _minimise(
@@ -144,19 +150,16 @@ def hidden_probe(train: FeatureSet, tasks: Sequence[Task], hidden: int = 1024, s
     return model.eval()
 
 
+_row = partial(Row, acts="during", sets="one set of features")
 ROWS = (
-    Row(
+    _row(
         name="linear",
         about="feature extraction: linear heads on frozen features, the minimum found with L-BFGS",
-        acts="during",
-        sets="one set of features",
         learn=lambda rows, tasks, seed: linear_probe(rows, tasks),
     ),
-    Row(
+    _row(
         name="one hidden layer",
         about="feature extraction: heads with one hidden layer on frozen features",
-        acts="during",
-        sets="one set of features",
         learn=lambda rows, tasks, seed: hidden_probe(rows, tasks, seed=seed),
     ),
 )

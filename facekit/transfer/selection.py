@@ -8,15 +8,17 @@ it in its odds (Bickel, Brückner & Scheffer, JMLR 2009).
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from facekit.data.sets import FeatureSet
-from facekit.errors import ConfigError, DataError
+from facekit.errors import DataError
 from facekit.models.heads import Classifier
 from facekit.tasks import Task
 from facekit.training.loop import predict
-from facekit.transfer.probe import PRIOR, linear_probe
+from facekit.transfer.probe import PRIOR, checked_weights, linear_probe
 from facekit.transfer.table import Parameter, Row
 
 DOMAIN = Task("domain", "multiclass", ("source", "target"))
@@ -58,7 +60,7 @@ def effective_size(weights: np.ndarray) -> float:
     n for equal weights, 1 where one row has all the weight. Raises ConfigError unless all weights are finite numbers
     of 0 or more and some are above 0.
     """
-    weights = _checked(weights, len(weights))
+    weights = checked_weights(weights, len(weights))
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
@@ -69,32 +71,19 @@ def rejection_sample(data: FeatureSet, weights: np.ndarray, seed: int = 0) -> Fe
     / max w rows are to be expected. Chances to be collected as weights make a biased source of a fair one. Raises
     ConfigError as `effective_size`.
     """
-    weights = _checked(weights, len(data))
+    weights = checked_weights(weights, len(data))
     return data.select(np.random.default_rng(seed).random(len(data)) < weights / weights.max())
 
 
-def _checked(weights: np.ndarray, n: int) -> np.ndarray:
-    """Weights as float64 (n,); raises ConfigError unless they are n finite numbers of 0 or more, some above 0."""
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (n,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
-        raise ConfigError(f"weights must be {n} finite numbers of 0 or more, not all 0; got shape {weights.shape}.")
-    return weights
-
-
+two_sets = partial(Row, acts="before", sets="source and target, features", labels="of the source alone")
 ROWS = (
-    Row(
+    two_sets(
         name="importance weights",
         about="sample selection bias: rows weighted by the odds of a probe of source and target (Bickel et al. 2009)",
-        acts="before",
-        sets="source and target, features",
-        labels="of the source alone",
         parameters={"prior": Parameter(PRIOR, "strength of the prior that pulls all weights towards 1, above 0")},
     ),
-    Row(
+    two_sets(
         name="rejection sampling",
         about="sample selection bias: rows kept with a chance as large as their weight (Zadrozny et al. 2003)",
-        acts="before",
-        sets="source and target, features",
-        labels="of the source alone",
     ),
 )

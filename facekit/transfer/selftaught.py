@@ -9,16 +9,14 @@ difference in its score comes from what was left out or added, not from another 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.transfer.table import Parameter, Row
-
-Encoder = Callable[[FeatureSet], FeatureSet]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +30,8 @@ class Components:
     def __call__(self, data: FeatureSet) -> FeatureSet:
         """The rows on the axes, float32 (N, k), times √(D / k): a probe multiplies by √k and is then back at √D."""
         places = (np.asarray(data.features, np.float64) - self.mean) @ self.axes.T
-        return _with(data, places * math.sqrt(self.axes.shape[1] / len(self.axes)))
+        places *= math.sqrt(self.axes.shape[1] / len(self.axes))
+        return replace(data, inputs=places.astype(np.float32))
 
 
 def components(unlabelled: FeatureSet, k: int) -> Components:
@@ -66,7 +65,8 @@ class Dictionary:
         Divided by √A, which a probe multiplies by.
         """
         x = (np.asarray(data.features, np.float64) - self.mean) * math.sqrt(len(self.mean))
-        return _with(data, sparse_codes(x, self.atoms, self.penalty, self.steps) / math.sqrt(len(self.atoms)))
+        codes = sparse_codes(x, self.atoms, self.penalty, self.steps) / math.sqrt(len(self.atoms))
+        return replace(data, inputs=codes.astype(np.float32))
 
 
 def sparse_codes(x: np.ndarray, atoms: np.ndarray, penalty: float, steps: int = 100) -> np.ndarray:
@@ -122,25 +122,16 @@ def _better_atoms(atoms: np.ndarray, uses: np.ndarray, sums: np.ndarray) -> np.n
     return atoms
 
 
-def _with(data: FeatureSet, features: np.ndarray) -> FeatureSet:
-    return replace(data, inputs=features.astype(np.float32))
-
-
+_row = partial(Row, acts="before", sets="unlabelled and labelled, features", labels="of the labelled set alone")
 ROWS = (
-    Row(
+    _row(
         name="components",
         about="self-taught learning: the directions in which unlabelled features vary most (PCA)",
-        acts="before",
-        sets="unlabelled and labelled, features",
-        labels="of the labelled set alone",
         parameters={"k": Parameter(None, "how many directions")},
     ),
-    Row(
+    _row(
         name="sparse codes",
         about="self-taught learning: few atoms of a dictionary that unlabelled features taught (Raina et al. 2007)",
-        acts="before",
-        sets="unlabelled and labelled, features",
-        labels="of the labelled set alone",
         parameters={"penalty": Parameter(None, "weight of the codes' absolute sum, above 0")},
     ),
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from functools import partial
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
-from facekit.models.heads import Classifier
-from facekit.models.multitask import STITCHES, CrossStitch, SharedNet, Stack, distance
+from facekit.models.multitask import STITCHES, CrossStitch, SharedNet, distance
+from facekit.models.staged import Staged
 from facekit.tasks import Joint, Task
 from facekit.training.batches import Batch, Batches
 from facekit.training.config import TrainConfig
@@ -23,6 +24,7 @@ from facekit.training.plans import Phase, Plan
 from facekit.transfer.table import Parameter, Row
 
 STITCH_RATE = 10.0  # the α of a cross-stitch network learn this much faster than its layers
+Net = TypeVar("Net", bound=Staged)
 
 
 class SoftSharing(Supervised):
@@ -40,10 +42,7 @@ class SoftSharing(Supervised):
     """
 
     def __init__(
-        self,
-        tasks: Sequence[Task],
-        strength: float | Mapping[str, float],
-        weights: Mapping[str, float] | None = None,
+        self, tasks: Sequence[Task], strength: float | Mapping[str, float], weights: Mapping[str, float] | None = None
     ) -> None:
         super().__init__(tasks, weights)
         self.strength = strength
@@ -61,7 +60,7 @@ class SoftSharing(Supervised):
 
 
 def train_shared(
-    net: SharedNet,
+    net: Net,
     method: Method,
     train: FeatureSet | FaceSet,
     *,
@@ -70,7 +69,7 @@ def train_shared(
     lr: float = 1e-3,
     batch_size: int = 128,
     weight_decay: float = 0.5,
-) -> SharedNet:
+) -> Net:
     """Trains all stages of `net` for about `steps` steps on all rows of `train`, whatever their number; returns it.
 
     The same budget for everything that is compared: the same batches in the same order, no choice on validation
@@ -88,17 +87,18 @@ def train_shared(
 
 def with_stitch_rate(plan: Plan) -> Plan:
     """The plan in which the α of a cross-stitch network, where it has any, learn `STITCH_RATE` times faster."""
-    phases = (
-        replace(phase, rates={name: lr * (STITCH_RATE if name == STITCHES else 1) for name, lr in phase.rates.items()})
+    faster = {STITCHES: STITCH_RATE}
+    phases = [
+        replace(phase, rates={name: lr * faster.get(name, 1) for name, lr in phase.rates.items()})
         for phase in plan.phases
-    )
+    ]
     return replace(plan, phases=tuple(phases))
 
 
 class Marginals(nn.Module):
     """A network with one head for a joint task, whose outputs are those of the joint task's parts."""
 
-    def __init__(self, net: SharedNet | Classifier, joint: Joint) -> None:
+    def __init__(self, net: nn.Module, joint: Joint) -> None:
         super().__init__()
         self.net, self.joint, self.tasks = net, joint, joint.parts
 
@@ -107,50 +107,28 @@ class Marginals(nn.Module):
         return self.joint.marginals(self.net(inputs)[self.joint.task.name])
 
 
-def _single(stack: Stack, tasks: Sequence[Task]) -> SharedNet:
-    return SharedNet(stack, tasks, shared=0)
-
-
-def _plain(tasks: Sequence[Task], steps: int) -> Supervised:
-    return Supervised(tasks)
-
-
-def _soft(tasks: Sequence[Task], steps: int, strength: float) -> SoftSharing:
-    return SoftSharing(tasks, strength)
-
-
+_row = partial(Row, acts="during", labels="of every task; a row may lack some")
 ROWS = (
     Row(
         name="single",
         about="a network a task, independent of each other: the baseline of everything that shares",
         acts="during",
-        labels="of every task",
-        loss=_plain,
-        network=_single,
+        loss=Supervised,
+        network=partial(SharedNet, shared=0),
     ),
-    Row(
-        name="hard",
-        about="one network, a head a task (Caruana 1997)",
-        acts="during",
-        labels="of every task; a row may lack some",
-        loss=_plain,
-    ),
-    Row(
+    _row(name="hard", about="one network, a head a task (Caruana 1997)", loss=Supervised),
+    _row(
         name="soft",
         about="a network a task, drawn together by the squared distance of their weights (Duong et al. 2015)",
-        acts="during",
-        labels="of every task; a row may lack some",
         parameters={"strength": Parameter(0.1, "λ, the weight of the squared distance, 0 or more")},
-        loss=_soft,
-        network=_single,
+        loss=SoftSharing,
+        network=partial(SharedNet, shared=0),
     ),
-    Row(
+    _row(
         name="cross-stitch",
         about="a network a task, whose activations are mixed after every stage (Misra et al. 2016)",
-        acts="during",
-        labels="of every task; a row may lack some",
         parameters={"mix": Parameter(0.1, "what a task takes from the others at the start, 0 to 1")},
-        loss=_plain,
+        loss=Supervised,
         network=CrossStitch,
     ),
 )

@@ -7,12 +7,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from facekit.errors import ConfigError
 
 if TYPE_CHECKING:  # the rows of methods that need no network can be read without torch
+    from facekit.data.sets import FeatureSet
+    from facekit.models.heads import Classifier
     from facekit.models.multitask import Stack
     from facekit.models.staged import Staged
     from facekit.tasks import Task
@@ -36,9 +39,9 @@ class Row:
     acts: `before` training (on rows, weights or features), `during` it (as a Method in the loop) or `after` it (on
     scores). sets: the sets that it learns from. labels: what of them it needs. parameters: by name.
 
-    Those that act during training on one labelled set say how: `loss` makes the Method of (tasks, steps an epoch,
-    **parameters) and `network` what it trains of (stack, tasks, **parameters), a Classifier where there is none; each
-    gets those of the parameters that it names. learn: for a probe, (rows, tasks, seed) to a classifier.
+    Those that act during training on one labelled set say how: `loss` makes the Method of `tasks`, `period` (steps an
+    epoch) and the parameters, and `network` what it trains of `stack`, `tasks` and the parameters, a Classifier where
+    there is none; each gets those that it names. learn: for a probe, (rows, tasks, seed) to a classifier.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Row:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     loss: Callable[..., Method] | None = None
     network: Callable[..., Staged] | None = None
-    learn: Callable[..., Staged] | None = None
+    learn: Callable[[FeatureSet, Sequence[Task], int], Classifier] | None = None
 
     @property
     def key(self) -> str:
@@ -85,15 +88,14 @@ class Row:
         """
         if self.loss is None:
             raise ConfigError(f"{self.key} acts {self.acts} training, on {self.sets}; it is used from Python.")
-        known = self.checked(given)
-        net = classifier() if self.network is None else self.network(stack(), tasks, **_named(self.network, known))
-        return net, self.loss(tasks, steps, **_named(self.loss, known))
+        known = {"tasks": tasks, "period": steps, **self.checked(given)}
+        net = classifier() if self.network is None else _called(self.network, known | {"stack": stack()})
+        return net, _called(self.loss, known)
 
 
-def _named(function: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that a function has parameters for."""
-    code = getattr(function, "__code__", None) or function.__init__.__code__  # type: ignore[misc]
-    return {name: value for name, value in given.items() if name in code.co_varnames[: code.co_argcount]}
+def _called(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """What a function returns, given those of the arguments that it has parameters for."""
+    return function(**{name: value for name, value in given.items() if name in signature(function).parameters})
 
 
 def table() -> dict[str, Row]:

@@ -17,6 +17,7 @@ The best epoch is chosen on the fixed weights of `Method.weights`, 1 unless give
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import pandas as pd
@@ -28,13 +29,13 @@ from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError
 from facekit.models.heads import Classifier
 from facekit.models.multitask import SharedNet, shared_parameters
+from facekit.models.staged import Staged
 from facekit.tasks import Task
 from facekit.training import distributed
 from facekit.training.batches import Batch
-from facekit.training.methods import Method
+from facekit.training.methods import Loss, Method
 from facekit.transfer.table import Parameter, Row
 
-Logged = tuple[torch.Tensor, dict[str, torch.Tensor]]
 TINY = 1e-30  # no gradient that counts is shorter than its root
 
 
@@ -47,9 +48,10 @@ def task_losses(tasks: Sequence[Task], model: nn.Module, batch: Batch) -> dict[s
 def scale_weights(tasks: Sequence[Task], train: LabelledSet) -> dict[str, float]:
     """Weights that make the losses comparable: one over the loss of the best constant answer (`Task.blind_loss`).
 
-    For classes that is the entropy of the labels, so that every task starts at about 1, whatever its number of
-    classes. To be given to `Supervised` or any other method. Raises DataError for a task without labels, ConfigError
-    for one whose labels are all the same.
+    For classes that is the entropy of the labels, so that every task starts at about 1, whatever its kind and number of
+    classes: a text costs some ten nats where a class costs one (of texts it is the nats that their characters take at
+    their frequencies). To be given to `Supervised` or any other method. Raises DataError for a task without labels,
+    ConfigError for one whose labels are all the same.
     """
     weights = {}
     for task in tasks:
@@ -72,10 +74,9 @@ class UncertaintyWeighting(Method):
         super().__init__(tasks, weights)
         self.log_variances = nn.Parameter(torch.zeros(len(self.tasks)))
 
-    def loss(self, model: nn.Module, batch: Batch) -> Logged:
+    def loss(self, model: Staged, batch: Batch) -> Loss:
         """See Method."""
-        losses = task_losses(self.tasks, model, batch)
-        scaled = _stacked(self, losses)
+        losses, scaled = _losses(self, model, batch)
         factors = 0.5 * torch.exp(-self.log_variances)
         return (factors * scaled + self.log_variances / 2).sum(), losses | _named(self, factors)
 
@@ -104,10 +105,9 @@ class DynamicWeightAverage(Method):
         self.register_buffer("steps", torch.tensor(0))
         self.register_buffer("means", torch.zeros(3, len(self.tasks)))  # this period's sum, the last two's means
 
-    def loss(self, model: nn.Module, batch: Batch) -> Logged:
+    def loss(self, model: Staged, batch: Batch) -> Loss:
         """See Method; counts a step."""
-        losses = task_losses(self.tasks, model, batch)
-        scaled = _stacked(self, losses)
+        losses, scaled = _losses(self, model, batch)
         with torch.no_grad():
             before = torch.where(self.means[2] > 0, self.means[1] / self.means[2], 1.0)
             learnt = len(self.tasks) * (before / self.temperature).softmax(0)
@@ -150,10 +150,9 @@ class GradNorm(Method):
         self.register_buffer("initial", torch.zeros(len(self.tasks)))
         self.scores = nn.Parameter(torch.zeros(len(self.tasks)))
 
-    def loss(self, model: nn.Module, batch: Batch) -> Logged:
+    def loss(self, model: Staged, batch: Batch) -> Loss:
         """See Method; remembers the first loss of each task."""
-        losses = task_losses(self.tasks, model, batch)
-        scaled = _stacked(self, losses)
+        losses, scaled = _losses(self, model, batch)
         gradients = task_gradients(scaled, shared_parameters(model, self.stages), batch)
         factors = len(self.tasks) * self.scores.softmax(0)
         with torch.no_grad():
@@ -183,10 +182,9 @@ class PCGrad(Method):
         super().__init__(tasks, weights)
         self.stages = None if stages is None else tuple(stages)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Logged:
+    def loss(self, model: Staged, batch: Batch) -> Loss:
         """See Method; draws the order of the projections from torch's random state."""
-        losses = task_losses(self.tasks, model, batch)
-        scaled = _stacked(self, losses)
+        losses, scaled = _losses(self, model, batch)
         parameters = shared_parameters(model, self.stages)
         gradients = task_gradients(scaled, parameters, batch)
         n = len(self.tasks)
@@ -259,9 +257,10 @@ def _with_gradient(value: torch.Tensor, parameters: Sequence[nn.Parameter], more
     return value + (term - term.detach())
 
 
-def _stacked(method: Method, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The losses (T,) times the method's fixed weights."""
-    return torch.stack([method.weights[name] * value for name, value in losses.items()])
+def _losses(method: Method, model: nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Each task's loss by name, and all of them (T,) times the method's fixed weights."""
+    losses = task_losses(method.tasks, model, batch)
+    return losses, torch.stack([method.weights[name] * value for name, value in losses.items()])
 
 
 def _named(method: Method, factors: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -275,40 +274,29 @@ def _everywhere(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     return world.sum(values * batch.share) if world.size > 1 else values
 
 
+_row = partial(Row, acts="during", network=SharedNet)
 ROWS = (
     Row(
         name="scaled losses",
         about="each loss divided by that of the best constant answer: fixed weights, see `scale_weights`",
         acts="before",
     ),
-    Row(
+    _row(
         name="uncertainty",
         about="hard sharing with learnt weights of the losses (Kendall, Gal & Cipolla 2018)",
-        acts="during",
-        loss=lambda tasks, steps: UncertaintyWeighting(tasks),
-        network=SharedNet,
+        loss=UncertaintyWeighting,
     ),
-    Row(
+    _row(
         name="dynamic weights",
         about="hard sharing; the task whose loss has fallen least gets more weight (Liu, Johns & Davison 2019)",
-        acts="during",
         parameters={"temperature": Parameter(2.0, "the larger, the more equal the weights, above 0")},
-        loss=lambda tasks, steps, temperature: DynamicWeightAverage(tasks, steps, temperature),
-        network=SharedNet,
+        loss=DynamicWeightAverage,
     ),
-    Row(
+    _row(
         name="gradnorm",
         about="hard sharing; weights that make the tasks' gradients equally long (Chen et al. 2018)",
-        acts="during",
         parameters={"alpha": Parameter(1.5, "how much slow learners are favoured, 0 or more")},
-        loss=lambda tasks, steps, alpha: GradNorm(tasks, alpha),
-        network=SharedNet,
+        loss=GradNorm,
     ),
-    Row(
-        name="pcgrad",
-        about="hard sharing; no task's step goes against another's (Yu et al. 2020)",
-        acts="during",
-        loss=lambda tasks, steps: PCGrad(tasks),
-        network=SharedNet,
-    ),
+    _row(name="pcgrad", about="hard sharing; no task's step goes against another's (Yu et al. 2020)", loss=PCGrad),
 )

@@ -24,20 +24,19 @@ from facekit.models.embedding import state_hash
 from facekit.tasks import Task
 from facekit.tasks.heads import SequenceHead
 from facekit.training.batches import Batches
-from facekit.training.config import FitResult, TrainConfig
+from facekit.training.config import FitResult, Recipe, TrainConfig
 from facekit.training.loop import fit
 from facekit.training.plans import Phase, Plan
 from facekit.training.scoring import predict
 from facekit.training.shares import domain_shares, rows_a_step
 from facekit.transfer.domains import (
     METHODS,
-    DomainRecipe,
     PerDomain,
     compare_domains,
-    loss_scales,
     score_domains,
     serve,
 )
+from facekit.transfer.weighting import scale_weights
 
 BOX = Task("box", "box")
 TEXT = Task("text", "string", tuple("abc"))
@@ -346,20 +345,20 @@ def test_the_rows_of_a_step_add_up_and_no_domain_goes_without(weights, batch_siz
 
 def test_scales_make_every_task_start_at_about_one():
     parts = {"things": pictures(60), "texts": pictures(60, seed=1)}
-    scales = loss_scales([THINGS, TEXTS], parts)
+    scales = {each.name: scale_weights(each.tasks, parts[each.name]) for each in (THINGS, TEXTS)}
     counts = parts["things"].labels["colour"].value_counts(normalize=True)
     assert 1 / scales["things"]["colour"] == pytest.approx(-(counts * np.log(counts)).sum(), rel=1e-4)
     letters = pd.Series(list("".join(parts["texts"].labels["text"]))).value_counts(normalize=True)
     assert 1 / scales["texts"]["text"] == pytest.approx(-2 * (letters * np.log(letters)).sum(), rel=1e-4)
     same = FaceSet(parts["texts"].images, parts["texts"].labels.assign(text="aa"))
     with pytest.raises(ConfigError, match="nothing to learn"):
-        loss_scales([TEXTS], {"texts": same})
+        scale_weights(TEXTS.tasks, same)
 
 
 def test_every_method_trains_what_it_says_with_the_same_batches():
     train = {"things": pictures(16), "texts": pictures(16, seed=1)}
     test = {"things": pictures(8, 2, "test"), "texts": pictures(8, 3, "test")}
-    recipe = DomainRecipe(steps=2, batch_size=8)
+    recipe = Recipe(lr=1e-3, heads_lr=3e-3, steps=2, batch_size=8)
     table = compare_domains(trunk(), (THINGS, TEXTS), train, test, recipe, seeds=(0,))
     assert table["method"].unique().tolist() == [method.name for method in METHODS]
     by_task = table.groupby("method")["metric"].agg(sorted).map(tuple).unique()
@@ -379,7 +378,7 @@ def test_every_method_trains_what_it_says_with_the_same_batches():
 def test_a_method_that_shares_has_one_network_and_one_score_a_task():
     train = {"things": pictures(16), "texts": pictures(16, seed=1)}
     for method in METHODS[:2]:
-        made = serve(method, trunk(), (THINGS, TEXTS), train, DomainRecipe(steps=1, batch_size=8), seed=0)
+        made = serve(method, trunk(), (THINGS, TEXTS), train, Recipe(lr=1e-3, steps=1, batch_size=8), seed=0)
         assert (made.nets["things"] is made.nets["texts"]) == method.together
         assert made.summary(train).index.tolist() == [
             "things\naccuracy",

@@ -26,8 +26,8 @@ from facekit.training.config import TrainConfig
 from facekit.training.loop import fit, predict
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
-from facekit.transfer.domains import loss_scales
 from facekit.transfer.probe import linear_probe
+from facekit.transfer.weighting import scale_weights
 
 PACKAGE = Path(facekit.__file__).parent
 TOY = Path(__file__).with_name("counts.py")
@@ -93,7 +93,7 @@ def test_a_new_kind_gets_a_head_in_a_network_of_domains(counted):
     domain = Domain("spots", (counted,))
     net = DomainNet(ChainNet(), [domain])
     assert predict(net.only("spots"), data)["spots"].shape == (6, 1)
-    assert loss_scales([domain], {"spots": data})["spots"]["spots"] == pytest.approx(
+    assert scale_weights([counted], data)["spots"] == pytest.approx(
         1 / counted.blind_loss(data.targets([counted])["spots"])
     )
 

@@ -14,6 +14,7 @@ from backbones import noise
 from safetensors import safe_open
 from tiny import COLOUR, TinyNet, faces
 
+from facekit.commands import distill as command_module
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, TrainingError, WeightsError
@@ -23,6 +24,7 @@ from facekit.models.embedding import embed, state_hash
 from facekit.models.heads import Heads
 from facekit.models.weights import read_weights
 from facekit.tasks import GENDER, RACE, age_in_years
+from facekit.training import checkpoint
 from facekit.training.augment import Augment
 from facekit.training.batches import Batch
 from facekit.training.config import TrainConfig
@@ -36,13 +38,11 @@ from facekit.transfer.distill import (
     blends,
     cosine_loss,
     different_answers,
-    distill,
     export,
     more_pictures,
     same_view,
     teacher_views,
-    weights_of_run,
-    without_labels,
+    unlabelled,
 )
 
 
@@ -252,7 +252,7 @@ def test_blends_lie_between_any_two_pictures_of_all_sets():
 
 def test_blends_do_not_depend_on_how_the_pictures_lie_in_sets():
     one, other = faces(5), faces(4, seed=1)
-    apart, together = blends(20, 3, one, other), blends(20, 3, without_labels(one, other))
+    apart, together = blends(20, 3, one, other), blends(20, 3, unlabelled(np.concatenate([one.images, other.images])))
     assert np.array_equal(apart.images, together.images) and "colour" not in apart.labels
     assert not np.array_equal(apart.images, blends(20, 4, one, other).images)
 
@@ -335,6 +335,13 @@ def test_packaged_weights_are_whole_small_and_say_how_they_were_made():
 # --- the command
 
 
+def weights_of_run(out) -> TinyNet:
+    """The student as the run in `out` left it after its last whole epoch."""
+    student = TinyNet()
+    student.load_state_dict(checkpoint.read(out / checkpoint.BEST))
+    return student.eval()
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """The command with tiny networks in place of FaceNet and facenet-mini, and a stored set; returns a function."""
@@ -351,8 +358,8 @@ def command(tmp_path, monkeypatch):
             model.load_state_dict(read_weights(path))
             return model.eval()
 
-    monkeypatch.setattr(module, "FaceNet", Teacher)
-    monkeypatch.setattr(module, "FaceNetMini", Student)
+    monkeypatch.setattr(command_module, "FaceNet", Teacher)
+    monkeypatch.setattr(command_module, "FaceNetMini", Student)
     parts = [faces(40), faces(8, 1, "validation"), faces(12, 2, "test")]
     labels = pd.concat([part.labels for part in parts])
     pixels = np.concatenate([part.images for part in parts])
@@ -360,7 +367,7 @@ def command(tmp_path, monkeypatch):
 
     def run(out="run", **options):
         options = {"lr": 0.02, "batch_size": 8, "precision": "fp32", "device": "cpu"} | options
-        return distill(data, tmp_path / out, **options)
+        return command_module.distill(data, tmp_path / out, **options)
 
     return run
 
@@ -373,7 +380,7 @@ def test_command_leaves_weights_configuration_and_scores(command, tmp_path, caps
     assert set(scores["cosine"]) == {"validation", "test"} and scores["cosine"]["test"] > 0.3
     assert "cosine to the teacher on 12 photos of test" in capsys.readouterr().out
     last = weights_of_run(out)
-    with safe_open(out / module.WEIGHTS, "pt") as file:
+    with safe_open(out / command_module.WEIGHTS, "pt") as file:
         assert torch.equal(file.get_tensor("stem.0.weight"), last.stem[0].weight.half())
         assert json.loads(file.metadata()["about"])["teacher_sha256"] == state_hash(tiny(3))
 
@@ -399,12 +406,12 @@ def test_command_learns_from_more_pictures_than_photos(command, tmp_path):
 
 
 def test_command_goes_on_from_weights_and_keeps_answers(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ANSWERED", (COLOUR,))
+    monkeypatch.setattr(command_module, "ANSWERED", (COLOUR,))
     command("one", epochs=2)
-    start = tmp_path / "one" / module.WEIGHTS
+    start = tmp_path / "one" / command_module.WEIGHTS
     command("two", epochs=1, lr=1e-6, weights=start)
     moved = (
-        read_weights(tmp_path / "two" / module.WEIGHTS)["stem.0.weight"] - read_weights(start)["stem.0.weight"]
+        read_weights(tmp_path / "two" / command_module.WEIGHTS)["stem.0.weight"] - read_weights(start)["stem.0.weight"]
     ).abs()
     assert moved.max() < 1e-3
     command("three", epochs=2, answers=0.5, weights=start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,8 +87,12 @@ def test_weights_that_are_none_are_refused(weights):
 def test_weights_need_classes_and_something_above_zero():
     with pytest.raises(ConfigError, match="multiclass"):
         linear_probe(features(60), [SIZE], weights=np.ones(60))
-    with pytest.raises(DataError, match="'colour'"):
+    with pytest.raises(ConfigError, match="not all 0"):
         linear_probe(features(60), [COLOUR], weights=np.zeros(60))
+    data = features(60)
+    holes = replace(data, labels=data.labels.assign(colour=data.labels["colour"].where(np.arange(60) > 0)))
+    with pytest.raises(DataError, match="'colour'"):
+        linear_probe(holes, [COLOUR], weights=np.eye(60)[0])
 
 
 @pytest.mark.parametrize("prior", [0.0, -1.0, float("nan")])

@@ -183,7 +183,7 @@ print("a word costs more than three times what any other answer costs:", losses[
 
 # %% [markdown]
 # A word costs several times what a thing costs, because it is several answers at once. Where weights are shared, that
-# would decide for whom they are made. facekit's `loss_scales` divides each loss by what it is without a look at the
+# would decide for whom they are made. facekit's `scale_weights` divides each loss by what it is without a look at the
 # pictures (for classes the entropy of the labels), so that all start at about 1.
 #
 # `fit` takes several sets by name; with the method `PerDomain` it is the step above in a loop, with scales where you give
