@@ -25,13 +25,14 @@ from itertools import chain, takewhile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty
+from unittest.mock import patch
 
 import pytest
 from nbformat import NotebookNode
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbFile
 
-from facekit.course.build import environment, lesson_environment
+from facekit.course.build import lesson_environment
 
 CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"  # Apple's libraries break in a fork
 WAIT = 60  # seconds for a fork to answer; it has nothing to load
@@ -197,7 +198,7 @@ def start(notebook: IPyNbFile, learners: IPyNbFile | None, solutions: IPyNbFile 
         return
     scratch = tempfile.TemporaryDirectory(prefix="facekit-lesson-")
     notebook.config.add_cleanup(scratch.cleanup)
-    with environment(lesson_environment("laptop", Path(scratch.name))):
+    with patch.dict(os.environ, lesson_environment("laptop", Path(scratch.name)), clear=True):
         IPyNbFile.setup(notebook)
     if solutions is not None and CAN_FORK:
         notebook.kernel = Learners(notebook.kernel, common_cells(notebook.nb, solutions.nb), solutions.path.parent)

@@ -14,9 +14,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,11 @@ TAGS = {
 CELL_TIMEOUT = 600  # seconds; a lesson in profile full may train for minutes in one cell
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLORS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
+MARK = re.compile(r"^[ \t]*(# (?:</?solution>|<todo>))$", re.MULTILINE)
+# Its indent, and after a line break each: the solution, and the lines of the learner's copy where it has some.
+SOLUTION = re.compile(
+    r"^([ \t]*)# <solution>((?:\n.*)*?)(?:\n[ \t]*# <todo>((?:\n.*)*?))?\n[ \t]*# </solution>$", re.MULTILINE
+)
 TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
 
 
@@ -47,35 +51,31 @@ TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
 def make_notebook(lesson: Lesson, solutions: bool) -> NotebookNode:
     """The notebook of a lesson, not executed; raises LessonError naming source and cell."""
     import jupytext
-    import nbformat
 
     text = lesson.source.read_text(encoding="utf-8")
-    parsed = jupytext.reads(text, fmt={"extension": ".py", "format_name": "percent"})
-    cells = []
-    for place, cell in enumerate(parsed.cells, 1):
+    notebook = jupytext.reads(text, fmt={"extension": ".py", "format_name": "percent"})
+    cells: list[NotebookNode] = []
+    for place, cell in enumerate(notebook.cells, 1):
         where = f"{lesson.stem}/lesson.py, cell {place} ({first_line(cell.source)!r})"
         tags = _checked_tags(cell, where)
         if "solution-only" in tags and not solutions:
             continue
-        source = cell.source
         if "solution" in tags:
-            source = solved(source, where) if solutions else unsolved(source, where)
+            cell.source = one_copy(cell.source, solutions, where)
             if not solutions:
                 tags = ["exercise" if tag == "solution" else tag for tag in tags]
         if cell.cell_type == "markdown":
-            source = _links_from(source, lesson, solutions)
-        metadata = {"tags": tags} if tags else {}
-        if "reason" in cell.metadata:
-            metadata["reason"] = cell.metadata["reason"]
-        make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-        cells.append(make(source, metadata=metadata))
+            cell.source = _links_from(cell.source, lesson, solutions)
+        metadata = {"tags": tags, "reason": cell.metadata.get("reason")}
+        cell.metadata = {name: value for name, value in metadata.items() if value}
+        cells.append(cell)
     _number_cells(cells)
-    metadata = {
+    notebook.cells = cells
+    notebook.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
         "facekit": {"source": f"source/{lesson.stem}/lesson.py"},
     }
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     notebook.nbformat_minor = 5
     return notebook
 
@@ -101,53 +101,26 @@ def _checked_tags(cell: NotebookNode, where: str) -> list[str]:
     return tags
 
 
-def solved(source: str, where: str = "cell") -> str:
-    """A solution cell as it stands in the solutions: without markers and without the learner's lines."""
-    return "\n".join(_parts(source, where, lambda indent, solution, todo: solution))
+def one_copy(source: str, solutions: bool, where: str = "cell") -> str:
+    """A solution cell as it stands in one copy: the solutions, or the learner's with TODO lines in their place.
 
+    In the learner's copy each block from `# <solution>` to `# </solution>` becomes its `# <todo>` lines, or `...`.
+    """
+    marks = MARK.findall(source)
+    if not re.fullmatch("(# <solution>(# <todo>)?# </solution>)+", "".join(marks)):
+        order = "'# <solution>', perhaps '# <todo>', '# </solution>'"
+        raise LessonError(f"{where}: tagged solution, it needs {order} and has {', '.join(marks) or 'none of them'}.")
 
-def unsolved(source: str, where: str = "cell") -> str:
-    """A solution cell as the learner gets it: each solution replaced by its `# <todo>` lines, or by `...`."""
+    def replace(block: re.Match[str]) -> str:
+        indent, solution, todo = block.groups()
+        if not solution:
+            raise LessonError(f"{where}: the solution is empty.")
+        if todo and (code := re.search(r"^[ \t]*([^#\s].*)", todo, re.MULTILINE)):
+            raise LessonError(f"{where}: lines after '# <todo>' are comments; {code[1]!r} is not.")
+        learners = re.sub(r"^([ \t]*)# ?", r"\1", todo[1:], flags=re.MULTILINE) if todo else None
+        return solution[1:] if solutions else learners or f"{indent}...  # your lines here"
 
-    def replace(indent: str, solution: list[str], todo: list[str]) -> list[str]:
-        return [re.sub(r"^(\s*)# ?", r"\1", line) for line in todo] or [f"{indent}...  # your lines here"]
-
-    return "\n".join(_parts(source, where, replace))
-
-
-def _parts(source: str, where: str, replace) -> list[str]:
-    """The lines of a cell with every block from `# <solution>` to `# </solution>` replaced."""
-    lines: list[str] = []
-    block: dict[str, list[str]] | None = None
-    found, part, indent = 0, "solution", ""
-    for line in source.split("\n"):
-        mark = line.strip()
-        if mark == "# <solution>":
-            if block is not None:
-                raise LessonError(f"{where}: '# <solution>' inside a solution.")
-            block, part, indent = {"solution": [], "todo": []}, "solution", line[: line.index("#")]
-            found += 1
-        elif mark in ("# <todo>", "# </solution>"):
-            if block is None or (mark == "# <todo>" and part == "todo"):
-                raise LessonError(f"{where}: {mark!r} without the '# <solution>' that it belongs to.")
-            if mark == "# <todo>":
-                part = "todo"
-                continue
-            if not block["solution"]:
-                raise LessonError(f"{where}: the solution is empty.")
-            lines += replace(indent, block["solution"], block["todo"])
-            block = None
-        elif block is None:
-            lines.append(line)
-        else:
-            if part == "todo" and mark and not mark.startswith("#"):
-                raise LessonError(f"{where}: lines after '# <todo>' are comments; {mark!r} is not.")
-            block[part].append(line)
-    if block is not None:
-        raise LessonError(f"{where}: '# </solution>' is missing.")
-    if not found:
-        raise LessonError(f"{where}: tagged solution, but without '# <solution>' and '# </solution>' lines.")
-    return lines
+    return SOLUTION.sub(replace, source)
 
 
 def _links_from(markdown: str, lesson: Lesson, solutions: bool) -> str:
@@ -166,10 +139,10 @@ def _links_from(markdown: str, lesson: Lesson, solutions: bool) -> str:
 
 def _number_cells(cells: Sequence[NotebookNode]) -> None:
     """Gives every cell an id made of its content, so that only a changed cell gets another one."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for cell in cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:10]
-        counts[digest] = counts.get(digest, 0) + 1
+        counts[digest] += 1
         cell.id = digest if counts[digest] == 1 else f"{digest}-{counts[digest]}"
 
 
@@ -202,21 +175,16 @@ def run_notebook(
     notebook: NotebookNode, folder: Path, profile: Profile = "laptop", name: str = "notebook"
 ) -> NotebookNode:
     """Runs a notebook in `folder` with this Python; raises LessonError with the failing cell and its traceback."""
-    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    class ThisPython(KernelSpecManager):
-        """The kernel of the environment that runs this, whatever 'python3' means to Jupyter elsewhere."""
-
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
-
+    # Without folders to look in: the environment that runs this, whatever 'python3' means to Jupyter elsewhere.
+    this_python = KernelSpecManager(kernel_dirs=[])
     client = NotebookClient(
         notebook,
-        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisPython()),
+        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=this_python),
         resources={"metadata": {"path": str(folder)}},
         timeout=CELL_TIMEOUT,
         record_timing=False,
@@ -312,8 +280,12 @@ def read_notebook(path: Path) -> NotebookNode:
 def _write(notebook: NotebookNode, path: Path) -> None:
     import nbformat
 
+    _write_text(nbformat.writes(notebook).rstrip("\n") + "\n", path)
+
+
+def _write_text(text: str, path: Path) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def run_lesson(lesson: Lesson, profile: Profile = "full", out: Path = Path("runs"), solutions: bool = False) -> str:
@@ -379,32 +351,23 @@ def _as_script(notebook: NotebookNode) -> list[str]:
 # --- the table of lessons in the README --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LessonHead:
-    """What a lesson says of itself at its top: number, title, goal, minutes to read and run, minutes of exercises."""
+def read_head(notebook: NotebookNode, name: str) -> dict[str, str]:
+    """What a lesson says of itself in its first cell; raises LessonError that says how that must look.
 
-    number: str
-    title: str
-    goal: str
-    reading: int
-    exercises: int
-
-
-def read_head(notebook: NotebookNode, name: str) -> LessonHead:
-    """Reads the head in a notebook's first cell; raises LessonError that says how it must look."""
+    Its number, title and goal, the minutes of `reading` (and running) and of the `exercises`.
+    """
     text = notebook.cells[0].source if notebook.cells and notebook.cells[0].cell_type == "markdown" else ""
-    pattern = (
+    match = re.match(
         r"# (?P<number>\d\d) · (?P<title>[^\n]+)\n\n(?P<goal>[^\n]+(?:\n[^\n]+)*)\n\n"
-        r"\*\*Minutes on a laptop:\*\* (?P<reading>\d+) to read and run, (?P<exercises>\d+) for the exercises\."
+        r"\*\*Minutes on a laptop:\*\* (?P<reading>\d+) to read and run, (?P<exercises>\d+) for the exercises\.",
+        text,
     )
-    match = re.match(pattern, text)
     if not match:
         raise LessonError(
             f"{name}: the first cell must be: '# NN · Title', an empty line, the goal in one paragraph, an empty line, "
             "'**Minutes on a laptop:** 25 to read and run, 20 for the exercises.'"
         )
-    goal = " ".join(match["goal"].split())
-    return LessonHead(match["number"], match["title"], goal, int(match["reading"]), int(match["exercises"]))
+    return match.groupdict()
 
 
 def readme_table(root: Path | None = None) -> str:
@@ -412,8 +375,9 @@ def readme_table(root: Path | None = None) -> str:
     rows = ["| Lesson | What it does | Minutes (exercises) |", "|---|---|---|"]
     for path in sorted((root or lessons_root()).glob("*.ipynb")):
         head = read_head(read_notebook(path), path.name)
-        link = f"[{head.number} · {head.title}](lessons/{path.name})"
-        rows.append(f"| {link} | {head.goal} | {head.reading} ({head.exercises}) |")
+        goal = " ".join(head["goal"].split())
+        link = f"[{head['number']} · {head['title']}](lessons/{path.name})"
+        rows.append(f"| {link} | {goal} | {int(head['reading'])} ({int(head['exercises'])}) |")
     return "\n".join(rows) + "\n"
 
 
@@ -432,8 +396,7 @@ def lessons_readme(root: Path | None = None) -> Path:
     if not path.is_file():
         raise LessonError(f"{path.name} is missing beside {root.name}/.")
     text = with_table(path.read_text(encoding="utf-8"), readme_table(root))
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    _write_text(text, path)
     return path
 
 
@@ -512,19 +475,3 @@ def table_command(write: bool = False) -> int:
         lessons_readme()
     print(readme_table(), end="")
     return 0
-
-
-# --- for strict nbval ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """The process's environment replaced by `values` inside the block."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from facekit.errors import ConfigError, FacekitError
 
 Status = Literal["OK", "FAIL", "--"]
 ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "requirements.lock"
 OLDEST_PYTHON = (3, 11)
 # Gigabytes that a profile needs beside the installation; full: FairFace at 160 pixels takes 7.5, archives come on top.
 ROOM = {"laptop": 1, "full": 20}
@@ -42,9 +43,6 @@ class Check:
 
 class _Missing(Exception):
     """A check that did not pass: status, what was found, the line to type."""
-
-    def __init__(self, status: Status, detail: str, remedy: str) -> None:
-        super().__init__(status, detail, remedy)
 
 
 def doctor() -> int:
@@ -71,26 +69,10 @@ def checks(required_only: bool = False) -> list[Check]:
 
     Of the required ones name and status are the same on every machine that is in order; the details hold versions.
     """
-    # The first three do without torch; what comes after them and needs it waits for it.
-    required: list[tuple[str, Callable[[], str]]] = [
-        ("Python", _python),
-        ("packages", _packages),
-        ("torch and torchvision", _torch),
-        ("facenet-pytorch", _facenet),
-        ("widgets in JupyterLab", _widgets),
-        ("settings", _settings),
-    ]
-    optional: list[tuple[str, Callable[[], str]]] = [
-        ("GPU", _gpu),
-        ("free disk", _disk),
-        ("FaceNet weights", _weights),
-        ("photos", _photos),
-    ]
-    found = {name: _run(name, check) for name, check in required[:3]}
-    torch_works = found["torch and torchvision"].status == "OK"
-    for name, check in required[3:] if required_only else required[3:] + optional:
-        needs_torch = check is not _widgets
-        if needs_torch and not torch_works:
+    found: dict[str, Check] = {}
+    for name, check in [*REQUIRED.items(), *({} if required_only else OPTIONAL).items()]:
+        torch = found.get("torch and torchvision")
+        if torch and torch.status != "OK" and check is not _widgets:
             found[name] = Check(name, "--", "not checked: torch must work first")
         else:
             found[name] = _run(name, check)
@@ -251,6 +233,23 @@ def _photos() -> str:
     return "; ".join(found)
 
 
+# In order: what comes after torch waits for it, but for the widgets.
+REQUIRED: dict[str, Callable[[], str]] = {
+    "Python": _python,
+    "packages": _packages,
+    "torch and torchvision": _torch,
+    "facenet-pytorch": _facenet,
+    "widgets in JupyterLab": _widgets,
+    "settings": _settings,
+}
+OPTIONAL: dict[str, Callable[[], str]] = {
+    "GPU": _gpu,
+    "free disk": _disk,
+    "FaceNet weights": _weights,
+    "photos": _photos,
+}
+
+
 def _absent(profile: str, note: str) -> tuple[Status, str]:
     """Status and detail of something that only the full profile needs."""
     if profile == "full":
@@ -292,22 +291,16 @@ def _pip() -> str:
     return f"{_this_python()} -m pip install"
 
 
-def _locked(names: Sequence[str] = ()) -> list[str]:
-    """The lines of the lock file for these packages, empty where facekit was installed without its lock file."""
-    lock = ROOT / "requirements.lock"
-    lines = lock.read_text(encoding="utf-8").splitlines() if lock.is_file() else []
-    return [line for line in lines if line.split("==")[0] in names]
-
-
 def _install() -> str:
     """The line that installs everything in the versions that the course was tested with."""
-    lock = ROOT / "requirements.lock"
-    return f'{_pip()} -r "{lock}" -e "{ROOT}"' if lock.is_file() else f'{_pip()} --upgrade "facekit[lab]"'
+    return f'{_pip()} -r "{LOCK}" -e "{ROOT}"' if LOCK.is_file() else f'{_pip()} --upgrade "facekit[lab]"'
 
 
 def _pair() -> str:
-    """The line that installs the pair of torch and torchvision that the course was tested with."""
-    return f"{_pip()} --force-reinstall {' '.join(_locked(['torch', 'torchvision']) or ['torch', 'torchvision'])}"
+    """The line that installs torch and torchvision, the pair of the lock file if facekit was installed with one."""
+    lines = LOCK.read_text(encoding="utf-8").splitlines() if LOCK.is_file() else []
+    pair = [line for line in lines if line.split("==")[0] in ("torch", "torchvision")]
+    return f"{_pip()} --force-reinstall {' '.join(pair or ['torch', 'torchvision'])}"
 
 
 def _variable(name: str) -> str:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import copy
 import dis
 import functools
-import inspect
 import math
 import numbers
 import re
+import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,10 +38,6 @@ class NotYet(Exception):
 
 class NotAttempted(Exception):
     """Raised inside a check: there is no answer yet."""
-
-
-class _AnswerFailed(Exception):
-    """The learner's own function raised; the text says what and in which of its lines."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,8 @@ def as_whole_number(answer: object) -> int:
 
 def as_text(answer: object) -> str:
     """The answer as text without surrounding blanks; 'not yet' for anything that is no text."""
-    require(isinstance(answer, str), f"expected a text in quotation marks, not {kind_of(answer)}.")
+    if not isinstance(answer, str):
+        raise NotYet(f"expected a text in quotation marks, not {kind_of(answer)}.")
     return answer.strip()
 
 
@@ -101,29 +98,29 @@ def kind_of(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
+# How an answer of a kind is shown, the first that fits; shapes and types instead of long contents.
+_SHOWN: tuple[tuple[type | types.UnionType, Callable[[Any], str]], ...] = (
+    (torch.Tensor | np.ndarray, lambda v: f"a {str(v.dtype).removeprefix('torch.')} array of shape {tuple(v.shape)}"),
+    (pd.DataFrame, lambda v: f"a table of {len(v)} rows with columns {', '.join(map(str, v.columns))}"),
+    (float | np.floating, lambda v: f"{float(v):.6g}"),
+    (np.generic, lambda v: repr(v.item())),
+    (torch.nn.Module, lambda v: f"a module, {type(v).__name__}"),
+    (types.FunctionType, lambda v: f"the function {v.__name__}"),
+    (type, lambda v: f"the class {v.__name__}"),
+)
+
+
 def seen(value: object) -> str:
-    """One short line that says what an answer is; shapes and types instead of long contents."""
+    """One short line that says what an answer is."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return f"{value.item():.6g}"
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return f"a {str(value.dtype).removeprefix('torch.')} array of shape {tuple(value.shape)}"
-    if isinstance(value, pd.DataFrame):
-        return f"a table of {len(value)} rows with columns {', '.join(map(str, value.columns))}"
-    if isinstance(value, float | np.floating):
-        return f"{float(value):.6g}"
-    if isinstance(value, np.generic):
-        return repr(value.item())
-    if isinstance(value, torch.nn.Module):
-        return f"a module, {type(value).__name__}"
-    if isinstance(value, types.FunctionType):
-        return f"the function {value.__name__}"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
+    for kind, show in _SHOWN:
+        if isinstance(value, kind):
+            return show(value)
     text = repr(value)
     if len(text) <= 80 and " at 0x" not in text:
         return text
-    size = f" of {len(value)}" if hasattr(value, "__len__") else ""
-    return kind_of(value) + size
+    return kind_of(value) + (f" of {len(value)}" if isinstance(value, Sized) else "")
 
 
 # --- when is there no answer yet? ---------------------------------------------------------------------------------
@@ -160,7 +157,7 @@ def _watched(function: types.FunctionType, in_place: bool) -> Callable:
         except NotImplementedError as error:
             raise NotAttempted from error
         except Exception as error:
-            raise _AnswerFailed(_where(error, function)) from error
+            raise NotYet(f"{_where(error, function)}.") from error
         if is_missing(result) and not (in_place and result is None):
             raise NotAttempted
         return result
@@ -171,11 +168,8 @@ def _watched(function: types.FunctionType, in_place: bool) -> Callable:
 def _where(error: Exception, function: types.FunctionType) -> str:
     """'it raised ValueError: text, in its line 3', counting from the line of `def`."""
     what = f"it raised {type(error).__name__}: {error}".rstrip(": ")
-    lines = [
-        frame.lineno - function.__code__.co_firstlineno + 1
-        for frame in inspect.getinnerframes(error.__traceback__, context=0)
-        if frame.frame.f_code is function.__code__
-    ]
+    steps = traceback.walk_tb(error.__traceback__)
+    lines = [line - function.__code__.co_firstlineno + 1 for frame, line in steps if frame.f_code is function.__code__]
     return f"{what}, in its line {lines[-1]}" if lines else what
 
 
@@ -188,19 +182,27 @@ Check = Callable[[Any], str | None]
 class Exercise:
     """One exercise: how an answer is judged, its hints, and answers that a test tries.
 
-    check(answer) returns None, or a text that tells why the right answer is right; it ends early through
+    judge(answer) returns None, or a text that tells why the right answer is right; it ends early through
     `require` and the like. right() gives right answers; wrong() gives pairs of a typical wrong answer and a
     fragment of what the learner must then read. Both are functions so that nothing is computed at import.
+    in_place: the answer is a function that works on what it is given and may return None.
+    Raises LessonError for a malformed number and for no hints.
     """
 
     number: str
     title: str
-    hints: tuple[str, ...]
+    hints: Sequence[str]
     judge: Check
     right: Callable[[], Sequence[Any]]
     wrong: Callable[[], Sequence[tuple[Any, str]]]
     in_place: bool = False
     _hints_shown: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\d\d\.[1-9]\d?", self.number):
+            raise LessonError(f"exercise number {self.number!r}: write lesson, dot, number, as in '03.1'.")
+        if not self.hints:
+            raise LessonError(f"exercise {self.number}: needs at least one hint.")
 
     def verdict(self, answer: object) -> Verdict:
         """Judges an answer; never raises for what the learner did."""
@@ -213,8 +215,6 @@ class Exercise:
             return self._not_attempted()
         except NotYet as mistake:
             return Verdict("not yet", f"{mistake} (Seen: {seen(answer)}.)")
-        except _AnswerFailed as failure:
-            return Verdict("not yet", f"{failure}. (Seen: {seen(answer)}.)")
         except Exception as error:  # an answer of a kind that the check did not think of must not end in a traceback
             problem = f"{type(error).__name__}: {error}".rstrip(": ")
             return Verdict("not yet", f"the check could not use the answer, {problem}. (Seen: {seen(answer)}.)")
@@ -254,25 +254,12 @@ class Exercise:
         )
 
 
-def define(
-    number: str,
-    title: str,
-    *,
-    hints: Sequence[str],
-    right: Callable[[], Sequence[Any]],
-    wrong: Callable[[], Sequence[tuple[Any, str]]],
-    in_place: bool = False,
-) -> Callable[[Check], Exercise]:
+def define(number: str, title: str, **parts: Any) -> Callable[[Check], Exercise]:
     """Decorator that makes a check function the exercise with this number ('03.1').
 
-    in_place: the answer is a function that works on what it is given and returns None.
-    Raises LessonError for a malformed number and for no hints.
+    parts: hints, right, wrong and perhaps in_place of `Exercise`. Raises LessonError as it does.
     """
-    if not re.fullmatch(r"\d\d\.[1-9]\d?", number):
-        raise LessonError(f"exercise number {number!r}: write lesson, dot, number, as in '03.1'.")
-    if not hints:
-        raise LessonError(f"exercise {number}: needs at least one hint.")
-    return lambda judge: Exercise(number, title, tuple(hints), judge, right, wrong, in_place)
+    return lambda judge: Exercise(number, title, judge=judge, **parts)
 
 
 def define_values(
@@ -287,30 +274,36 @@ def define_values(
     asked: str = "",
     otherwise: str = "",
     others: Sequence[tuple[Any, str]] = (),
-    read: Callable[[object], Any] = as_number,
+    run: Callable[..., Any] = lambda answer, *case: answer(*case) if callable(answer) else answer,
+    read: Callable[[Any], Any] = as_number,
+    in_place: bool = False,
 ) -> Exercise:
     """The exercise with this number, judged by values alone: the answer or, of a function, what it gives for `cases`.
 
     right: right answers; what the first one gives is wanted. mistakes: typical wrong answers, each with the sentence
     for whoever gets the same; of two that agree in a case the first counts. asked: the first case in words, before
     that sentence. otherwise: for any other value; by default what is expected. others: more wrong answers for the
-    test, each with a fragment of what is read then. read: makes a number or a tensor of what comes back.
+    test, each with a fragment of what is read then. run: what is compared, of an answer and a case (a copy of it);
+    by default what the answer gives. read: makes a number or a tensor of what comes back. in_place: see `Exercise`.
     """
+
+    def value(answer: Any, case: tuple) -> float | torch.Tensor:
+        return read(run(answer, *copy.deepcopy(case)))
 
     def judge(answer: Any) -> str:
         for place, case in enumerate(cases):
-            found, wanted, *wrong = (
-                read(each(*copy.deepcopy(case)) if callable(each) else each)
-                for each in (answer, right[0], *(mistake for mistake, _ in mistakes))
-            )
+            found, wanted = value(answer, case), value(right[0], case)
             words = f"{asked} " if asked and not place else ""
-            for value, (_, sentence) in zip(wrong, mistakes, strict=True):
-                require(_same(found, wanted) or not _same(found, value), words + sentence)
+            for mistake, sentence in mistakes:
+                require(_same(found, wanted) or not _same(found, value(mistake, case)), words + sentence)
             where = f"for {', '.join(map(seen, case))} " if place else words
+            shapes = [tuple(torch.as_tensor(each).shape) for each in (wanted, found)]
+            require(shapes[0] == shapes[1], f"{where}expected shape {shapes[0]}, not {shapes[1]}.")
             require(_same(found, wanted), otherwise or f"{where}expected {_values(wanted)}, got {_values(found)}.")
         return praise
 
-    return define(number, title, hints=hints, right=lambda: right, wrong=lambda: [*mistakes, *others])(judge)
+    wrong = [*mistakes, *others]
+    return define(number, title, hints=hints, right=lambda: right, wrong=lambda: wrong, in_place=in_place)(judge)
 
 
 def define_sorting(
@@ -340,12 +333,11 @@ def define_sorting(
         return "; ".join(f"{case}: {why}" for case, (_, why) in cases.items()) + "."
 
     first = next(iter(cases))
-    wrong = [(solution | changed, next(iter(changed))) for changed in others]
-    wrong += [(solution | {first: "transfer"}, "is none of"), ({first: solution[first]}, "no answer for")]
+    wrong: list[tuple[Any, str]] = [({**solution, **changed}, next(iter(changed))) for changed in others]
+    wrong += [({**solution, first: "transfer"}, "is none of"), ({first: solution[first]}, "no answer for")]
+    wrong += [([first], "dictionary")]
     right = [solution, {case: f" {kind.title()}" for case, kind in solution.items()}]
-    return define(number, title, hints=hints, right=lambda: right, wrong=lambda: [*wrong, ([first], "dictionary")])(
-        judge
-    )
+    return define(number, title, hints=hints, right=lambda: right, wrong=lambda: wrong)(judge)
 
 
 def _same(one: float | torch.Tensor, other: float | torch.Tensor) -> bool:

@@ -119,10 +119,9 @@ def read_photo(photo: Photo | bytes | memoryview, backbone: Backbone, classifier
     size = backbone.image_size
     try:
         crops, table = align_faces([_opened(photo)], size=size, keep="all", framing=Framing())
-    except Unusable as error:
-        return _nothing(classifier, size, error.problem)
     except DataError as error:
-        return _nothing(classifier, size, Problem("unreadable", str(error)))
+        problem = error.problem if isinstance(error, Unusable) else Problem("unreadable", str(error))
+        return _nothing(classifier, size, problem)
     if not len(crops):
         return _nothing(classifier, size, Problem(table["reason"].iloc[0], ""))
     found, crops, table = len(crops), crops[:MOST_FACES], table.iloc[:MOST_FACES]
@@ -188,10 +187,6 @@ class OwnPhoto:
         self.caption.value = status_line(text)
         return reading
 
-    def read_upload(self, content: bytes | memoryview) -> Reading | None:
-        """As `read`, for the bytes of an uploaded file."""
-        return self.read(bytes(content))
-
     def show(self) -> None:
         """Shows what is seen in the first example as an ordinary picture, then the controls."""
         if self.first is not None:
@@ -202,7 +197,7 @@ class OwnPhoto:
         if change["new"]:
             content = change["new"][0]["content"]
             self.upload.value = ()
-            self.read_upload(content)
+            self.read(bytes(content))
 
     def _removed(self) -> None:
         self.image.value, self.path.value = b"", ""
@@ -226,10 +221,11 @@ def _check(backbone: Backbone, classifier: Classifier) -> None:
 def _opened(photo: Photo | bytes | memoryview) -> Photo:
     """What `align_faces` takes; bytes and paths are decoded here, so that the whole reason is known."""
     if isinstance(photo, (str, Path)):
+        path = Path(photo)
         try:
-            photo = Path(photo).expanduser().read_bytes()
+            photo = path.expanduser().read_bytes()
         except (OSError, ValueError) as error:
-            raise Unusable(Problem("unreadable", f"{photo}: {getattr(error, 'strerror', None) or error}")) from None
+            raise Unusable(Problem("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}")) from None
     if isinstance(photo, (bytes, bytearray, memoryview)):
         try:
             with quiet():

@@ -145,7 +145,8 @@ class Course:
     def faces(self, style: str = "photo") -> FaceSet:
         """Faces with labels and fixed splits, at the backbone's image size (sizes: `budget.faces`)."""
         if self.profile == "laptop":
-            return _portraits(self.budget.faces, self.seed, style)
+            size = FaceNetMini.image_size
+            return _portraits(self.budget.faces, seed=self.seed, size=size, style=style, per_person=1)
         return _limited(photos("fairface"), self.budget.faces, self.seed)
 
     def many_faces(self, size: int) -> FaceSet:
@@ -218,10 +219,7 @@ def _limited(data, sizes: tuple[int, int, int], seed: int):
     return data.select(np.concatenate(rows))
 
 
-@cache
-def _portraits(sizes: tuple[int, int, int], seed: int, style: str) -> FaceSet:
-    """So many portraits in train, validation and test, each of another identity."""
-    return render_portraits(sizes, seed=seed, size=FaceNetMini.image_size, style=style, per_person=1)
+_portraits = cache(render_portraits)
 
 
 # --- pictures beside faces -------------------------------------------------------------------------------------------

@@ -11,17 +11,24 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import ipywidgets as widgets
 
 from facekit.course import folders
 from facekit.errors import LessonError
-from facekit.show.plots import publish
+from facekit.show import plots
 from facekit.show.widgets import publish_widget, radio_buttons, status_line
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+LETTERS = "ABCDEF"
 MAX_CHOICE = 110  # a radio button's label does not wrap
+Read = TypeVar("Read", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -40,66 +47,64 @@ class Question:
     question: str
     choices: tuple[Choice, ...]
 
+    def __post_init__(self) -> None:
+        check_choices([choice.text for choice in self.choices])
+        right = sum(choice.right for choice in self.choices)
+        if right != 1:
+            raise LessonError(f'{right} choices are marked right; mark exactly one with "right": true.')
+
     @property
     def answer(self) -> int:
         """Index of the right choice."""
         return next(i for i, choice in enumerate(self.choices) if choice.right)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Quiz:
-    """The questions of one lesson."""
+    """The questions of one lesson, whose number is not part of the file."""
 
-    lesson: str
     questions: tuple[Question, ...]
+    lesson: str = field(default="", init=False)
 
     def markdown(self) -> str:
         """The quiz as Markdown, folded, each answer folded once more below its question."""
         parts = ["<details><summary>The quiz as plain text, answers folded</summary>"]
         for n, question in enumerate(self.questions, 1):
-            parts.append(f"**{n}. {question.question}**")
-            parts.append("\n".join(f"- {_letter(i)}. {c.text}" for i, c in enumerate(question.choices)))
-            parts.append(f"<details><summary>Answer to question {n}</summary>")
-            parts.append(
-                "\n".join(
-                    f"- {_letter(i)} is {'right' if c.right else 'wrong'}: {c.why}"
-                    for i, c in enumerate(question.choices)
-                )
-            )
-            parts.append("</details>")
+            choices = list(zip(LETTERS, question.choices, strict=False))
+            parts += [
+                f"**{n}. {question.question}**",
+                "\n".join(f"- {letter}. {c.text}" for letter, c in choices),
+                f"<details><summary>Answer to question {n}</summary>",
+                "\n".join(f"- {letter} is {'right' if c.right else 'wrong'}: {c.why}" for letter, c in choices),
+                "</details>",
+            ]
         return "\n\n".join([*parts, "</details>"]) + "\n"
 
     def show(self) -> None:
         """Shows the Markdown, then the widget; a notebook opened without a kernel keeps the first."""
-        text = self.markdown()
-        publish({"text/markdown": text, "text/plain": text})
-        n = len(self.questions)
-        publish_widget(QuizView(self).box, f"Quiz of lesson {self.lesson}, {n} questions: run this cell to answer it.")
+        words = f"Quiz of lesson {self.lesson}, {len(self.questions)} questions: run this cell to answer it."
+        show_with_text(QuizView(self).box, self.markdown(), words)
 
 
-@dataclass
 class QuizView:
     """The widget: for each question radio buttons, a button and the explanation of the choice."""
 
-    quiz: Quiz
-    radios: list[widgets.RadioButtons] = field(default_factory=list)
-    buttons: list[widgets.Button] = field(default_factory=list)
-    explanations: list[widgets.HTML] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._right = [False] * len(self.quiz.questions)
+    def __init__(self, quiz: Quiz) -> None:
+        self.quiz = quiz
+        self.radios: list[widgets.RadioButtons] = []
+        self.buttons: list[widgets.Button] = []
+        self.explanations = [widgets.HTML() for _ in quiz.questions]
         self.score = widgets.HTML()
+        self._right = [False] * len(quiz.questions)
         children: list[widgets.Widget] = []
-        for n, question in enumerate(self.quiz.questions):
-            radio = radio_buttons([f"{_letter(i)}. {_plain(c.text)}" for i, c in enumerate(question.choices)])
-            button = widgets.Button(description=f"Check answer {n + 1}", layout=widgets.Layout(width="max-content"))
-            explanation = widgets.HTML()
-            button.on_click(lambda _, n=n: self.check(n))
-            self.radios.append(radio)
-            self.buttons.append(button)
-            self.explanations.append(explanation)
+        for n, question in enumerate(quiz.questions):
+            self.radios.append(
+                radio_buttons([f"{LETTERS[i]}. {_plain(c.text)}" for i, c in enumerate(question.choices)])
+            )
+            self.buttons.append(small_button(f"Check answer {n + 1}"))
+            self.buttons[n].on_click(lambda _, n=n: self.check(n))
             title = widgets.HTML(f"<b>{n + 1}. {_inline_html(question.question)}</b>")
-            children += [title, radio, button, explanation]
+            children += [title, self.radios[n], self.buttons[n], self.explanations[n]]
         self.box = widgets.VBox([*children, self.score])
 
     def check(self, n: int) -> None:
@@ -122,59 +127,78 @@ def quiz(lesson: str) -> Quiz:
 
 def read_quiz(path: Path) -> Quiz:
     """Reads and checks the quiz.json of a lesson's folder; raises LessonError naming file, question and choice."""
+    made = read_file(Quiz, path)
+    made.lesson = path.parent.name[:2]
+    return made
+
+
+# --- for every widget that asks: what its file must have, and its parts -------------------------------------------
+
+
+def read_file(kind: type[Read], path: Path) -> Read:
+    """The dataclass that a JSON file holds; raises LessonError naming file and entry for one that breaks a rule.
+
+    A list of objects is a field `tuple[Part, ...]`, an object of objects `dict[str, Part]`, and both have an entry at
+    least; texts are not empty. Fields with a default may be missing. Other rules are those of the dataclasses: they
+    raise LessonError when they are made.
+    """
     where = f"{path.parent.name}/{path.name}"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (OSError, ValueError) as error:
         raise LessonError(f"{where}: not readable as JSON: {error}") from error
-    data = _object(data, where, needs={"questions": list})
-    if not data["questions"]:
-        raise LessonError(f"{where}: 'questions' is empty; write at least one.")
-    questions = tuple(_question(q, f"{where}, question {n}") for n, q in enumerate(data["questions"], 1))
-    return Quiz(path.parent.name[:2], questions)
+    return _read(kind, data, where)
 
 
-def _question(data: object, where: str) -> Question:
-    data = _object(data, where, needs={"question": str, "choices": list})
-    choices = tuple(_choice(c, f"{where}, choice {n}") for n, c in enumerate(data["choices"], 1))
-    if not 2 <= len(choices) <= 6:
-        raise LessonError(f"{where}: has {len(choices)} choices; write two to six.")
-    right = sum(choice.right for choice in choices)
-    if right != 1:
-        raise LessonError(f'{where}: {right} choices are marked right; mark exactly one with "right": true.')
-    if len({choice.text for choice in choices}) < len(choices):
-        raise LessonError(f"{where}: two choices have the same text.")
-    return Question(data["question"], choices)
-
-
-def _choice(data: object, where: str) -> Choice:
-    data = _object(data, where, needs={"text": str, "why": str}, may={"right": bool})
-    if len(data["text"]) > MAX_CHOICE:
-        raise LessonError(f"{where}: the text has {len(data['text'])} characters; at most {MAX_CHOICE}.")
-    return Choice(**data)
-
-
-def _object(data: object, where: str, needs: dict[str, type], may: dict[str, type] | None = None) -> dict:
-    """`data` if it is a JSON object with exactly the keys asked for, of the right types, no text empty."""
+def _read(kind: type[Read], data: Any, where: str) -> Read:
+    known = {each.name: each.default for each in fields(kind) if each.init}
     if not isinstance(data, dict):
-        raise LessonError(f"{where}: expected an object with {', '.join(needs)}.")
-    allowed = needs | (may or {})
+        raise LessonError(f"{where}: expected an object with {', '.join(known)}.")
     for key in data:
-        if key not in allowed:
-            raise LessonError(f"{where}: unknown key {key!r}; allowed are {', '.join(allowed)}.")
-    for key in needs:
-        if key not in data:
+        if key not in known:
+            raise LessonError(f"{where}: unknown key {key!r}; allowed are {', '.join(known)}.")
+    for key, default in known.items():
+        if default is MISSING and key not in data:
             raise LessonError(f"{where}: {key!r} is missing.")
+    types, values = get_type_hints(kind), {}
     for key, value in data.items():
-        if not isinstance(value, allowed[key]):
-            raise LessonError(f"{where}: {key!r} must be a {allowed[key].__name__}, not {type(value).__name__}.")
-        if isinstance(value, str) and not value.strip():
+        origin, part = get_origin(types[key]), get_args(types[key])
+        wanted = {None: types[key], tuple: list}.get(origin, origin)
+        if not isinstance(value, wanted):
+            raise LessonError(f"{where}: {key!r} must be a {wanted.__name__}, not {type(value).__name__}.")
+        if wanted is not bool and not (value.strip() if wanted is str else value):
             raise LessonError(f"{where}: {key!r} is empty.")
-    return data
+        one = f"{where}, {key.removesuffix('s')}"
+        if wanted is list:
+            value = tuple(_read(part[0], each, f"{one} {n}") for n, each in enumerate(value, 1))
+        elif wanted is dict and part[1] is not str:
+            value = {name: _read(part[1], each, f"{one} {name!r}") for name, each in value.items()}
+        values[key] = value
+    try:
+        return kind(**values)
+    except LessonError as error:
+        raise LessonError(f"{where}: {error}") from None
 
 
-def _letter(index: int) -> str:
-    return "ABCDEF"[index]
+def check_choices(texts: Sequence[str]) -> None:
+    """Raises LessonError unless there are two to six different texts, short enough for radio buttons."""
+    if not 2 <= len(texts) <= 6:
+        raise LessonError(f"has {len(texts)} choices; write two to six.")
+    if len(set(texts)) < len(texts):
+        raise LessonError("two choices have the same text.")
+    if long := [text for text in texts if len(text) > MAX_CHOICE]:
+        raise LessonError(f"{long[0]!r} has {len(long[0])} characters; at most {MAX_CHOICE}.")
+
+
+def small_button(text: str) -> widgets.Button:
+    """A button as wide as its text."""
+    return widgets.Button(description=text, layout=widgets.Layout(width="max-content"))
+
+
+def show_with_text(box: widgets.Widget, markdown: str, words: str) -> None:
+    """Shows the Markdown, then the widget, in words; a notebook opened without a kernel keeps the first."""
+    plots.publish({"text/markdown": markdown, "text/plain": markdown})
+    publish_widget(box, words)
 
 
 def _plain(text: str) -> str:

@@ -6,10 +6,11 @@ nbval accepts a notebook that was never run, and no tool asks whether a picture 
 from __future__ import annotations
 
 import ast
-import importlib
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from facekit.course.build import WIDGET_VIEW, first_line, read_head, read_notebook
@@ -42,14 +43,28 @@ FOLDERS = re.compile(r"(?<![\w.…/])(?:/(?:home|work|tmp|root|Users|usr|opt|var
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
+# What the text of an output must not have, by how a problem names it.
+SHOWN = {
+    "shows a folder of one machine": FOLDERS,
+    "shows the address of an object": re.compile(r"\bat 0x[0-9a-f]{6,}"),
+    'a styled table without .set_uuid("name") differs at every run': re.compile(r"id=\"T_[0-9a-f]{5}"),
+}
+WITH_CODE = ("Build it", "Run it", "Look at the result", "What goes wrong")
+# What the cells of a section must have, and how the lack of it is named.
+NEEDS = {
+    "The idea": (re.compile(r"!\[[^\]]+\]\([^)]+\.svg\)"), "has no drawn figure: ![what it shows](figure.svg)"),
+    "Build it": (re.compile(r"\bby hand\b"), "builds nothing by hand: say 'by hand' where it does"),
+    "Exercises": (re.compile(r"\.check\("), "checks nothing"),
+    "Quiz": (re.compile(r"quiz\(\"\d\d\".*\)\.show\(\)"), 'has no quiz("NN").show()'),
+    "References": (LINK, "links nothing"),
+}
 
 
 def problems(path: Path) -> list[str]:
     """Every broken rule of a lesson's notebook (the learner's or the solutions), each as one line; empty if none."""
     notebook = read_notebook(path)
     solutions = path.parent.name == "solutions"
-    root = path.parents[1] if solutions else path.parent
-    (lesson,) = find_lessons([path.stem[:2]], root)
+    (lesson,) = find_lessons([path.stem[:2]], path.parents[1 if solutions else 0])
     found = [*_execution(notebook), *_outputs(notebook), *_code(notebook, lesson, solutions), *_sections(notebook)]
     found += [*_pictures_and_links(notebook, path.parent), *_exercises(notebook, lesson, solutions)]
     if not solutions and len(notebook.cells) not in CELLS:
@@ -58,8 +73,8 @@ def problems(path: Path) -> list[str]:
         found.append(f"{path.stat().st_size:,} bytes; at most {MAX_BYTES:,}")
     try:
         head = read_head(notebook, path.name)
-        if head.number != path.stem[:2]:
-            found.append(f"the title says lesson {head.number}, the file's name {path.stem[:2]}")
+        if head["number"] != path.stem[:2]:
+            found.append(f"the title says lesson {head['number']}, the file's name {path.stem[:2]}")
     except LessonError as error:
         found.append(str(error))
     return found
@@ -111,9 +126,8 @@ def _execution(notebook: NotebookNode) -> Iterator[str]:
     ignored = [(name, cell) for name, cell in _code_cells(notebook) if "nbval-ignore-output" in _tags(cell)]
     if len(ignored) > IGNORED_OUTPUTS:
         yield f"{len(ignored)} cells ignore their output; at most {IGNORED_OUTPUTS}"
-    for name, cell in ignored:
-        if not str(cell.metadata.get("reason", "")).strip():
-            yield f"{name}: ignores its output without a reason"
+    reasonless = [name for name, cell in ignored if not str(cell.metadata.get("reason", "")).strip()]
+    yield from (f"{name}: ignores its output without a reason" for name in reasonless)
 
 
 def _outputs(notebook: NotebookNode) -> Iterator[str]:
@@ -128,13 +142,9 @@ def _outputs(notebook: NotebookNode) -> Iterator[str]:
                     yield f"{name}: stores {kind}"
             texts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
             texts += [value for kind, value in data.items() if not kind.startswith("image/") and isinstance(value, str)]
-            for text in texts:
-                if match := FOLDERS.search(text):
-                    yield f"{name}: shows a folder of one machine: {text[match.start() :][:40]!r}"
-                if re.search(r"\bat 0x[0-9a-f]{6,}", text):
-                    yield f"{name}: shows the address of an object"
-                if re.search(r"id=\"T_[0-9a-f]{5}", text):
-                    yield f'{name}: a styled table without .set_uuid("name") differs at every run'
+            for what, pattern in SHOWN.items():
+                if match := pattern.search("\n".join(texts)):
+                    yield f"{name}: {what}: {match.string[match.start() :][:40]!r}"
 
 
 def _code(notebook: NotebookNode, lesson: Lesson, solutions: bool) -> Iterator[str]:
@@ -171,37 +181,29 @@ def _unknown_names(tree: ast.AST, imported: dict[str, object], lesson: Lesson) -
     imported: what earlier cells imported, by name; this cell's imports are added.
     """
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "facekit":
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
             for alias in node.names:
-                target = _resolve(node.module, alias.name)
-                if target is None:
-                    yield f"facekit has no {node.module}.{alias.name}"
-                imported[alias.asname or alias.name] = target
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.split(".")[0] == "facekit" and _resolve(alias.name) is None:
-                    yield f"facekit has no module {alias.name}"
+                full = f"{module}.{alias.name}" if module else alias.name
+                if full.split(".")[0] == "facekit":
+                    target = imported[alias.asname or alias.name] = _resolve(full)
+                    if target is None:
+                        yield f"facekit has no {full}"
         elif isinstance(node, ast.Attribute) and node.attr == "figures":
             imported["figures"] = lesson.figures
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             owner = imported.get(node.value.id)
-            if isinstance(owner, type(ast)) and not hasattr(owner, node.attr):
+            if isinstance(owner, ModuleType) and not hasattr(owner, node.attr):
                 yield f"{node.value.id} has no {node.attr}"
 
 
-def _resolve(module: str, name: str | None = None) -> object | None:
-    """A module, or a name of it (which may be a module too); None when it does not exist."""
+def _resolve(name: str) -> object | None:
+    """A module or a name of one, by its full name; None when it does not exist."""
     try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
         return None
-    if name is None or name == "*":
-        return found
-    if hasattr(found, name):
-        value = getattr(found, name)
-        return value if value is not None else found
-    return _resolve(f"{module}.{name}")
 
 
 def headings(notebook: NotebookNode) -> list[tuple[int, str]]:
@@ -240,28 +242,19 @@ def _sections(notebook: NotebookNode) -> Iterator[str]:
     present = [title for title in titles if title in SECTIONS]
     if present != [title for title in SECTIONS if title in present]:
         yield f"sections are not in their order: {', '.join(present)}"
-    for title in set(SECTIONS) - set(missing):
+    for title in present:
         cells = section(notebook, title)
         text = "\n".join(cell.source for cell in cells)
-        if not cells:
-            yield f"section {title!r} does not open its cell"
-        elif not re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip():
-            yield f"section {title!r} is empty"
-        elif title == "The idea" and not re.search(r"!\[[^\]]+\]\([^)]+\.svg\)", text):
-            yield "section 'The idea' has no drawn figure: ![what it shows](figure.svg)"
-        elif title in ("Build it", "Run it", "Look at the result", "What goes wrong"):
-            if not any(cell.cell_type == "code" for cell in cells):
-                yield f"section {title!r} has no code"
-            elif title == "What goes wrong" and not any(BROKEN & set(_tags(cell)) for cell in cells):
-                yield f"section {title!r} has no cell tagged {' or '.join(sorted(BROKEN))}"
-            elif title == "Build it" and not re.search(r"\bby hand\b", text):
-                yield "section 'Build it' builds nothing by hand: say 'by hand' where it does"
-        elif title == "Exercises" and ".check(" not in text:
-            yield "section 'Exercises' checks nothing"
-        elif title == "Quiz" and not re.search(r"quiz\(\"\d\d\".*\)\.show\(\)", text):
-            yield "section 'Quiz' has no quiz(\"NN\").show()"
-        elif title == "References" and not LINK.search(text):
-            yield "section 'References' links nothing"
+        if not re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip():
+            yield f"section {title!r} {'is empty' if cells else 'does not open its cell'}"
+            continue
+        pattern, lacks = NEEDS.get(title, (None, ""))
+        if pattern and not pattern.search(text):
+            yield f"section {title!r} {lacks}"
+        if title in WITH_CODE and not any(cell.cell_type == "code" for cell in cells):
+            yield f"section {title!r} has no code"
+        if title == "What goes wrong" and not any(BROKEN & set(_tags(cell)) for cell in cells):
+            yield f"section {title!r} has no cell tagged {' or '.join(sorted(BROKEN))}"
 
 
 def _pictures_and_links(notebook: NotebookNode, folder: Path) -> Iterator[str]:
@@ -314,7 +307,6 @@ def _exercises(notebook: NotebookNode, lesson: Lesson, solutions: bool) -> Itera
     known = set(exercises_of(lesson))
     if checked != known:
         yield f"exercises checked in the lesson: {sorted(checked)}; defined in exercises.py: {sorted(known)}"
-    todo = [cell for _, cell in _code_cells(notebook) if "exercise" in _tags(cell)]
-    for cell in todo:
-        if "TODO" not in cell.source:
-            yield f"exercise cell ({first_line(cell.source)}) does not say TODO"
+    for name, cell in _code_cells(notebook):
+        if "exercise" in _tags(cell) and "TODO" not in cell.source:
+            yield f"{name}: an exercise cell that does not say TODO"

@@ -192,7 +192,7 @@ def test_nothing_is_written_and_nothing_leaves_the_machine(
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was opened"))
     found = read_photo(saved(portrait), backbone, classifier)
     assert len(found.crops) == 1 and plots.png(found.figure())
-    own_photo.OwnPhoto(backbone, classifier).read_upload(saved(portrait))
+    own_photo.OwnPhoto(backbone, classifier).read(saved(portrait))
 
 
 def test_the_guard_against_writing_works(tmp_path, nothing_written):

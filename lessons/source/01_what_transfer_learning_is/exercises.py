@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from facekit.course.exercises import as_number, define, kind_of, require
+from facekit.course.exercises import define, define_values, kind_of, require
 
 # Situation: source task, target task, what differs between source and target (as the lesson words the situations).
 SITUATIONS = {
@@ -26,10 +26,6 @@ _EXPLANATIONS = {
 _WORDS = {"person", "age", "gender", "none"}, {"person", "age", "gender", "none"}, {"task", "domain", "both", "nothing"}
 
 
-def _situations(**changes):
-    return SITUATIONS | changes
-
-
 @define(
     "01.1",
     "Source and target",
@@ -37,15 +33,15 @@ def _situations(**changes):
         "The source is where the weights come from that training starts with; random weights come from nowhere.",
         "Domain: which pictures. Task: which classes. Compare both, situation by situation.",
     ),
-    right=lambda: [_situations(), {key: list(value) for key, value in SITUATIONS.items()}],
+    right=lambda: [SITUATIONS, {key: list(value) for key, value in SITUATIONS.items()}],
     wrong=lambda: [
-        (_situations(A=("age", "person", "both")), "exchanged"),
-        (_situations(A=("person", "age", "task")), "another collection"),
-        (_situations(B=("gender", "gender", "both")), "the classes stay"),
-        (_situations(C=("gender", "gender", "nothing")), "from no source"),
-        (_situations(D=("gender", "age", "both")), "only the question"),
-        (_situations(D=("gender", "age bands", "task")), "age bands"),
-        (_situations(D=("gender", "age")), "three words"),
+        (SITUATIONS | {"A": ("age", "person", "both")}, "exchanged"),
+        (SITUATIONS | {"A": ("person", "age", "task")}, "another collection"),
+        (SITUATIONS | {"B": ("gender", "gender", "both")}, "the classes stay"),
+        (SITUATIONS | {"C": ("gender", "gender", "nothing")}, "from no source"),
+        (SITUATIONS | {"D": ("gender", "age", "both")}, "only the question"),
+        (SITUATIONS | {"D": ("gender", "age bands", "task")}, "age bands"),
+        (SITUATIONS | {"D": ("gender", "age")}, "three words"),
         ({"A": ("person", "age", "both")}, "B, C, D"),
         ("person", "dictionary"),
     ],
@@ -68,17 +64,16 @@ def _source_and_target(answer):
     return "C is no transfer at all, and B would be even without a new head."
 
 
-def _network(n_classes: int, widths: tuple[int, int] = (4, 6)) -> nn.Module:
-    first, second = widths
-    body = nn.Sequential(nn.Conv2d(3, first, 3), nn.BatchNorm2d(first), nn.Conv2d(first, second, 3))
-    return nn.ModuleDict({"body": body, "head": nn.Linear(second, n_classes)})
+def _network(n_classes: int) -> nn.ModuleDict:
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3))
+    return nn.ModuleDict({"body": body, "head": nn.Linear(6, n_classes)})
 
 
-def _transfer(state, model, takes=lambda name, model: True, says=None):
+def _transfer(state, model, takes=lambda name: True, says=None):
     """Copies what fits and is taken; returns the names, or what `says` makes of the state dict."""
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    fitting = {key: value for key, value in fitting.items() if takes(key, model)}
+    fitting = {key: value for key, value in fitting.items() if takes(key)}
     model.load_state_dict(fitting, strict=False)
     return says(state) if says else list(fitting)
 
@@ -92,19 +87,6 @@ def _in_a_loop(state, model):
     return copied
 
 
-def _by_name_only(state, model):
-    model.load_state_dict(state, strict=False)
-    return list(state)
-
-
-def _parameters_only(state, model):
-    return _transfer(state, model, lambda name, model: name in dict(model.named_parameters()))
-
-
-def _finds_and_forgets(state, model):
-    return _transfer(state, copy.deepcopy(model))
-
-
 @define(
     "01.2",
     "Transfer what fits",
@@ -115,11 +97,11 @@ def _finds_and_forgets(state, model):
     ),
     right=lambda: [_transfer, _in_a_loop],
     wrong=lambda: [
-        (_by_name_only, "size mismatch"),
+        (lambda state, model: model.load_state_dict(state, strict=False) and list(state), "size mismatch"),
         (lambda state, model: _transfer(state, model, says=list), "not copied"),
-        (_parameters_only, "BatchNorm"),
-        (lambda state, model: _transfer(state, model, lambda name, _: not name.startswith("head")), "head"),
-        (_finds_and_forgets, "random values"),
+        (lambda state, model: _transfer(state, model, dict(model.named_parameters()).__contains__), "BatchNorm"),
+        (lambda state, model: _transfer(state, model, lambda name: not name.startswith("head")), "head"),
+        (lambda state, model: _transfer(state, copy.deepcopy(model)), "random values"),
         (lambda state, model: 24, "list of names"),
         (lambda state, model: _transfer(state, model) and None, "list of names"),
     ],
@@ -158,44 +140,46 @@ def _transferred(function):
 _CURVE = ([20, 50, 100, 200, 500], [0.40, 0.52, 0.60, 0.70, 0.78])
 
 
-def _needed(labels, accuracies, wanted):
-    return next((n for n, value in zip(labels, accuracies, strict=True) if value >= wanted), math.inf)
+def _needed(ns, values, wanted):
+    return next((n for n, value in zip(ns, values, strict=True) if value >= wanted), math.inf)
 
 
-@define(
+_labels_needed = define_values(
     "01.3",
     "Labels saved",
     hints=(
         "Go through both lists together with `zip` and stop at the first accuracy that is high enough.",
         "After the loop nothing was high enough: `return math.inf`.",
     ),
-    right=lambda: [
+    right=[
         _needed,
-        lambda labels, accuracies, wanted: min(
-            [n for n, value in zip(labels, accuracies, strict=True) if value >= wanted], default=math.inf
+        lambda ns, values, wanted: min([n for n, a in zip(ns, values, strict=True) if a >= wanted], default=math.inf),
+    ],
+    cases=[*((*_CURVE, wanted) for wanted in (0.65, 0.60, 0.30, 0.90)), ([10, 20, 40], [0.5, 0.45, 0.6], 0.5)],
+    asked="for 0.65",
+    mistakes=[
+        (lambda ns, a, w: min(_needed(ns, a, w), ns[-1]), "never reached: expected math.inf."),
+        (
+            lambda ns, a, w: max((n for n, v in zip(ns, a, strict=True) if v < w), default=0),
+            "with so many labels the curve is still below.",
         ),
+        (
+            lambda ns, a, w: min([v for v in a if v >= w], default=math.inf),
+            "this is the accuracy that is reached; wanted is the number of labels.",
+        ),
+        (
+            lambda ns, a, w: sum(v < w for v in a),
+            "this is the position in the list; wanted is the number of labels there.",
+        ),
+        (
+            lambda ns, a, w: _needed(ns, [min(a[i:]) for i in range(len(ns))], w),
+            "a curve may dip; the smallest size that reaches it counts.",
+        ),
+        (lambda ns, a, w: _needed(ns, a, w + 1e-9), "equal is enough: 0.60 is reached with 100."),
     ],
-    wrong=lambda: [
-        (lambda ns, values, wanted: max(n for n, a in zip(ns, values, strict=True) if a < wanted), "below"),
-        (lambda labels, accuracies, wanted: next(a for a in accuracies if a >= wanted), "accuracy"),
-        (lambda labels, accuracies, wanted: sum(a < wanted for a in accuracies), "position"),
-        (lambda ns, values, wanted: next(n for n, a in zip(ns, values, strict=True) if a > wanted), "equal"),
-        (lambda ns, values, wanted: next(n for n, a in zip(ns, values, strict=True) if a >= wanted), "StopIteration"),
-        (lambda ns, values, wanted: next((n for n, a in zip(ns, values, strict=True) if a >= wanted), ns[-1]), "inf"),
+    others=[
+        (lambda ns, a, w: next(n for n, v in zip(ns, a, strict=True) if v >= w), "StopIteration"),
+        (lambda ns, a, w: 0, "for 0.65 expected 200, got 0"),
     ],
+    praise="what one curve needs minus what the other needs is what transfer saves.",
 )
-def _labels_needed(function):
-    labels, accuracies = _CURVE
-    found = as_number(function(labels, accuracies, 0.65))
-    require(found != 0.70, "this is the accuracy that is reached; wanted is the number of labels.")
-    require(found != 100, "with 100 labels the curve is still below 0.65.")
-    require(found != 3, "this is the position in the list; wanted is the number of labels there.")
-    require(found == 200, f"for 0.65 the first size that is enough is 200, not {found:g}.")
-    found = as_number(function(labels, accuracies, 0.60))
-    require(found == 100, f"0.60 is reached with 100 labels: equal is enough; you gave {found:g}.")
-    require(as_number(function(labels, accuracies, 0.30)) == 20, "for 0.30 the smallest size, 20, is enough already.")
-    found = as_number(function(labels, accuracies, 0.90))
-    require(math.isinf(found), f"0.90 is never reached: expected math.inf, not {found:g}.")
-    dip = as_number(function([10, 20, 40], [0.5, 0.45, 0.6], 0.5))
-    require(dip == 10, "a curve may dip; the smallest size that reaches it counts.")
-    return "what one curve needs minus what the other needs is what transfer saves."

@@ -6,18 +6,6 @@ import numpy as np
 
 from facekit.course.exercises import define_sorting, define_values
 
-KINDS = ("multi-task", "self-taught", "domain adaptation", "sample selection")
-CASES = {
-    "age": ("multi-task", "both have labels, and they ask different things of the same kind of faces"),
-    "sketch": (
-        "domain adaptation",
-        "the task is the same, the drawings have no labels, and they are another kind of input",
-    ),
-    "archive": ("self-taught", "the archive has no labels, the few that there are belong to the target"),
-    "survey": ("sample selection", "the task and the kind of photo are the same; only who was photographed differs"),
-}
-
-
 _which_kind = define_sorting(
     "02.1",
     "Which kind is it?",
@@ -26,8 +14,19 @@ _which_kind = define_sorting(
         "Labels in both: several tasks. Only in the target: features are learnt without labels first.",
         "Only in the source: is the target another kind of picture, or the same kind with other shares of people?",
     ),
-    kinds=KINDS,
-    cases=CASES,
+    kinds=("multi-task", "self-taught", "domain adaptation", "sample selection"),
+    cases={
+        "age": ("multi-task", "both have labels, and they ask different things of the same kind of faces"),
+        "sketch": (
+            "domain adaptation",
+            "the task is the same, the drawings have no labels, and they are another kind of input",
+        ),
+        "archive": ("self-taught", "the archive has no labels, the few that there are belong to the target"),
+        "survey": (
+            "sample selection",
+            "the task and the kind of photo are the same; only who was photographed differs",
+        ),
+    },
     ask="Where are the labels, and what differs?",
     others=[{"sketch": "sample selection"}, {"survey": "domain adaptation"}, {"archive": "multi-task"}],
 )
@@ -41,10 +40,7 @@ _weight = define_values(
         "The odds p / (1 - p) say how many target rows there are for each source row that looks like this.",
         "Twice as many target rows double the odds, and no face is more frequent: take n_target / n_source out again.",
     ),
-    right=[
-        lambda p, s, t: p / (1 - p) * s / t,
-        lambda p, s, t: (p / t) / ((1 - p) / s),
-    ],
+    right=[lambda p, s, t: p / (1 - p) * s / t, lambda p, s, t: (p / t) / ((1 - p) / s)],
     cases=[(0.75, 1000, 2000), (0.2, 500, 500)],
     asked="for p = 0.75, 1,000 source and 2,000 target rows",
     mistakes=[

@@ -2,7 +2,7 @@
 
 The guide is a few questions about source and target, and which kind of transfer fits, with its lesson.
 
-The questions are data (`guide.json`): every answer leads to a question or to a recommendation. `read_guide` makes sure
+The questions are data (`guide.json`): every answer leads to a question or to a recommendation. A `Guide` makes sure
 that there is no circle, no dead end and nothing that cannot be reached. `Guide.show` shows the whole guide as text and
 the same guide as a widget that asks one question after another.
 """
@@ -10,11 +10,10 @@ the same guide as a widget that asks one question after another.
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -22,20 +21,31 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from facekit.course.folders import find_lessons
+from facekit.course.quizzes import check_choices, read_file, show_with_text, small_button
 from facekit.errors import LessonError
 from facekit.show import plots
-from facekit.show.widgets import publish_widget, radio_buttons, status_line
+from facekit.show.widgets import radio_buttons, status_line
 
 FILE = Path(__file__).with_name("guide.json")
-MAX_ANSWER = 110  # a radio button's label does not wrap
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, and the name of the question or recommendation that it leads to."""
+
+    text: str
+    next: str
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question and its answers: pairs of a text and the name of the question or recommendation that it leads to."""
+    """A question and its answers."""
 
     text: str
-    answers: tuple[tuple[str, str], ...]
+    answers: tuple[Answer, ...]
+
+    def __post_init__(self) -> None:
+        check_choices([answer.text for answer in self.answers])
 
 
 @dataclass(frozen=True)
@@ -46,14 +56,6 @@ class Recommendation:
     survey: str
     advice: str
     lesson: str
-
-
-@dataclass(frozen=True)
-class Route:
-    """One way through the guide: the questions' names with the answers' texts, and the recommendation's name."""
-
-    steps: tuple[tuple[str, str], ...]
-    end: str
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,23 @@ class Guide:
     recommendations: dict[str, Recommendation]
     lessons: dict[str, str]
 
-    def paths(self, name: str | None = None) -> Iterator[Route]:
-        """Every way from question `name` (by default the first) to a recommendation, in the order of the answers."""
-        name = name or self.start
-        for text, to in self.questions[name].answers:
-            if to in self.recommendations:
-                yield Route(((name, text),), to)
-            else:
-                yield from (Route(((name, text), *path.steps), path.end) for path in self.paths(to))
+    def __post_init__(self) -> None:
+        """Every answer leads somewhere, no way comes back, all is reached, and every lesson named has a title."""
+        for name, recommendation in self.recommendations.items():
+            if recommendation.lesson not in self.lessons:
+                raise LessonError(f"{name!r} names lesson {recommendation.lesson!r}, which has no title here.")
+        if self.start not in self.questions:
+            raise LessonError(f"it starts at {self.start!r}, which is no question.")
+        leads = {name: [answer.next for answer in question.answers] for name, question in self.questions.items()}
+        named, known = {self.start}.union(*leads.values()), {*self.questions, *self.recommendations}
+        if unknown := sorted(named - known) or sorted(set(self.questions) & set(self.recommendations)):
+            raise LessonError(f"{unknown[0]!r} is neither a question nor a recommendation, or is both.")
+        try:
+            TopologicalSorter(leads).prepare()
+        except CycleError as error:
+            raise LessonError(f"the answers go in a circle: {' → '.join(reversed(error.args[1]))}.") from None
+        if lost := sorted(known - named):
+            raise LessonError(f"no answer leads to {', '.join(lost)}.")
 
     def follow(self, answers: Sequence[int]) -> Question | Recommendation:
         """Where the answers lead, each given as its number (0 is the first): the next question, or a recommendation.
@@ -89,23 +100,17 @@ class Guide:
             choices = self.questions[name].answers
             if not 0 <= number < len(choices):
                 raise LessonError(f"{self.questions[name].text!r} has answers 0 to {len(choices) - 1}, not {number}.")
-            name = choices[number][1]
+            name = choices[number].next
         return self.recommendations.get(name) or self.questions[name]
-
-    @cached_property
-    def _existing(self) -> dict[str, tuple[str, str]]:
-        """Notebook and title of the lessons that exist."""
-        found = {}
-        for lesson in find_lessons(root=FILE.parents[2]):
-            if title := re.search(r"^# # \d\d · (.+)$", lesson.source.read_text(encoding="utf-8"), re.MULTILINE):
-                found[lesson.number] = (lesson.learner.name, title[1])
-        return found
 
     def lesson_text(self, number: str, link: bool = True) -> str:
         """'lesson 03, Feature extraction': as a Markdown link where the lesson exists, with '(planned)' where not."""
-        name, title = self._existing.get(number, ("", self.lessons[number]))
-        text = f"lesson {number}, {title}"
-        return f"{text} (planned)" if not name else f"[{text}]({name})" if link else text
+        for lesson in find_lessons(root=FILE.parents[2]):
+            head = re.search(rf"^# # {number} · (.+)$", lesson.source.read_text(encoding="utf-8"), re.MULTILINE)
+            if head:
+                text = f"lesson {number}, {head[1]}"
+                return f"[{text}]({lesson.learner.name})" if link else text
+        return f"lesson {number}, {self.lessons[number]} (planned)"
 
     def markdown(self) -> str:
         """The whole guide: a nested list of questions and answers, then a table of the recommendations."""
@@ -122,33 +127,29 @@ class Guide:
 
     def _branch(self, name: str, indent: str) -> Iterator[str]:
         yield f"{indent}- **{self.questions[name].text}**"
-        for text, to in self.questions[name].answers:
-            if to in self.recommendations:
-                yield f"{indent}    - {text} → *{self.recommendations[to].kind}*"
+        for answer in self.questions[name].answers:
+            if end := self.recommendations.get(answer.next):
+                yield f"{indent}    - {answer.text} → *{end.kind}*"
             else:
-                yield f"{indent}    - {text}"
-                yield from self._branch(to, indent + "        ")
+                yield f"{indent}    - {answer.text}"
+                yield from self._branch(answer.next, indent + "        ")
 
     def show(self) -> None:
         """Shows the guide as text, then the widget; a notebook opened without a kernel keeps the first."""
-        text = self.markdown()
-        plots.publish({"text/markdown": text, "text/plain": text})
-        publish_widget(GuideView(self).box, "Decision guide: run this cell to answer it question by question.")
+        words = "Decision guide: run this cell to answer it question by question."
+        show_with_text(GuideView(self).box, self.markdown(), words)
 
 
-@dataclass
 class GuideView:
     """The widget: radio buttons for one question, below them those of the next, at the end the recommendation.
 
     An answer that is changed takes back the questions below it. Works with the Tab and arrow keys alone.
     """
 
-    guide: Guide
-    radios: list[widgets.RadioButtons] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, guide: Guide) -> None:
+        self.guide = guide
         self.result = widgets.HTML()
-        self.again = widgets.Button(description="Start again", layout=widgets.Layout(width="max-content"))
+        self.again = small_button("Start again")
         self.again.on_click(lambda _: self.restart())
         self.box = widgets.VBox()
         self.restart()
@@ -160,42 +161,31 @@ class GuideView:
 
     def restart(self) -> None:
         """Takes all answers back."""
-        self.radios = []
+        self.radios: list[widgets.RadioButtons] = []
         self._go_on()
 
     def _go_on(self) -> None:
-        """Shows the next question, or the recommendation."""
-        where = self.guide.follow(self.answers)
+        """Shows the next question, or the recommendation; screen readers announce what stands below the questions."""
+        where, place, text = self.guide.follow(self.answers), len(self.radios), ""
         if isinstance(where, Question):
-            radio = radio_buttons([text for text, _ in where.answers])
-            place = len(self.radios)
-            radio.observe(lambda _, place=place: self._answered(place), names="value")
+            radio = radio_buttons([answer.text for answer in where.answers])
+            radio.observe(lambda _: self._answered(place), names="value")
             self.radios.append(radio)
-            self._say("")
         else:
             lesson = self.guide.lesson_text(where.lesson, link=False)
-            self._say(
-                f"<b>{html.escape(where.kind)}.</b> {html.escape(where.advice)} "
-                f"In the survey: {html.escape(where.survey)}. See {html.escape(lesson)}."
-            )
-        self._lay_out()
-
-    def _answered(self, place: int) -> None:
-        if self.radios[place].value is None:
-            return
-        del self.radios[place + 1 :]
-        self._go_on()
-
-    def _lay_out(self) -> None:
-        rows = []
-        for place, radio in enumerate(self.radios):
-            question = self.guide.follow([each.value for each in self.radios[:place]])
-            rows += [widgets.HTML(f"<b>{place + 1}. {html.escape(question.text)}</b>"), radio]
+            texts = (html.escape(each) for each in (where.kind, where.advice, where.survey, lesson))
+            text = "<b>{}.</b> {} In the survey: {}. See {}.".format(*texts)
+        self.result.value = status_line(text, escape=False)
+        rows: list[widgets.Widget] = []
+        for n, radio in enumerate(self.radios):
+            question = self.guide.follow(self.answers[:n])
+            rows += [widgets.HTML(f"<b>{n + 1}. {html.escape(question.text)}</b>"), radio]
         self.box.children = [*rows, self.result, self.again]
 
-    def _say(self, text: str) -> None:
-        """Shows a text below the questions; screen readers announce it."""
-        self.result.value = status_line(text, escape=False)
+    def _answered(self, place: int) -> None:
+        if self.radios[place].value is not None:
+            del self.radios[place + 1 :]
+            self._go_on()
 
 
 def domain_clouds(sources: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:
@@ -223,53 +213,5 @@ def guide() -> Guide:
 
 
 def read_guide(path: Path) -> Guide:
-    """Reads and checks a guide; raises LessonError that names the file and the entry that breaks a rule.
-
-    Every answer leads somewhere, no way comes back to a question, everything is reached, every recommendation names a
-    lesson that has a title.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        made = Guide(
-            data["start"],
-            {
-                name: Question(entry["text"], tuple((answer["text"], answer["next"]) for answer in entry["answers"]))
-                for name, entry in data["questions"].items()
-            },
-            {name: Recommendation(**entry) for name, entry in data["recommendations"].items()},
-            data["lessons"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LessonError(f"{path.name}: not readable as a guide: {type(error).__name__}: {error}") from error
-    _check(made, path.name)
-    return made
-
-
-def _check(made: Guide, where: str) -> None:
-    """Raises LessonError for the first rule that the guide breaks."""
-    for name, question in made.questions.items():
-        texts = [text for text, _ in question.answers]
-        if len(set(texts)) < max(len(texts), 2) or name in made.recommendations:
-            raise LessonError(f"{where}: question {name!r} needs at least two different answers and a name of its own.")
-        if long := [text for text in texts if len(text) > MAX_ANSWER]:
-            raise LessonError(f"{where}: question {name!r}: at most {MAX_ANSWER} characters an answer: {long[0]!r}.")
-    for name, recommendation in made.recommendations.items():
-        if recommendation.lesson not in made.lessons:
-            raise LessonError(f"{where}: {name!r} names lesson {recommendation.lesson!r}, which has no title here.")
-    reached: set[str] = set()
-
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        if name in above:
-            raise LessonError(f"{where}: the answers go in a circle: {' → '.join((*above, name))}.")
-        if name not in made.questions and name not in made.recommendations:
-            raise LessonError(f"{where}: {name!r} is neither a question nor a recommendation.")
-        reached.add(name)
-        if name in made.questions:
-            for _, to in made.questions[name].answers:
-                visit(to, (*above, name))
-
-    if made.start not in made.questions:
-        raise LessonError(f"{where}: it starts at {made.start!r}, which is no question.")
-    visit(made.start, ())
-    if lost := sorted((set(made.questions) | set(made.recommendations)) - reached):
-        raise LessonError(f"{where}: no answer leads to {', '.join(lost)}.")
+    """Reads and checks a guide; raises LessonError that names the file and the entry that breaks a rule."""
+    return read_file(Guide, path)

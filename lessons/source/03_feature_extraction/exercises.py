@@ -7,10 +7,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from facekit.course.exercises import as_whole_number, define, define_values, require
+from facekit.course.exercises import as_tensor, as_whole_number, define_values
 
-
-@define(
+_cosine = define_values(
     "03.1",
     "Cosine",
     hints=(
@@ -18,29 +17,28 @@ from facekit.course.exercises import as_whole_number, define, define_values, req
         "`F.normalize(a, dim=1)` brings every row to length 1.",
         "`x @ y.T` is every dot product of a row of `x` with a row of `y` at once.",
     ),
-    right=lambda: [
+    right=[
         lambda a, b: F.normalize(a, dim=1) @ F.normalize(b, dim=1).T,
         lambda a, b: F.cosine_similarity(a[:, None], b[None], dim=2),
     ],
-    wrong=lambda: [
-        (lambda a, b: a @ b.T, "length"),
-        (lambda a, b: F.normalize(a) @ F.normalize(b), "shape"),
-        (lambda a, b: F.normalize(a, dim=0) @ F.normalize(b, dim=0).T, "columns"),
-        (lambda a, b: F.cosine_similarity(a, b[: len(a)]), "every pair"),
+    cases=[
+        (
+            torch.tensor([[3, 0, 0], [1, 1, 0]], dtype=torch.float64),
+            torch.tensor([[2, 0, 0], [0, 5, 0], [0, 0, 1], [-1, -1, 0]], dtype=torch.float64),
+        )
     ],
+    mistakes=[
+        (lambda a, b: a @ b.T, "these are dot products; divide by the length of both vectors."),
+        (
+            lambda a, b: F.normalize(a, dim=0) @ F.normalize(b, dim=0).T,
+            "the columns have length 1 here; it should be the rows (dim=1).",
+        ),
+        (lambda a, b: F.cosine_similarity(a, b[: len(a)]), "for (2, 3) and (4, 3) expected every pair, (2, 4)."),
+    ],
+    others=[(lambda a, b: F.normalize(a) @ F.normalize(b), "shape")],
+    praise="parallel vectors give 1, perpendicular ones 0, opposite ones -1.",
+    read=as_tensor,
 )
-def _cosine(function):
-    a = torch.tensor([[3.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
-    b = torch.tensor([[2.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 1.0], [-1.0, -1.0, 0.0]])
-    found = function(a, b)
-    require(isinstance(found, torch.Tensor), f"expected a tensor (2, 4), got {type(found).__name__}.")
-    require(found.shape == (2, 4), f"for (2, 3) and (4, 3) expected every pair, (2, 4), got {tuple(found.shape)}.")
-    wanted = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
-    require(not torch.allclose(found, a @ b.T), "these are dot products; divide by the length of both vectors.")
-    columns = F.normalize(a, dim=0) @ F.normalize(b, dim=0).T
-    require(not torch.allclose(found, columns), "the columns have length 1 here; it should be the rows (dim=1).")
-    require(torch.allclose(found, wanted, atol=1e-6), f"expected {wanted.tolist()}, got {found.tolist()}.")
-    return "parallel vectors give 1, perpendicular ones 0, opposite ones -1."
 
 
 _numbers_learnt = define_values(

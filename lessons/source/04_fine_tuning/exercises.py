@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facekit.course.exercises import as_whole_number, define, define_values, kind_of, require
+from facekit.course.exercises import as_tensor, as_whole_number, define, define_values, kind_of, require
 from facekit.models.backbones.base import Backbone
 
 _numbers_that_move = define_values(
@@ -31,15 +33,23 @@ _numbers_that_move = define_values(
 )
 
 
-def _as_rates(answer, stages):
+def _rates(function, stages, lr, factor):
+    answer = function(list(stages), lr, factor)
     require(isinstance(answer, dict), f"expected a dict of stage to learning rate, not {kind_of(answer)}.")
     missing = [stage for stage in stages if stage not in answer]
     require(not missing, f"no rate for {', '.join(missing)}; every stage needs one.")
     require(len(answer) == len(stages), f"{len(answer)} rates for {len(stages)} stages.")
-    return [float(answer[stage]) for stage in stages]
+    return torch.tensor([float(answer[stage]) for stage in stages], dtype=torch.float64)
 
 
-@define(
+def _ladder(power):
+    """An answer to 04.2: lr / factor ** power(k, n) for the stage that is k steps below the top of n."""
+    return lambda stages, lr, factor: {
+        stage: lr / factor ** power(k, len(stages)) for k, stage in enumerate(reversed(stages))
+    }
+
+
+_discriminative_rates = define_values(
     "04.2",
     "Discriminative learning rates",
     hints=(
@@ -47,35 +57,30 @@ def _as_rates(answer, stages):
         "A stage that is k steps below the top gets lr / factor ** k.",
         "`for k, stage in enumerate(reversed(stages))` counts from the top.",
     ),
-    right=lambda: [
-        lambda stages, lr, factor: {s: lr / factor**k for k, s in enumerate(reversed(stages))},
+    right=[
+        _ladder(lambda k, n: k),
         lambda stages, lr, factor: {s: lr * factor ** (i + 1 - len(stages)) for i, s in enumerate(stages)},
     ],
-    wrong=lambda: [
-        (lambda stages, lr, factor: {s: lr / factor**k for k, s in enumerate(stages)}, "wrong end"),
-        (lambda stages, lr, factor: {s: lr / factor ** (k + 1) for k, s in enumerate(reversed(stages))}, "top"),
-        (lambda stages, lr, factor: {s: lr / (factor * max(k, 0.5)) for k, s in enumerate(reversed(stages))}, "power"),
-        (lambda stages, lr, factor: dict.fromkeys(stages, lr), "same rate"),
+    cases=[(["stem", "block", "embedding", "heads"], 0.8, 2.0), (["heads"], 0.3, 2.6)],
+    asked="for 4 stages, lr 0.8 and factor 2",
+    mistakes=[
+        (_ladder(lambda k, n: 0), "every stage gets the same rate; the lower ones should be slower."),
+        (_ladder(lambda k, n: n - 1 - k), "the wrong end is slow: the stages come from the input to the output."),
+        (_ladder(lambda k, n: k + 1), "the top stage gets lr itself; all are one step too slow."),
+        (
+            lambda stages, lr, factor: {s: lr / (factor * k or 1) for k, s in enumerate(reversed(stages))},
+            "each step down divides once more, by a power of the factor.",
+        ),
+    ],
+    others=[
         (lambda stages, lr, factor: {stages[-1]: lr}, "no rate for"),
         (lambda stages, lr, factor: [lr / factor**k for k in range(len(stages))], "expected a dict"),
+        (lambda stages, lr, factor: dict.fromkeys(stages, 0.0), "expected [0.1, 0.2, 0.4, 0.8]"),
     ],
+    praise="with lr 0.8 and factor 2, four stages learn at 0.1, 0.2, 0.4 and 0.8.",
+    run=_rates,
+    read=as_tensor,
 )
-def _discriminative_rates(function):
-    stages = ["stem", "block", "embedding", "heads"]
-    found = _as_rates(function(list(stages), 0.8, 2.0), stages)
-    wanted = [0.1, 0.2, 0.4, 0.8]
-    require(len(set(found)) > 1, "every stage gets the same rate; the lower ones should be slower.")
-    require(not _close(found, wanted[::-1]), "the wrong end is slow: the stages come from the input to the output.")
-    require(not _close(found, [w / 2 for w in wanted]), "the top stage gets lr itself; all are one step too slow.")
-    halves = _close(found[2:], wanted[2:]) and not _close(found, wanted)
-    require(not halves, f"each step down divides once more, a power of the factor: expected {wanted}, got {found}.")
-    require(_close(found, wanted), f"for 4 stages, lr 0.8 and factor 2 expected {wanted}, got {found}.")
-    require(_close(_as_rates(function(["heads"], 0.3, 2.6), ["heads"]), [0.3]), "a single stage should get lr itself.")
-    return "with lr 0.8 and factor 2, four stages learn at 0.1, 0.2, 0.4 and 0.8."
-
-
-def _close(found: list[float], wanted: list[float]) -> bool:
-    return len(found) == len(wanted) and all(abs(f - w) < 1e-9 for f, w in zip(found, wanted, strict=True))
 
 
 class _Tiny(Backbone):
@@ -117,19 +122,15 @@ def _loop(before=lambda backbone: None, each=lambda backbone: None, learns=True)
     return train_head
 
 
-def _eval_2d(backbone: nn.Module) -> None:
-    backbone.train()
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+def _eval_only(*kinds):
+    """Training mode, but the modules of these kinds in evaluation mode."""
 
+    def mode(backbone: nn.Module) -> None:
+        for module in backbone.train().modules():
+            if isinstance(module, kinds):
+                module.eval()
 
-def _statistics_fixed(backbone: nn.Module) -> None:
-    """Training mode, but BatchNorm in evaluation mode: only dropout is left on."""
-    backbone.train()
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.eval()
+    return mode
 
 
 @define(
@@ -147,8 +148,8 @@ def _statistics_fixed(backbone: nn.Module) -> None:
     wrong=lambda: [
         (_loop(each=lambda backbone: backbone.train()), "statistics"),
         (_loop(before=lambda backbone: backbone.eval(), each=lambda backbone: backbone.train()), "statistics"),
-        (_loop(each=_eval_2d), "BatchNorm1d"),
-        (_loop(each=_statistics_fixed), "dropout"),
+        (_loop(each=_eval_only(nn.BatchNorm2d)), "BatchNorm1d"),
+        (_loop(each=_eval_only(nn.BatchNorm2d, nn.BatchNorm1d)), "dropout"),
         (_loop(each=lambda backbone: backbone.eval(), learns=False), "head"),
         (_loop(each=lambda backbone: backbone.requires_grad_(True).eval()), "gradient"),
     ],
@@ -160,7 +161,7 @@ def _frozen_means_frozen(function):
         backbone, head = _Tiny().train(), nn.Linear(6, 2)
         photos = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
         targets = torch.tensor([0, 1] * 4)
-        old, old_head = _copy(backbone), _copy(head)
+        old, old_head = copy.deepcopy((backbone.state_dict(), head.state_dict()))
         dropout = []
         module = next(module for module in backbone.modules() if isinstance(module, nn.Dropout))
         module.register_forward_hook(lambda module, *_: dropout.append(module.training))
@@ -175,7 +176,3 @@ def _frozen_means_frozen(function):
     wants = [name for name, p in backbone.named_parameters() if p.requires_grad or p.grad is not None]
     require(not wants, "nothing moved, but the backbone still computes gradients, which is most of the work.")
     return "weights, statistics and dropout of the backbone stand still; only the head learns."
-
-
-def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}

@@ -7,15 +7,6 @@ import torch
 
 from facekit.course.exercises import as_tensor, define, define_sorting, define_values, require, seen
 
-CODINGS = ("classes", "ordinal", "number", "several tasks")
-CASES = {
-    "hair": ("classes", "the colours have no order, and a face has one of them"),
-    "stars": ("ordinal", "four stars are more than three, but nobody says that the steps are of equal size"),
-    "years": ("number", "the label has a unit, and an error of twenty years counts twice as much as one of ten"),
-    "worn": ("several tasks", "each of the three can be worn whatever the others are: three yes-no questions"),
-}
-
-
 _which_coding = define_sorting(
     "05.1",
     "Which coding?",
@@ -24,8 +15,13 @@ _which_coding = define_sorting(
         "Answers that do not exclude each other are no classes of one task.",
         "An order without a unit is ordinal; with a unit it is a number.",
     ),
-    kinds=CODINGS,
-    cases=CASES,
+    kinds=("classes", "ordinal", "number", "several tasks"),
+    cases={
+        "hair": ("classes", "the colours have no order, and a face has one of them"),
+        "stars": ("ordinal", "four stars are more than three, but nobody says that the steps are of equal size"),
+        "years": ("number", "the label has a unit, and an error of twenty years counts twice as much as one of ten"),
+        "worn": ("several tasks", "each of the three can be worn whatever the others are: three yes-no questions"),
+    },
     ask="Do the answers exclude each other, are they ordered, in a unit?",
     others=[{"hair": "ordinal"}, {"stars": "classes"}, {"years": "ordinal"}, {"worn": "classes"}],
 )
@@ -58,7 +54,7 @@ _median_band = define_values(
         (lambda p: p.cumsum(1), "shape"),
     ],
     praise="in the first row class 0 is the most probable one, and yet most of the probability lies above it.",
-    read=lambda found: as_tensor(found, (3,)),
+    read=as_tensor,
 )
 
 
@@ -93,34 +89,28 @@ _levels_to_classes = define_values(
         (lambda above: above[:, :-1] - above[:, 1:], "shape"),
     ],
     praise="an answer to 'how far up' is a softmax in other clothes, as long as no level contradicts another.",
-    read=lambda found: as_tensor(found, (2, 4)),
+    read=as_tensor,
 )
 
 
-def _split_then_repeat(labels, seed):
-    order = np.random.default_rng(seed).permutation(len(labels))
-    test, train = np.split(order, [len(labels) // 5])
-    most = max(np.sum(labels[train] == label) for label in np.unique(labels))
-    return np.concatenate([np.resize(train[labels[train] == label], most) for label in np.unique(labels)]), test
+def _equal(rows, labels, size=max):
+    """The rows of each class, repeated or cut to the `size` (max or min) of the classes."""
+    parts = [rows[labels[rows] == label] for label in np.unique(labels)]
+    return np.concatenate([np.resize(part, size(map(len, parts))) for part in parts])
+
+
+def _split(labels, seed):
+    return np.split(np.random.default_rng(seed).permutation(len(labels)), [len(labels) // 5])
+
+
+def _split_then_repeat(labels, seed, size=max):
+    test, train = _split(labels, seed)
+    return _equal(train, labels, size), test
 
 
 def _repeat_then_split(labels, seed):
-    most = max(np.sum(labels == label) for label in np.unique(labels))
-    rows = np.concatenate([np.resize(np.flatnonzero(labels == label), most) for label in np.unique(labels)])
-    rows = np.random.default_rng(seed).permutation(rows)
+    rows = np.random.default_rng(seed).permutation(_equal(np.arange(len(labels)), labels))
     return rows[len(rows) // 5 :], rows[: len(rows) // 5]
-
-
-def _thinned(labels, seed):
-    train, test = _split_then_repeat(labels, seed)
-    train = np.unique(train)
-    least = min(np.sum(labels[train] == label) for label in np.unique(labels))
-    return np.concatenate([train[labels[train] == label][:least] for label in np.unique(labels)]), test
-
-
-def _both_repeated(labels, seed):
-    train, test = _split_then_repeat(labels, seed)
-    return train, np.concatenate([test, test])
 
 
 @define(
@@ -134,14 +124,14 @@ def _both_repeated(labels, seed):
     right=lambda: [_split_then_repeat],
     wrong=lambda: [
         (_repeat_then_split, "on both sides"),
-        (_both_repeated, "once"),
-        (_thinned, "left out"),
-        (lambda labels, seed: tuple(map(np.unique, _split_then_repeat(labels, seed))), "equally frequent"),
+        (lambda labels, seed: (_split(labels, seed)[1], np.tile(_split(labels, seed)[0], 2)), "once"),
+        (lambda labels, seed: _split_then_repeat(labels, seed, min), "left out"),
+        (lambda labels, seed: _split(labels, seed)[::-1], "equally frequent"),
         (lambda labels, seed: (np.arange(len(labels)), np.arange(0)), "a fifth"),
         (lambda labels, seed: np.arange(len(labels)), "two arrays"),
     ],
 )
-def _split(function):
+def _split_and_repeated(function):
     labels = np.repeat(["a", "b", "c"], [70, 20, 10])
     found = function(labels.copy(), 3)
     require(isinstance(found, tuple | list) and len(found) == 2, f"expected two arrays of rows, not {seen(found)}.")

@@ -68,10 +68,7 @@ _parameters = define_values(
         "`layers[:shared]` are the shared ones, `layers[shared:]` the others; there is a head for each task.",
         "The heads are never shared: add up what they have.",
     ),
-    right=[
-        _count,
-        lambda a, heads, k: sum(n * (1 if i < k else len(heads)) for i, n in enumerate(a)) + sum(heads),
-    ],
+    right=[_count, lambda a, heads, k: sum(n * (1 if i < k else len(heads)) for i, n in enumerate(a)) + sum(heads)],
     cases=[([100, 20, 5], [7, 2, 9], shared) for shared in (1, 0, 3)],
     asked="for layers [100, 20, 5], heads [7, 2, 9], shared=1:",
     mistakes=[

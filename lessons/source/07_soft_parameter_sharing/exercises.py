@@ -44,10 +44,7 @@ def _penalty(function):
     require(abs(value - (0.5 * 2 + 0.1 * 12.5)) > 1e-5, f"{asked} this takes the mean over the weights, not the sum.")
     require(abs(value - 33) > 1e-5, f"{asked} this adds the squared distances without their strengths.")
     lengths = sum(s * (a[k].square().sum() - b[k].square().sum()) for k, s in (("layer_1", 0.5), ("layer_2", 0.1)))
-    require(
-        abs(value - float(lengths.detach())) > 1e-5,
-        "these are lengths; take the difference first, then square.",
-    )
+    require(abs(value - float(lengths.detach())) > 1e-5, "these are lengths; take the difference first, then square.")
     require(abs(value - 6.5) < 1e-5, f"{asked} expected 0.5 · 8 + 0.1 · 25 = 6.5, got {value:.4g}.")
     one = as_number(torch.as_tensor(function(a, b, {"layer_1": 0.5})).detach())
     require(abs(one - 4) < 1e-5, f"a layer without a strength counts 0: expected 0.5 · 8 = 4, got {one:.4g}.")
@@ -113,5 +110,5 @@ _stitch = define_values(
     ],
     others=[(lambda alpha, x: torch.einsum("ij,jnd->nd", alpha, x), "shape")],
     praise="with the identity the networks are independent; with equal rows all pass on the same.",
-    read=lambda found: as_tensor(found, (2, 1, 3)),
+    read=as_tensor,
 )

@@ -103,6 +103,11 @@ def gain_panels(tables: Mapping[str, pd.DataFrame], baseline: str) -> Figure:
 
 
 @torch.no_grad()
+def _copies(net: SharedNet, stage: str, tasks: Sequence[str]) -> list[torch.Tensor]:
+    """The numbers (N,) of a stage in the copy of each of these tasks."""
+    return [torch.cat([p.flatten() for p in net.towers[task][stage].parameters()]) for task in tasks]
+
+
 def first_direction(net: SharedNet) -> pd.Series:
     """The first singular value's share of the trace norm of the tasks' copies of each stage; index: stage.
 
@@ -111,8 +116,7 @@ def first_direction(net: SharedNet) -> pd.Series:
     """
     found = {}
     for name in net.private:
-        rows = [torch.cat([p.flatten() for p in tower[name].parameters()]) for tower in net.towers.values()]
-        values = torch.linalg.svdvals(torch.stack(rows).double())
+        values = torch.linalg.svdvals(torch.stack(_copies(net, name, list(net.towers))).double())
         found[name] = (values[0] / values.sum()).item() if values[0] > 0 else 1.0
     return pd.Series(found, name="first_direction", dtype=float)
 
@@ -122,9 +126,6 @@ def corresponding_weights(net: SharedNet, one: str, other: str, every: int = 1) 
 
     every: only each so many-th, for pictures.
     """
-    towers = [net.towers[task] for task in (one, other)]
-    flat = [
-        {name: torch.cat([p.detach().flatten() for p in tower[name].parameters()]) for name in net.private}
-        for tower in towers
-    ]
-    return {name: tuple(each[name][::every].cpu().numpy() for each in flat) for name in net.private}
+    return {
+        name: tuple(copy[::every].cpu().numpy() for copy in _copies(net, name, (one, other))) for name in net.private
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,27 +11,26 @@ import torch
 from PIL import Image
 
 from facekit.course.exercises import as_number, as_whole_number, define, define_values, require
-
-
-def _iou(one, other):
-    """Intersection over union of two boxes (left, top, right, bottom)."""
-    width = max(min(one[2], other[2]) - max(one[0], other[0]), 0)
-    height = max(min(one[3], other[3]) - max(one[1], other[1]), 0)
-    inside = width * height
-    return inside / (_area(one) + _area(other) - inside)
+from facekit.data.pack import pack
+from facekit.data.readers.classes import class_task
+from facekit.data.sets import FaceSet
+from facekit.models.adapters import Domain
+from facekit.tasks import GENDER
 
 
 def _area(box):
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _unclipped(one, other):
-    inside = (min(one[2], other[2]) - max(one[0], other[0])) * (min(one[3], other[3]) - max(one[1], other[1]))
+def _inside(one, other, least=0.0):
+    """Area that two boxes (left, top, right, bottom) have in common; `least` for a width or height below it."""
+    width = max(min(one[2], other[2]) - max(one[0], other[0]), least)
+    return width * max(min(one[3], other[3]) - max(one[1], other[1]), least)
+
+
+def _iou(one, other, least=0.0):
+    inside = _inside(one, other, least)
     return inside / (_area(one) + _area(other) - inside)
-
-
-def _inside(one, other):
-    return _iou(one, other) * (_area(one) + _area(other)) / (1 + _iou(one, other))
 
 
 _ONE, _OTHER = (0.0, 0.0, 0.5, 0.8), (0.25, 0.4, 0.75, 1.0)
@@ -55,7 +53,7 @@ _overlap = define_values(
         ),
         (lambda one, other: _inside(one, other) / _area(one), "you divided by the area of one box alone."),
         (lambda one, other: _inside(one, other) / _area(other), "you divided by the area of one box alone."),
-        (_unclipped, "boxes that do not meet have nothing in common: expected 0."),
+        (lambda one, other: _iou(one, other, -math.inf), "boxes that do not meet have nothing in common: expected 0."),
     ],
     praise="0.1 in common of 0.6 in all; 1 for the same box, 0 for boxes that do not meet.",
 )
@@ -94,11 +92,6 @@ def _shares_of_logs(sizes, temperature):
     return torch.softmax(torch.tensor([math.log(n) for n in sizes], dtype=torch.float64) / temperature, 0)
 
 
-def _power_without_root(sizes, temperature):
-    weights = [float(n) ** temperature for n in sizes]
-    return [weight / sum(weights) for weight in weights]
-
-
 _domain_shares = define_values(
     "08.3",
     "How often is each domain seen?",
@@ -111,9 +104,12 @@ _domain_shares = define_values(
     cases=[([8100, 100], 2.0), ([30, 10], 1.0)],
     asked="for 8,100 and 100 pictures at temperature 2",
     mistakes=[
-        (lambda sizes, temperature: [n / sum(sizes) for n in sizes], "these are proportional; the temperature counts."),
+        (lambda sizes, temperature: _shares(sizes, 1), "these are proportional; the temperature counts."),
         (lambda sizes, temperature: [1 / len(sizes)] * len(sizes), "these are the same for every domain."),
-        (_power_without_root, "a temperature above 1 favours the small domain; take the power 1 / temperature."),
+        (
+            lambda sizes, t: _shares(sizes, 1 / t),
+            "a temperature above 1 favours the small domain; take the power 1 / temperature.",
+        ),
         (lambda sizes, temperature: [n ** (1 / temperature) for n in sizes], "the shares must add up to 1."),
     ],
     praise="81 times as many pictures, 9 times as often: the root at temperature 2.",
@@ -121,25 +117,13 @@ _domain_shares = define_values(
 )
 
 
-def _own_domain(folder, dest):
-    from facekit.data.pack import pack
-    from facekit.data.readers.classes import class_task
-    from facekit.models.adapters import Domain
-
+def _own_domain(folder, dest, **options):
     pictures = pack(folder, dest, size=32, kind="classes")
-    return pictures, Domain("mine", (class_task(pictures, "class"),))
+    return pictures, Domain("mine", (class_task(pictures, "class"),), **options)
 
 
 def _foreign_domain(folder, dest):
-    from facekit.models.adapters import Domain
-    from facekit.tasks import GENDER
-
     return _own_domain(folder, dest)[0], Domain("mine", (GENDER,))
-
-
-def _without_adapters(folder, dest):
-    pictures, domain = _own_domain(folder, dest)
-    return pictures, replace(domain, adapters="none")
 
 
 @define(
@@ -155,13 +139,10 @@ def _without_adapters(folder, dest):
         (lambda folder, dest: _own_domain(folder, dest)[1], "two things"),
         (lambda folder, dest: _own_domain(folder, dest)[::-1], "first"),
         (_foreign_domain, "classes"),
-        (_without_adapters, "adapters"),
+        (lambda folder, dest: _own_domain(folder, dest, adapters="none"), "adapters"),
     ],
 )
 def _folder_to_domain(function):
-    from facekit.data.sets import FaceSet
-    from facekit.models.adapters import Domain
-
     with TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder, dest = Path(place, "pictures"), Path(place, "packed")
         _draw_folder(folder)
@@ -178,14 +159,9 @@ def _folder_to_domain(function):
 
 
 def _draw_folder(folder: Path) -> None:
-    """Twelve pictures of noise with stripes and twelve with spots, in a folder each."""
+    """Twelve pictures of noise in each of two folders; their names are all that the exercise asks for."""
     rng = np.random.default_rng(0)
     for name in ("stripes", "spots"):
         (folder / name).mkdir(parents=True)
         for i in range(12):
-            pixels = rng.integers(0, 120, (32, 32, 3), dtype=np.uint8)
-            if name == "stripes":
-                pixels[::4] += 120
-            else:
-                pixels[4:12, 4:12] += 120
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name / f"{i}.png")

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from facekit.show import plots
 
 PANELS = {"object": "accuracy", "box": "iou", "text": "character_error_rate"}
-
-
 REAL_PANELS = {"diagnosis": "accuracy", "object": "accuracy", "text": "exact_match"}
 
 
