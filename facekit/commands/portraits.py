@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
 from facekit.data.drawn.rendered import render_into, write_sheet
 from facekit.data.portraits.render import render_portraits
 from facekit.data.sets import FaceSet
@@ -18,8 +15,8 @@ def subcommands() -> dict[str, str]:
     return {"render": "facekit.commands.portraits:render", "sheet": "facekit.commands.portraits:sheet"}
 
 
-# Contact sheet: pictures in a row, their side, and the room for captions and headings, in pixels.
-COLUMNS, SIDE, CAPTION, HEADING, GAP = 8, 128, 30, 20, 4
+# Contact sheet: pictures in a row, and their side in pixels.
+COLUMNS, SIDE = 8, 128
 
 
 def render(
@@ -62,11 +59,6 @@ def sheet(path: Path = Path("datasets/portraits/contact_sheet.png"), seed: int =
     Examples:
         python -m facekit portraits sheet
     """
-    return write_sheet(*contact_sheet(seed), path)
-
-
-def contact_sheet(seed: int = 0) -> tuple[Image.Image, str]:
-    """The sheet, and a text that names its pictures: the content hash of each row's FaceSet."""
     people = render_portraits(2 * COLUMNS, seed, SIDE, per_person=1)
     one = render_portraits(COLUMNS, seed=seed + 1, size=SIDE, per_person=COLUMNS)
     rows = [
@@ -75,18 +67,8 @@ def contact_sheet(seed: int = 0) -> tuple[Image.Image, str]:
         ("Eight more people", people.select(range(COLUMNS, 2 * COLUMNS))),
         ("One person, eight pictures", one),
     ]
-    height = HEADING + SIDE + CAPTION
-    page = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, len(rows) * height), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default_imagefont()
-    for row, (heading, faces) in enumerate(rows):
-        top = row * height
-        pen.text((GAP, top + 5), heading, fill="black", font=font)
-        # 32 steps a channel, the noise between them hides it: a third of the file.
-        for column, pixels in enumerate(faces.images & 0xF8 | 0x04):
-            left = GAP + column * (SIDE + GAP)
-            page.paste(Image.fromarray(np.moveaxis(pixels, 0, 2)), (left, top + HEADING))
-            pen.text((left, top + HEADING + SIDE + 2), caption(faces, column), fill="black", font=font, spacing=1)
-    return page, " ".join(faces.content_hash() for _, faces in rows)
+    shown = [(heading, faces.images, [caption(faces, row) for row in range(COLUMNS)]) for heading, faces in rows]
+    return write_sheet(path, shown, [faces for _, faces in rows], heading=20, foot=30, levels=32)
 
 
 def caption(faces: FaceSet, row: int) -> str:

@@ -13,10 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from facekit.data.drawn import lesions, objects, series, words
-from facekit.data.drawn.lesions import BOX_COLUMNS, DIAGNOSES, DIAGNOSIS, LESION, lesion_masks, mask_box, render_lesions
+from facekit.data import rendering
+from facekit.data.drawn import lesions, objects, words
+from facekit.data.drawn.lesions import (
+    BOX_COLUMNS,
+    DIAGNOSES,
+    DIAGNOSIS,
+    LESION,
+    lesion_masks,
+    mask_box,
+    render_lesions,
+    ring_noise,
+)
 from facekit.data.drawn.objects import OBJECT, THINGS, render_objects
-from facekit.data.drawn.series import ring_noise
 from facekit.data.drawn.words import FONTS, font_file, fonts_for, render_words
 from facekit.data.readers.captcha import ALPHABET
 from facekit.data.sets import SPLITS, FaceSet
@@ -114,7 +123,7 @@ def test_drawing_uses_only_arithmetic_that_is_exact_everywhere():
     exact = {"abs", "arange", "array", "clip", "empty", "flatnonzero", "float32", "floor", "int32", "int64", "maximum"}
     exact |= {"minimum", "multiply", "ndarray", "ndim", "sqrt", "stack", "uint8", "where", "zeros", "asarray"}
     exact |= {"concatenate"}
-    for module in (series, lesions, objects, words):
+    for module in (rendering, lesions, objects, words):
         drawing = Path(module.__file__).read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(drawing)):
             assert not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Pow | ast.MatMult), module

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from sklearn.linear_model import LogisticRegression
 
 from facekit.commands import portraits as commands
 from facekit.commands.cli import main
-from facekit.data.portraits import render_portraits, workers
+from facekit.data import rendering
+from facekit.data.portraits import render_portraits
 from facekit.data.portraits.people import BLOCK, EXPRESSIONS, OLDEST, YOUNGEST
-from facekit.data.portraits.picture import Series
+from facekit.data.portraits.render import Series
+from facekit.data.rendering import paint
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
 from facekit.tasks import AGE_BAND, AGE_BANDS, GENDER, SKIN_TONE, age_band
@@ -30,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATASHEET = ROOT / "datasets" / "portraits"
 COLUMNS = ["gender", "skin_tone", "age", "age_years", "expression", "glasses", "yaw", "pitch", "roll"]
 COLUMNS += ["identity", "split"]
+SERIES = Series(0, 32, "photo", {}, 4)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def same(a: FaceSet, b: FaceSet) -> bool:
     ],
 )
 def test_these_pixels_are_the_same_on_every_machine(style, pixels):
-    # A change of the painting changes them: raise render.VERSION and make the contact sheet again.
+    # A change of the painting changes them: raise the version in render.ABOUT and make the contact sheet again.
     assert render_portraits(12, seed=3, size=64, style=style).content_hash()[:16] == pixels
 
 
@@ -67,7 +71,7 @@ def test_painting_uses_only_arithmetic_that_is_exact_everywhere():
     exact = {"abs", "add", "argsort", "array", "clip", "concatenate", "diff", "empty_like", "float32", "floor"}
     exact |= {"arange", "minimum", "maximum", "multiply", "sqrt", "subtract", "zeros", "zeros_like", "searchsorted"}
     exact |= {"float64", "int64", "uint8", "ndarray", "random", "stack"}
-    for name in ("canvas", "features", "light", "people", "picture", "scene"):
+    for name in ("canvas", "features", "light", "people", "render", "scene"):
         for node in ast.walk(ast.parse((ROOT / f"facekit/data/portraits/{name}.py").read_text(encoding="utf-8"))):
             assert not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Pow | ast.MatMult), name
             if isinstance(node, ast.ImportFrom) and node.module == "math":
@@ -111,50 +115,53 @@ def test_the_number_of_workers_changes_nothing():
     assert same(alone, together)
 
 
-@pytest.mark.parametrize(
-    "helper",
-    ["raise SystemExit", "import sys; sys.stdout.write('no picture'); sys.stdout.flush(); sys.stdin.read()"],
-    ids=["exits", "talks nonsense"],
-)
-def test_a_helper_that_fails_costs_nothing_but_time(monkeypatch, helper):
-    monkeypatch.setattr(workers, "_HELPER", helper)
-    assert same(render_portraits(40, size=32, workers=2), render_portraits(40, size=32, workers=1))
+class Helpless:
+    """Draws portraits here, slowly until a helper has been told to draw one, which leaves a mark and fails at it."""
+
+    def __init__(self, mark: Path, failure: str):
+        self.mark, self.failure = mark, failure
+
+    def __call__(self, number: int):
+        if not self.mark.exists():
+            time.sleep(0.1)
+        return SERIES.render(number)
+
+    def __reduce__(self):
+        return exec, (f"import os, pathlib; pathlib.Path({str(self.mark)!r}).touch(); {self.failure}",)
 
 
-def test_what_a_dying_helper_leaves_undone_is_painted_here(monkeypatch, tmp_path):
-    # It takes a chunk and dies; this process waits with its own until then.
-    taken = tmp_path / "taken"
-    monkeypatch.setattr(
-        workers,
-        "_HELPER",
-        "import pathlib, pickle, sys\n"
-        "source = sys.stdin.buffer\n"
-        "pickle.load(source); pickle.dump('ready', sys.stdout.buffer); sys.stdout.flush()\n"
-        f"pickle.load(source); pathlib.Path({str(taken)!r}).touch()",
-    )
-    pictures: dict[int, tuple] = {}
-
-    def done(position: int, picture: tuple) -> None:
-        deadline = time.monotonic() + 60
-        while not taken.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        pictures[position] = picture
-
-    series = Series(0, 32, "photo", {}, 4)
-    workers.paint(series, range(50), done, workers=2)
-    assert taken.exists()
-    assert sorted(pictures) == list(range(50))
-    assert all((pictures[i][0] == series.render(i)[0]).all() for i in (0, 20, 49))
+@pytest.mark.parametrize("failure", ["os._exit(1)", "raise KeyError", "pass"], ids=["dies", "fails", "talks nonsense"])
+def test_what_a_helper_leaves_undone_is_painted_here(tmp_path, failure):
+    pictures = dict(paint(Helpless(tmp_path / "mark", failure), range(300), workers=2))
+    assert (tmp_path / "mark").exists()
+    assert sorted(pictures) == list(range(300))
+    assert all((pictures[i][0] == SERIES.render(i)[0]).all() for i in range(0, 300, 7))
 
 
-def test_an_error_while_painting_ends_the_helpers_too():
-    def done(position: int, picture: tuple) -> None:
-        raise KeyboardInterrupt
+def test_without_room_for_processes_all_is_painted_here(monkeypatch):
+    def no_memory(*_):
+        raise OSError("no memory")
 
-    before = _children()
+    monkeypatch.setattr(rendering, "ProcessPoolExecutor", no_memory)
+    assert sorted(number for number, _ in paint(SERIES.render, range(40), workers=3)) == list(range(40))
+
+
+def test_an_error_while_painting_ends_the_helpers_too(tmp_path):
+    class Stopped(Helpless):
+        def __call__(self, number: int):
+            if self.mark.exists():
+                raise KeyboardInterrupt
+            return super().__call__(number)
+
+    resource_tracker.ensure_running()  # multiprocessing keeps this child until the end
+    before, main = _children(), sys.modules["__main__"]
     with pytest.raises(KeyboardInterrupt):
-        workers.paint(Series(0, 32, "photo", {}, 4), range(64), done, workers=3)
+        dict(paint(Stopped(tmp_path / "mark", "pass"), range(300), workers=3))
+    deadline = time.monotonic() + 30
+    while not _children() <= before and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert _children() <= before
+    assert sys.modules["__main__"] is main
 
 
 def _children() -> set[str]:
@@ -252,16 +259,17 @@ def test_every_age_band_can_be_had(band):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 0}, "1 or more"),
+        ({"n": 0}, "above 0"),
         ({"n": -3}, "negative"),
         ({"n": (1, 2)}, "three"),
         ({"n": (5, -1, 2)}, "negative"),
-        ({"n": (0, 0, 0)}, "1 or more"),
+        ({"n": (0, 0, 0)}, "above 0"),
         ({"n": 2.5}, "give a number"),
         ({"n": "10"}, "give a number"),
         ({"seed": -1}, "seed"),
         ({"size": 8}, "8 pixels"),
         ({"size": 5000}, "5000 pixels"),
+        ({"size": (64, 32)}, "squares"),
         ({"style": "oil"}, "photo or sketch"),
         ({"per_person": 0}, "per_person"),
         ({"workers": 0}, "workers"),

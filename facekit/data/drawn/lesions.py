@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from facekit.data.drawn.series import checked_shape, checked_sizes, drawn_set, ring_noise
-from facekit.data.portraits.canvas import Pixels, blur, cos_sin, rgb, smoothstep, value_noise
+from facekit.data.portraits.canvas import Pixels, axes, blur, cos_sin, rgb, smoothstep, value_noise
 from facekit.data.portraits.people import MONK, Draws
+from facekit.data.rendering import DRAWN, Picture, rendered_set, to_bytes
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
 from facekit.tasks import Task
@@ -50,6 +49,8 @@ class _Look:
     pigments: tuple[tuple[float, ...], ...]
 
 
+_SPREADS = {"ragged": 0.04, "soft": 0.07, "variegated": 0.20, "pale": 0.15, "bumpy": 0.20}
+_SPREADS |= {"dots": 0.15, "vessels": 0.15, "radius": 0.10}
 TAN, BROWN, DARK = (0.80, 0.62, 0.46), (0.60, 0.41, 0.30), (0.33, 0.22, 0.19)
 RED, PURPLE, PINK = (0.86, 0.36, 0.36), (0.55, 0.24, 0.38), (0.98, 0.72, 0.70)
 GREY = (0.52, 0.54, 0.62)
@@ -63,6 +64,12 @@ LOOKS = {
 }
 DIAGNOSES = tuple(LOOKS)
 DIAGNOSIS = Task("diagnosis", "multiclass", DIAGNOSES)
+ABOUT = {
+    **DRAWN,
+    "source": "patches of skin drawn by facekit; they show nobody and teach nothing about medicine",
+    "generator": GENERATOR,
+    "classes": {task.name: list(task.classes) for task in (LESION, DIAGNOSIS)},
+}
 
 
 def render_lesions(n: int | Sequence[int], seed: int = 0, size: int = 64) -> FaceSet:
@@ -76,20 +83,14 @@ def render_lesions(n: int | Sequence[int], seed: int = 0, size: int = 64) -> Fac
 
     A picture depends on seed, size and its number alone. Raises ConfigError for impossible arguments.
     """
-    _check(seed, size)
 
-    def draw(number: int) -> tuple[Pixels, dict]:
+    def draw(number: int) -> Picture:
         image, mask, diagnosis = _draw(seed, number, size)
         box = dict(zip(BOX_COLUMNS, mask_box(mask), strict=True))
-        return image, {"lesion": LESION.classes[diagnosis is not None], "diagnosis": diagnosis, **box}
+        has_one = LESION.classes[diagnosis is not None]
+        return to_bytes(image), {"lesion": has_one, "diagnosis": diagnosis, **box, "number": number}
 
-    about = {
-        "source": "patches of skin drawn by facekit; they show nobody and teach nothing about medicine",
-        "generator": GENERATOR,
-        "classes": {task.name: list(task.classes) for task in (LESION, DIAGNOSIS)},
-        "request": {"n": checked_sizes(n), "seed": seed, "size": size},
-    }
-    return drawn_set(n, size, lambda number: f"lesion {seed}-{number}", draw, about)
+    return rendered_set(lambda number: f"lesion {seed}-{number}", draw, ABOUT, {"n": n, "seed": seed, "size": size})
 
 
 def lesion_masks(faces: FaceSet) -> np.ndarray:
@@ -114,22 +115,7 @@ def mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
 
 
-def _check(seed: int, size: int) -> None:
-    if seed < 0:
-        raise ConfigError(f"seed {seed} is negative; use 0 or more.")
-    if np.ndim(size):
-        raise ConfigError(f"size {size!r}: skin is drawn in squares; give one number.")
-    checked_shape(size)
-
-
 # --- drawing ---------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4)
-def _axes(size: int) -> tuple[Pixels, Pixels]:
-    """x (1, size) and y (size, 1) of the pixels' middles, -1 … 1."""
-    axis = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
-    return axis[None], axis[:, None]
 
 
 def _draw(seed: int, number: int, size: int) -> tuple[Pixels, np.ndarray, str | None]:
@@ -151,25 +137,30 @@ def _mixed(d: Draws, own: _Look, other: _Look) -> _Look:
     """The look of one lesion: its kind's, drawn part of the way to another kind's, with a spread of its own."""
     away = d.uniform(0, ATYPICAL)
 
-    def drawn(name: str, spread: float) -> float:
+    drawn = {}
+    for name, spread in _SPREADS.items():
         mean = getattr(own, name) + away * (getattr(other, name) - getattr(own, name))
-        return max(d.normal(mean, spread), 0.0)
-
+        drawn[name] = max(d.normal(mean, spread), 0.0)
+    drawn["soft"] += 0.04
+    drawn["radius"] = min(max(drawn["radius"], 0.20), 0.70)
     pigments = tuple(
         tuple(a + away * (b - a) for a, b in zip(mine, theirs, strict=True))
         for mine, theirs in zip(own.pigments, other.pigments, strict=True)
     )
-    return _Look(
-        ragged=drawn("ragged", 0.04),
-        soft=0.04 + drawn("soft", 0.07),
-        variegated=drawn("variegated", 0.20),
-        pale=drawn("pale", 0.15),
-        bumpy=drawn("bumpy", 0.20),
-        dots=drawn("dots", 0.15),
-        vessels=drawn("vessels", 0.15),
-        radius=min(max(drawn("radius", 0.10), 0.20), 0.70),
-        pigments=pigments,
-    )
+    return _Look(**drawn, pigments=pigments)
+
+
+def ring_noise(points: Pixels, x: Pixels, y: Pixels) -> Pixels:
+    """A smooth random function of the direction of (x, y): values `points` (K,) spread once around the circle.
+
+    The direction is measured along a diamond instead of a circle, which needs no arc tangent.
+    """
+    reach = np.abs(x) + np.abs(y)
+    along = y / np.maximum(reach, np.float32(1e-6))  # 0 to the right, 1 below, …
+    turn = np.where(x < 0, 2 - along, np.where(y < 0, 4 + along, along)) * np.float32(len(points) / 4)
+    before = np.floor(turn).astype(np.int64)
+    first = points[before % len(points)]
+    return first + smoothstep(turn - before) * (points[(before + 1) % len(points)] - first)
 
 
 def _noise(d: Draws, cells: int, size: int) -> Pixels:
@@ -196,7 +187,7 @@ def _skin(d: Draws, size: int) -> Pixels:
 def _lesion(d: Draws, look: _Look, image: Pixels) -> np.ndarray:
     """Paints a lesion over the skin and returns its mask: where at least half of its pigment is."""
     size = image.shape[1]
-    x, y = _axes(size)
+    x, y = axes(size)
     stretch = d.uniform(0.68, 1.0)
     c, s = cos_sin(d.uniform(-1.5, 1.5))
     room = 0.95 - min(look.radius, 0.6)
@@ -246,15 +237,11 @@ def _threads(d: Draws, amount: float, size: int) -> Pixels | None:
 def _clutter(d: Draws, image: Pixels) -> None:
     """What is on the way from skin to picture: freckles, hairs, glare, dark corners, blur, light and noise."""
     size = image.shape[1]
-    x, y = _axes(size)
-    if d.chance(0.3):
-        for _ in range(int(d.uniform(2, 9))):
-            _freckle(d, image, x, y)
-    if d.chance(0.4):
-        for _ in range(int(d.uniform(1, 7))):
-            _hair(d, image, x, y)
-    if d.chance(0.2):
-        _glare(d, image, x, y)
+    x, y = axes(size)
+    for chance, fewest, most, add in ((0.3, 2, 9, _freckle), (0.4, 1, 7, _hair), (0.2, 1, 4, _glare)):
+        if d.chance(chance):
+            for _ in range(int(d.uniform(fewest, most))):
+                add(d, image, x, y)
     lamp = 1 + np.float32(d.uniform(-0.12, 0.12)) * x + np.float32(d.uniform(-0.12, 0.12)) * y
     if d.chance(0.3):
         reach = np.float32(d.uniform(1.02, 1.3))
@@ -269,7 +256,7 @@ def _blotch(d: Draws, image: Pixels) -> None:
     """In half of the pictures a patch of skin is redder or browner than the rest, without an edge: no lesion."""
     if d.chance(0.5):
         return
-    x, y = _axes(image.shape[1])
+    x, y = axes(image.shape[1])
     a, b = x - np.float32(d.uniform(-0.9, 0.9)), y - np.float32(d.uniform(-0.9, 0.9))
     radius = d.uniform(0.25, 0.7)
     hill = (1 - (a * a + b * b * np.float32(d.uniform(0.6, 1.6))) * np.float32(1 / (radius * radius))).clip(0, 1)
@@ -299,10 +286,9 @@ def _hair(d: Draws, image: Pixels, x: Pixels, y: Pixels) -> None:
 
 
 def _glare(d: Draws, image: Pixels, x: Pixels, y: Pixels) -> None:
-    """Light on bubbles of gel: pale rings."""
-    for _ in range(int(d.uniform(1, 4))):
-        radius = d.uniform(0.06, 0.2)
-        a, b = x - np.float32(d.uniform(-1, 1)), y - np.float32(d.uniform(-1, 1))
-        off = np.abs(np.sqrt(a * a + b * b) - np.float32(radius))
-        ring = (1 - off * np.float32(1 / max(0.03, 2 / image.shape[1]))).clip(0, 1) * np.float32(d.uniform(0.15, 0.5))
-        image += ring * (1 - image)
+    """Light on a bubble of gel: a pale ring."""
+    radius = d.uniform(0.06, 0.2)
+    a, b = x - np.float32(d.uniform(-1, 1)), y - np.float32(d.uniform(-1, 1))
+    off = np.abs(np.sqrt(a * a + b * b) - np.float32(radius))
+    ring = (1 - off * np.float32(1 / max(0.03, 2 / image.shape[1]))).clip(0, 1) * np.float32(d.uniform(0.15, 0.5))
+    image += ring * (1 - image)

@@ -7,15 +7,13 @@ other shapes in them. Colour, size and place say nothing about the class; the sh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 
-from facekit.data.drawn.series import checked_shape, checked_sizes, drawn_set
-from facekit.data.portraits.canvas import Pixels, blur, cos_sin, smoothstep, value_noise
+from facekit.data.portraits.canvas import Pixels, axes, blur, cos_sin, ellipse, smoothstep, value_noise
 from facekit.data.portraits.people import Draws
+from facekit.data.rendering import DRAWN, Picture, rendered_set, to_bytes
 from facekit.data.sets import FaceSet
-from facekit.errors import ConfigError
 from facekit.tasks import Task
 
 # Raised whenever the same seed gives other pixels or labels than before.
@@ -32,18 +30,16 @@ def render_objects(n: int | Sequence[int], seed: int = 0, size: int = 64) -> Fac
     n: how many, or how many in train, validation and test. Labels: `object` (one of THINGS), `number` in the series,
     `split`. A picture depends on seed, size and its number alone. Raises ConfigError for impossible arguments.
     """
-    if seed < 0:
-        raise ConfigError(f"seed {seed} is negative; use 0 or more.")
-    if np.ndim(size):
-        raise ConfigError(f"size {size!r}: things are drawn in squares; give one number.")
-    checked_shape(size)
+    request = {"n": n, "seed": seed, "size": size}
     about = {
+        **DRAWN,
         "source": "things drawn by facekit",
         "generator": GENERATOR,
         "classes": {OBJECT.name: list(THINGS)},
-        "request": {"n": checked_sizes(n), "seed": seed, "size": size},
     }
-    return drawn_set(n, size, lambda number: f"object {seed}-{number}", lambda number: _draw(seed, number, size), about)
+    return rendered_set(
+        lambda number: f"object {seed}-{number}", lambda number: _draw(seed, number, size), about, request
+    )
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -68,8 +64,7 @@ class _Pen:
 
     def ellipse(self, x: float, y: float, rx: float, ry: float) -> Pixels:
         """Distance to an ellipse, about right near its edge."""
-        u, v = (self.x - np.float32(x)) * np.float32(1 / rx), (self.y - np.float32(y)) * np.float32(1 / ry)
-        return (np.sqrt(u * u + v * v) - 1) * np.float32(min(rx, ry))
+        return ellipse(self.x - np.float32(x), self.y - np.float32(y), rx, ry)
 
     def box(self, x: float, y: float, rx: float, ry: float, taper: float = 0.0) -> Pixels:
         """Distance to an upright box; taper: how much wider (narrower below 0) its lower edge is, as a share."""
@@ -192,18 +187,8 @@ def _tree(p: _Pen, d: Draws, main: Colour, second: Colour, dark: Colour) -> None
         p.fill(p.ellipse(x, y, r, r), main if d.chance(0.6) else shaded)
 
 
-_DRAWERS: dict[str, Callable] = {
-    "mug": _mug,
-    "bottle": _bottle,
-    "lamp": _lamp,
-    "clock": _clock,
-    "umbrella": _umbrella,
-    "key": _key,
-    "chair": _chair,
-    "scissors": _scissors,
-    "car": _car,
-    "tree": _tree,
-}
+_ALL = (_mug, _bottle, _lamp, _clock, _umbrella, _key, _chair, _scissors, _car, _tree)
+_DRAWERS: dict[str, Callable] = {drawer.__name__[1:]: drawer for drawer in _ALL}
 THINGS = tuple(_DRAWERS)
 OBJECT = Task("object", "multiclass", THINGS)
 
@@ -211,15 +196,8 @@ OBJECT = Task("object", "multiclass", THINGS)
 # --- the picture -----------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
-def _axes(size: int) -> tuple[Pixels, Pixels]:
-    """x (1, size) and y (size, 1) of the pixels' middles, -1 … 1."""
-    axis = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
-    return axis[None], axis[:, None]
-
-
-def _draw(seed: int, number: int, size: int) -> tuple[Pixels, dict]:
-    """Picture `number`: float32 (3, size, size), and its label."""
+def _draw(seed: int, number: int, size: int) -> Picture:
+    """Picture `number` and its labels."""
     d = Draws(seed, _STREAM, number)
     name = THINGS[int(d.uniform(0, len(THINGS)))]
     back = _bright(d, d.uniform(0.2, 0.95), d.uniform(0.0, 0.5))
@@ -232,7 +210,7 @@ def _draw(seed: int, number: int, size: int) -> tuple[Pixels, dict]:
     if d.chance(0.25):  # something in front
         _others(Draws(seed, _STREAM, number, 4), image, 0.18, 1)
     _camera(Draws(seed, _STREAM, number, 5), image)
-    return image, {"object": name}
+    return to_bytes(image), {"object": name, "number": number}
 
 
 def _bright(d: Draws, brightness: float, saturation: float) -> Colour:
@@ -255,7 +233,7 @@ def _colours(d: Draws, back: Colour) -> tuple[Colour, Colour, Colour]:
 
 def _background(d: Draws, colour: Colour, size: int) -> Pixels:
     """A wall, a pattern or a room with a floor, with uneven light."""
-    x, y = _axes(size)
+    x, y = axes(size)
     other = _bright(d, d.uniform(0.2, 0.95), d.uniform(0.0, 0.5))
     kind, share = d.uniform(0, 3), np.float32(d.uniform(0.1, 0.5))
     noise = value_noise(d.noise(7, 7), size, size)
@@ -279,7 +257,7 @@ def _background(d: Draws, colour: Colour, size: int) -> Pixels:
 def _others(d: Draws, image: Pixels, reach: float, how_many: int) -> None:
     """Discs, bars and boxes that belong to nothing."""
     size = image.shape[1]
-    x, y = _axes(size)
+    x, y = axes(size)
     for _ in range(how_many):
         c, s = cos_sin(d.uniform(-1.5, 1.5))
         a, b = x - np.float32(d.uniform(-1, 1)), y - np.float32(d.uniform(-1, 1))
@@ -293,7 +271,7 @@ def _others(d: Draws, image: Pixels, reach: float, how_many: int) -> None:
 def _posed(d: Draws, image: Pixels) -> _Pen:
     """A pen for a thing that is moved, turned, scaled, stretched and perhaps mirrored, under a light from one side."""
     size = image.shape[1]
-    x, y = _axes(size)
+    x, y = axes(size)
     scale, stretch = d.uniform(0.42, 0.85), d.uniform(0.85, 1.18)
     room = 1.05 - scale
     a, b = x - np.float32(d.uniform(-room, room)), y - np.float32(d.uniform(-room, room))
@@ -309,7 +287,7 @@ def _shadow(d: Draws, image: Pixels) -> None:
     """Half of the pictures are darker on one side, as if something stood before the lamp."""
     if d.chance(0.5):
         return
-    x, y = _axes(image.shape[1])
+    x, y = axes(image.shape[1])
     c, s = cos_sin(d.uniform(-1.5, 1.5))
     edge = smoothstep((x * np.float32(c) + y * np.float32(s) + np.float32(d.uniform(-0.6, 0.6))) * 3)
     image *= 1 - edge * np.float32(d.uniform(0.1, 0.35))

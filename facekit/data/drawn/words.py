@@ -14,33 +14,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facekit.data.drawn.series import checked_shape, checked_sizes, drawn_set
 from facekit.data.portraits.canvas import Pixels, blur, cos_sin, smoothstep, value_noise
 from facekit.data.portraits.people import Draws
 from facekit.data.readers.captcha import ALPHABET
+from facekit.data.rendering import DRAWN, Picture, checked_shape, rendered_set, to_bytes
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
 
 # Raised whenever the same seed gives other pixels or labels than before.
 VERSION = 1
 GENERATOR = {"name": "facekit.data.drawn.words", "version": VERSION}
-FONTS = (
-    "DejaVuSans.ttf",
-    "DejaVuSans-Bold.ttf",
-    "DejaVuSans-Oblique.ttf",
-    "DejaVuSansMono.ttf",
-    "DejaVuSansMono-Bold.ttf",
-    "DejaVuSerif.ttf",
-    "DejaVuSerif-Bold.ttf",
-    "DejaVuSerif-Italic.ttf",
-    "STIXGeneral.ttf",
-    "STIXGeneralBol.ttf",
-    "STIXGeneralItalic.ttf",
-    "cmr10.ttf",
-    "cmb10.ttf",
-    "cmss10.ttf",
-    "cmtt10.ttf",
-)
+_DEJAVU = ("Sans", "Sans-Bold", "Sans-Oblique", "SansMono", "SansMono-Bold", "Serif", "Serif-Bold", "Serif-Italic")
+_OTHERS = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmr10", "cmb10", "cmss10", "cmtt10")
+FONTS = (*(f"DejaVu{name}.ttf" for name in _DEJAVU), *(f"{name}.ttf" for name in _OTHERS))
 LONGEST = 12
 _STREAM = 33
 # Sizes (pixels an em) in which letters are kept; one is drawn from the next larger, so that it is never enlarged much.
@@ -63,8 +49,8 @@ def render_words(
     """
     shortest, longest = lengths if isinstance(lengths, Iterable) else (lengths, lengths)
     height, width = checked_shape(size)
-    if seed < 0 or not 1 <= shortest <= longest <= LONGEST:
-        raise ConfigError(f"seed {seed} must be 0 or more, and lengths {lengths} between 1 and {LONGEST}, rising.")
+    if not 1 <= shortest <= longest <= LONGEST:
+        raise ConfigError(f"lengths {lengths} must be between 1 and {LONGEST}, rising.")
     if 4 * longest > width:
         raise ConfigError(f"{longest} letters do not fit into {width} pixels; give 4 pixels or more to each.")
     fonts = fonts_for(alphabet)
@@ -74,23 +60,19 @@ def render_words(
         length = shortest + int(d.uniform(0, longest - shortest + 1))
         return "".join(alphabet[int(d.uniform(0, len(alphabet)))] for _ in range(length))
 
-    def draw(number: int) -> tuple[Pixels, dict]:
+    def draw(number: int) -> Picture:
         string = text(number)
-        return _draw(Draws(seed, _STREAM, number, 1), string, fonts, height, width), {"text": string}
+        image = _draw(Draws(seed, _STREAM, number, 1), string, fonts, height, width)
+        return to_bytes(image), {"text": string, "number": number}
 
     about = {
+        **DRAWN,
         "source": "strings written by facekit",
         "generator": GENERATOR,
         "alphabet": alphabet,
-        "request": {
-            "n": checked_sizes(n),
-            "seed": seed,
-            "alphabet": alphabet,
-            "lengths": [shortest, longest],
-            "size": [height, width],
-        },
     }
-    return drawn_set(n, (height, width), lambda number: f"word {text(number)}", draw, about)
+    request = {"n": n, "seed": seed, "alphabet": alphabet, "lengths": [shortest, longest], "size": [height, width]}
+    return rendered_set(lambda number: f"word {text(number)}", draw, about, request, square=False)
 
 
 # --- letters ---------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ import math
 
 import numpy as np
 
-from facekit.data.features.model import COLUMNS, N_CELLS, SHAPE, FeatureModel
+from facekit.data.features.model import COLUMNS, N_CELLS, SHAPE, TERMS, FeatureModel, tensor_shapes
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.tasks import MISSING, encode_all
@@ -43,7 +43,8 @@ DIRECTIONS = 24
 # Faces' worth of the common covariance in the covariance of a race and gender.
 PRIOR_FACES = 600.0
 RACE_NOISE, GENDER_NOISE, AGE_NOISE = 0.06, 0.02, 0.09
-TERMS = {"race": (0,), "gender": (1,), "age": (2,), "race_gender": (0, 1), "gender_age": (1, 2), "race_age": (0, 2)}
+# Columns of each term in the design.
+SIZES = [math.prod(SHAPE[axis] for axis in axes) for axes in TERMS.values()]
 
 
 def fit_features(
@@ -79,14 +80,12 @@ def fit_features(
     design *= design.sum(axis=0) >= min_faces
     effects = _ridge(places - mean, design)
     root, effects, factors = _scatter(places - mean, design, effects, codes, directions, min_faces)
-    parts = np.split(effects @ root.T, _starts()[1:])
+    parts = zip(TERMS, np.split(effects @ root.T, np.cumsum(SIZES)[:-1]), strict=True)
+    shapes = tensor_shapes(*axes.shape)
     tensors = {
         "axes": axes,
         "mean": mean,
-        **{
-            name: part.reshape(*(SHAPE[axis] for axis in TERMS[name]), -1)
-            for name, part in zip(TERMS, parts, strict=True)
-        },
+        **{name: part.reshape(shapes[name]) for name, part in parts},
         "looks_race": (1 - RACE_NOISE) * np.eye(SHAPE[0]) + RACE_NOISE * shares.sum(axis=(1, 2)),
         "looks_gender": _others(shares.sum(axis=(0, 2)) > 0),
         "looks_age": _neighbours(shares.sum(axis=(0, 1)) > 0),
@@ -137,23 +136,19 @@ def _axes(x: np.ndarray, kept: float) -> np.ndarray:
     return axes * np.sign(axes[np.arange(n_axes), np.abs(axes).argmax(axis=1)])[:, None]
 
 
-def _starts() -> np.ndarray:
-    """First column of each term in the design."""
-    return np.cumsum([0, *(np.prod([SHAPE[axis] for axis in axes]) for axes in TERMS.values())])[:-1]
-
-
 def _columns(codes: np.ndarray) -> np.ndarray:
     """One-hot columns of all classes and pairs of classes, in the order of TERMS; codes (N, 3) to float64 (N, 113)."""
-    parts = []
-    for axes in TERMS.values():
-        sizes = [SHAPE[axis] for axis in axes]
-        parts.append(np.eye(math.prod(sizes))[np.ravel_multi_index(codes[:, axes].T, sizes)])
-    return np.hstack(parts)
+    return np.hstack(
+        [
+            np.eye(size)[np.ravel_multi_index(codes[:, axes].T, [SHAPE[axis] for axis in axes])]
+            for axes, size in zip(TERMS.values(), SIZES, strict=True)
+        ]
+    )
 
 
 def _ridge(places: np.ndarray, design: np.ndarray) -> np.ndarray:
     """Effects (113, K) by ridge regression; 0 where the design's column is."""
-    penalties = np.repeat([RIDGE[len(axes) - 1] for axes in TERMS.values()], np.diff([*_starts(), design.shape[1]]))
+    penalties = np.repeat([RIDGE[len(axes) - 1] for axes in TERMS.values()], SIZES)
     return np.linalg.solve(design.T @ design + np.diag(penalties), design.T @ places)
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -34,6 +33,8 @@ COLUMNS: tuple[Task, ...] = (RACE, GENDER, AGE_BAND)
 SHAPE: tuple[int, ...] = tuple(len(task.classes) for task in COLUMNS)
 N_CELLS = int(np.prod(SHAPE))
 LOOKS: tuple[str, ...] = tuple(f"looks_{task.name}" for task in COLUMNS)
+# The axes of the cell table on which each part of a cell's mean depends.
+TERMS = {"race": (0,), "gender": (1,), "age": (2,), "race_gender": (0, 1), "gender_age": (1, 2), "race_age": (0, 2)}
 PACKAGED_MODEL = Path(__file__).with_name("fairface_features.safetensors")
 FORMAT = 3
 # Rows that one random stream fills; part of the meaning of a seed, so never change it.
@@ -180,21 +181,10 @@ class FeatureModel:
         if n < 1 or seed < 0:
             raise ConfigError(f"n must be 1 or more and the seed 0 or more, got {n} and {seed}.")
         choice = _Choice(shares_for(self.shares, mix).reshape(1, -1))
-        features = np.empty((n, self.dim), np.float32)
-        cells = np.empty(n, np.uint8)
-
-        def fill(chunk: int, scratch: np.ndarray) -> None:
-            rows = slice(chunk * CHUNK, min((chunk + 1) * CHUNK, n))
-            length = rows.stop - rows.start
-            place, labels = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), choice, scratch)
-            # The last chunk, too, is multiplied as a whole, so that no row depends on how many follow it.
-            whole = features[rows] if length == CHUNK else np.empty((CHUNK, self.dim), np.float32)
-            np.matmul(place, self.tensors["axes"], out=whole)
-            if length < CHUNK:
-                features[rows] = whole[:length]
-            cells[rows] = labels[:length]
-
         chunks = -(-n // CHUNK)
+        # The last chunk, too, is drawn as a whole, so that no row depends on how many follow it.
+        features = np.empty((chunks * CHUNK, self.dim), np.float32)
+        cells = np.empty(chunks * CHUNK, np.uint8)
         workers = min(os.cpu_count() or 1, chunks)
         left = iter(range(chunks))
 
@@ -202,13 +192,18 @@ class FeatureModel:
             # The system must clear memory before its first use, so a worker uses its own again and again.
             scratch = np.empty((3, CHUNK, len(self.tensors["mean"])), np.float32)
             for chunk in left:
-                fill(chunk, scratch)
+                rows = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+                place, cells[rows] = self._chunk(np.random.SeedSequence(seed, spawn_key=(chunk,)), choice, scratch)
+                np.matmul(place, self.tensors["axes"], out=features[rows])
 
-        with _one_blas_thread(), ThreadPoolExecutor(workers) as pool:
+        # BLAS would divide every small product among threads of its own, which wait for one another longer than they
+        # count where several workers ask at once. The setting is the process's, hence the lock: the last one out must
+        # not take another's 1 for what it found.
+        with _BLAS_LOCK, _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, range(workers)))
         kept = {key: self.about[key] for key in ("source", "licence", "backbone") if key in self.about}
-        labels = _labels_of_cells().take(cells).reset_index(drop=True)
-        return FeatureSet(features, labels, {**kept, "drawn_with_seed": seed})
+        labels = _labels_of_cells().take(cells[:n]).reset_index(drop=True)
+        return FeatureSet(features[:n], labels, {**kept, "drawn_with_seed": seed})
 
     def _chunk(
         self, seed: np.random.SeedSequence, choice: _Choice, scratch: np.ndarray
@@ -300,22 +295,10 @@ def tensor_shapes(n_axes: int, dim: int) -> dict[str, tuple[int, ...]]:
     add. looks_race, looks_gender, looks_age: share of the faces of a label (row) that look like each class (column).
     factor: square roots of the covariances, by race and gender.
     """
-    races, genders, ages = SHAPE
-    return {
-        "shares": SHAPE,
-        "axes": (n_axes, dim),
-        "mean": (n_axes,),
-        "race": (races, n_axes),
-        "gender": (genders, n_axes),
-        "age": (ages, n_axes),
-        "race_gender": (races, genders, n_axes),
-        "gender_age": (genders, ages, n_axes),
-        "race_age": (races, ages, n_axes),
-        "looks_race": (races, races),
-        "looks_gender": (genders, genders),
-        "looks_age": (ages, ages),
-        "factor": (races, genders, n_axes, n_axes),
-    }
+    terms = {name: (*(SHAPE[axis] for axis in axes), n_axes) for name, axes in TERMS.items()}
+    looks = {name: (size, size) for name, size in zip(LOOKS, SHAPE, strict=True)}
+    factor = (*SHAPE[:2], n_axes, n_axes)
+    return {"shares": SHAPE, "axes": (n_axes, dim), "mean": (n_axes,), **terms, **looks, "factor": factor}
 
 
 @cache
@@ -324,18 +307,6 @@ def _labels_of_cells() -> pd.DataFrame:
     codes = np.indices(SHAPE).reshape(len(SHAPE), -1)
     labels = {task.name: np.array(task.classes, object)[code] for task, code in zip(COLUMNS, codes, strict=True)}
     return pd.DataFrame({**labels, "split": SPLITS[0]})
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Inside, a matrix product keeps to the thread that asks for it; only one thread at a time is inside.
-
-    BLAS would divide every small product among threads of its own, which wait for one another longer than they count
-    where several workers ask at once. The setting is the process's, hence the lock: the last one out must not take
-    another's 1 for what it found.
-    """
-    with _BLAS_LOCK, _blas().limit(limits=1, user_api="blas"):
-        yield
 
 
 @cache

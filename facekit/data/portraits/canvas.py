@@ -40,6 +40,26 @@ def smoothstep(values: Pixels) -> Pixels:
     return t * t * (3 - 2 * t)
 
 
+def squircle(u: Pixels, v: Pixels, squareness: float) -> Pixels:
+    """Distance of (u, v) to a circle of radius 1, by whose squareness (0 … 1) it is a rounded square."""
+    uu, vv = u * u, v * v
+    round_, square = np.sqrt(uu + vv), np.sqrt(np.sqrt(uu * uu + vv * vv))
+    return round_ + np.float32(squareness) * (square - round_) - 1
+
+
+@lru_cache(maxsize=4)
+def axes(size: int) -> tuple[Pixels, Pixels]:
+    """x (1, size) and y (size, 1) of the pixels' middles, -1 … 1."""
+    axis = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
+    return axis[None], axis[:, None]
+
+
+def ellipse(x: Pixels, y: Pixels, rx: float, ry: float) -> Pixels:
+    """Signed distance, about right near the edge, to an ellipse with half-sizes rx, ry around the origin."""
+    u, v = x * np.float32(1 / rx), y * np.float32(1 / ry)
+    return (np.sqrt(u * u + v * v) - 1) * np.float32(min(rx, ry))
+
+
 @lru_cache(maxsize=64)
 def _lattice(size: int, cells: int, phase: float) -> tuple[np.ndarray, Pixels]:
     """For each of `size` pixels: the lattice point before it and the smoothed fraction of the way to the next."""
@@ -88,7 +108,6 @@ class Patch:
 class Canvas:
     """A square picture seen by one camera, with drawing in face coordinates.
 
-
     Face coordinates: x to the right, y down, in units of half the picture at zoom 1, origin in the middle of the face.
     image: (3, size, size) float32 in [0, 1]. height: (size, size) float32, the relief of the face towards the viewer.
     """
@@ -97,7 +116,7 @@ class Canvas:
         self.size, self.zoom, self.roll, self.shift = size, zoom, roll, shift
         self.pixel = 2 / (size * zoom)
         self.turn = cos_sin(roll)
-        self.axis = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
+        self.axis = axes(size)[0][0]
         self.image = np.zeros((3, size, size), np.float32)
         self.height = np.zeros((size, size), np.float32)
 
@@ -154,6 +173,16 @@ class Canvas:
     def lift(self, patch: Patch, shape: Pixels, amount: float) -> None:
         """Adds `amount` (face units) times the shape to the relief."""
         self.height[patch.at] += shape * np.float32(amount)
+
+    def mound(
+        self, x: float, y: float, rx: float, ry: float, amount: float, colour: Pixels | None = None, angle: float = 0.0
+    ) -> None:
+        """Raises a smooth hill (below 0: sinks a hollow) with these half-sizes, and tints it with a colour."""
+        patch = self.patch(x, y, rx, ry, angle)
+        shape = patch.bump()
+        self.lift(patch, shape, amount)
+        if colour is not None:
+            self.tint(patch, shape, colour)
 
     def stroke(
         self, x: float, y: float, half_length: float, thickness: float, angle: float = 0.0, bend: float = 0.0

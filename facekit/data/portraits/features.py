@@ -6,35 +6,48 @@ The light falls on the relief later (`light.shade`), so that nose, lips and wrin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 
-from facekit.data.portraits.canvas import Canvas, Patch, Pixels, cos_sin, rgb, smoothstep, value_noise
+from facekit.data.portraits.canvas import (
+    Canvas,
+    Patch,
+    Pixels,
+    cos_sin,
+    ellipse,
+    rgb,
+    smoothstep,
+    squircle,
+    value_noise,
+)
 from facekit.data.portraits.people import Person, Sitting
 
 SIDES = (-1, 1)  # left and right in the picture
 
 
-@dataclass(slots=True)
 class Anatomy:
-    """Measures of one face at one age, seen from one side. Lengths in face units, y downwards from mid-face."""
+    """Measures of one face at one age, seen from one side. Lengths in face units, y downwards from mid-face.
 
-    person: Person
-    sitting: Sitting
-    adult: float  # 0 small child … 1 adult
-    old: float  # 0 smooth skin … 1 deeply wrinkled
-    width: float
-    length: float
-    eye_y: float
-    eye_x: float
-    eye_width: float
-    nose_y: float
-    mouth_y: float
-    brow_y: float
-    turn: tuple[float, float]  # cosine and sine of yaw
-    nod: tuple[float, float]  # cosine and sine of pitch
+    Children: a smaller face under the same skull, large eyes, low features, small nose (after Farkas, 1994).
+    """
+
+    def __init__(self, person: Person, sitting: Sitting):
+        self.person, self.sitting = person, sitting
+        self.adult = adult = float(smoothstep(np.array((sitting.age - 1) / 18)))  # 0 small child … 1 adult
+        # 0 smooth skin … 1 deeply wrinkled.
+        self.old = float(smoothstep(np.array((sitting.age + person.weathered - 32) / 45)))
+        self.width = person.width * (0.95 + 0.05 * adult)
+        self.length = person.length * (0.86 + 0.14 * adult)
+        self.eye_y = 0.055 - 0.085 * adult
+        self.eye_x = person.eye_distance * (0.96 + 0.04 * adult)
+        self.eye_width = person.eye_width * (1.04 - 0.04 * adult)
+        self.nose_y = self.eye_y + person.nose_length * (0.72 + 0.28 * adult) + 0.012 * self.old
+        self.mouth_y = self.nose_y + (self.length - self.nose_y) * 0.345
+        brow_height, brow_lift = person.brow_height * (0.92 + 0.08 * adult), 0.035 * sitting.brow_lift
+        self.brow_y = self.eye_y - brow_height - brow_lift + 0.008 * self.old
+        self.turn = cos_sin(sitting.yaw)
+        self.nod = cos_sin(sitting.pitch)
 
     def seen(self, x: float, y: float, z: float) -> tuple[float, float]:
         """Where a point of the head (z towards the viewer) appears after the head has turned and nodded."""
@@ -43,33 +56,6 @@ class Anatomy:
     def squeeze(self, x: float) -> float:
         """Foreshortening of something flat on the face at x: the far half of a turned head looks narrower."""
         return min(max(cos_sin(self.sitting.yaw - 1.3 * x)[0], 0.6), 1.0)
-
-
-def anatomy(person: Person, sitting: Sitting) -> Anatomy:
-    """Children: a smaller face under the same skull, large eyes, low features, small nose (after Farkas, 1994)."""
-    adult = float(smoothstep(np.array((sitting.age - 1) / 18)))
-    old = float(smoothstep(np.array((sitting.age + person.weathered - 32) / 45)))
-    length = person.length * (0.86 + 0.14 * adult)
-    eye_y = 0.055 - 0.085 * adult
-    nose_y = eye_y + person.nose_length * (0.72 + 0.28 * adult) + 0.012 * old
-    mouth_y = nose_y + (length - nose_y) * 0.345
-    brow_lift = 0.035 * sitting.brow_lift
-    return Anatomy(
-        person=person,
-        sitting=sitting,
-        adult=adult,
-        old=old,
-        width=person.width * (0.95 + 0.05 * adult),
-        length=length,
-        eye_y=eye_y,
-        eye_x=person.eye_distance * (0.96 + 0.04 * adult),
-        eye_width=person.eye_width * (1.04 - 0.04 * adult),
-        nose_y=nose_y,
-        mouth_y=mouth_y,
-        brow_y=eye_y - person.brow_height * (0.92 + 0.08 * adult) - brow_lift + 0.008 * old,
-        turn=cos_sin(sitting.yaw),
-        nod=cos_sin(sitting.pitch),
-    )
 
 
 def outline(face: Anatomy, patch: Patch) -> Pixels:
@@ -81,21 +67,12 @@ def outline(face: Anatomy, patch: Patch) -> Pixels:
     jaw = face.person.jaw + 0.02 * childlike + 0.03 * (face.sitting.mouth_open > 0.4)
     below = np.clip(patch.v, 0, 1.3)
     u = patch.u / (1 - np.float32(jaw) * below * below)
-    uu, vv = u * u, patch.v * patch.v
-    round_ = np.sqrt(uu + vv)
-    square = np.sqrt(np.sqrt(uu * uu + vv * vv))
-    squareness = np.float32(face.person.squareness * (0.5 + 0.5 * face.adult))
-    return (round_ + squareness * (square - round_) - 1) * np.float32(face.width)
-
-
-def head_patch(canvas: Canvas, face: Anatomy) -> Patch:
-    """The window of the head."""
-    return canvas.patch(0, 0, face.width, face.length)
+    return squircle(u, patch.v, face.person.squareness * (0.5 + 0.5 * face.adult)) * np.float32(face.width)
 
 
 def draw_face(canvas: Canvas, face: Anatomy) -> tuple[Patch, Pixels]:
     """Draws every feature on the face layer; returns the head's window and its outline distance."""
-    head = head_patch(canvas, face)
+    head = canvas.patch(0, 0, face.width, face.length)
     distance = outline(face, head)
     skin(canvas, face, head, distance)
     cheeks(canvas, face)
@@ -137,16 +114,12 @@ def cheeks(canvas: Canvas, face: Anatomy) -> None:
     blush = 0.05 + 0.06 * face.sitting.makeup + 0.04 * (1 - face.adult)
     for side in SIDES:
         x, y = face.seen(side * 0.255, face.nose_y - 0.10 - 0.03 * smile, 0.33)
-        bone = canvas.patch(x, y, 0.19 * face.squeeze(side * 0.25), 0.17)
-        shape = bone.bump()
-        canvas.lift(bone, shape, face.person.cheeks + 0.025 * smile + 0.02 * (1 - face.adult))
-        canvas.tint(bone, shape, rgb(1.0, 1 - blush, 1 - 0.8 * blush))
-        x, y = face.seen(side * 0.29, face.mouth_y - 0.05, 0.25)
-        hollow = canvas.patch(x, y, 0.13, 0.16)
-        canvas.lift(hollow, hollow.bump(), -0.035 * face.old - 0.012 * face.adult)
-    x, y = face.seen(0, face.length - 0.12, 0.42)
-    chin = canvas.patch(x, y, 0.14, 0.10)
-    canvas.lift(chin, chin.bump(), face.person.chin * (0.5 + 0.5 * face.adult))
+        bone, width = face.person.cheeks + 0.025 * smile + 0.02 * (1 - face.adult), 0.19 * face.squeeze(side * 0.25)
+        canvas.mound(x, y, width, 0.17, bone, rgb(1.0, 1 - blush, 1 - 0.8 * blush))
+        hollow = -0.035 * face.old - 0.012 * face.adult
+        canvas.mound(*face.seen(side * 0.29, face.mouth_y - 0.05, 0.25), 0.13, 0.16, hollow)
+    chin = face.person.chin * (0.5 + 0.5 * face.adult)
+    canvas.mound(*face.seen(0, face.length - 0.12, 0.42), 0.14, 0.10, chin)
 
 
 def nose(canvas: Canvas, face: Anatomy) -> None:
@@ -156,17 +129,13 @@ def nose(canvas: Canvas, face: Anatomy) -> None:
     width, height = person.nose_width * size, person.nose_height * size
     top = face.eye_y - 0.02
     x, y = face.seen(0, (top + face.nose_y) / 2, 0.50)
-    bridge = canvas.patch(x, y, 0.075 * size + 0.01, (face.nose_y - top) * 0.66, -0.25 * face.turn[1])
-    canvas.lift(bridge, bridge.bump(), 0.62 * height)
-    tip_x, tip_y = face.seen(0, face.nose_y - 0.025, 0.50 + height)
-    tip = canvas.patch(tip_x, tip_y, width * 1.05, 0.085 * size + 0.015)
-    shape = tip.bump()
-    canvas.lift(tip, shape, 0.85 * height)
-    canvas.tint(tip, shape, rgb(1.0, 0.95, 0.94))
+    turned = -0.25 * face.turn[1]
+    canvas.mound(x, y, 0.075 * size + 0.01, (face.nose_y - top) * 0.66, 0.62 * height, angle=turned)
+    x, y = face.seen(0, face.nose_y - 0.025, 0.50 + height)
+    canvas.mound(x, y, width * 1.05, 0.085 * size + 0.015, 0.85 * height, rgb(1.0, 0.95, 0.94))
     for side in SIDES:
         x, y = face.seen(side * width, face.nose_y - 0.005, 0.46)
-        wing = canvas.patch(x, y, width * 0.52, 0.048 * size + 0.008)
-        canvas.lift(wing, wing.bump(), 0.042 * size)
+        canvas.mound(x, y, width * 0.52, 0.048 * size + 0.008, 0.042 * size)
         x, y = face.seen(side * width * 0.55, face.nose_y + 0.034 * size, 0.49)
         nostril = canvas.patch(x, y, width * 0.34, 0.020 * size, side * 0.25)
         canvas.tint(nostril, np.sqrt(nostril.bump()), rgb(0.38, 0.28, 0.26))
@@ -186,8 +155,7 @@ def mouth(canvas: Canvas, face: Anatomy) -> None:
     lips = person.lips * (1 - 0.45 * face.old) * (0.85 + 0.15 * face.adult) * (1 - 0.12 * max(smile, 0))
     gap = opened * (0.085 if surprise else 0.042)
     reach = half + 0.25
-    muzzle = canvas.patch(x, y - 0.01, reach * 0.62, 0.15)
-    canvas.lift(muzzle, muzzle.bump(), 0.030)
+    canvas.mound(x, y - 0.01, reach * 0.62, 0.15, 0.030)
 
     patch = canvas.patch(x, y + gap * 0.5, half, 0.13 + gap)
     inner = np.clip(1 - patch.u * patch.u, 0, 1)
@@ -203,8 +171,7 @@ def mouth(canvas: Canvas, face: Anatomy) -> None:
     # Relief: two rolls of flesh that meet in a groove, and a dent under the lower lip.
     roll = inner * np.sqrt(np.clip((v - upper) * (lower - v), 0, 1))
     canvas.lift(patch, roll, 0.55)
-    dent = canvas.patch(x, y + 1.15 * lips + gap + 0.035, half * 0.75, 0.035)
-    canvas.lift(dent, dent.bump(), -0.018)
+    canvas.mound(x, y + 1.15 * lips + gap + 0.035, half * 0.75, 0.035, -0.018)
     groove = patch.inside(np.abs(v) - np.float32(0.004) - np.float32(0.003) * inner, 1.5) * np.sqrt(inner)
     canvas.tint(patch, groove * np.float32(0.8), rgb(0.40, 0.28, 0.28))
     if gap > 0.006:
@@ -230,7 +197,7 @@ def beard(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
     head_x, head_y = head.u * np.float32(head.rx), head.v * np.float32(head.ry)
     grain = value_noise(face.sitting.textures.noise(56, 44), h, w)
     off = np.abs(head_x - np.float32(x))
-    lips = _distance(off, head_y - np.float32(y), face.person.mouth_width * 1.02, 0.055)
+    lips = ellipse(off, head_y - np.float32(y), face.person.mouth_width * 1.02, 0.055)
     # Upper edge: across the cheek from the ear to the corner of the mouth, and under the nose.
     edge = np.float32(face.nose_y + 0.065) - np.clip(off - 0.16, 0, 1) * np.float32(0.75)
     area = smoothstep((head_y - edge) * np.float32(1 / 0.07))
@@ -244,12 +211,6 @@ def beard(canvas: Canvas, face: Anatomy, head: Patch, distance: Pixels) -> None:
     light = np.float32(0.85) + np.float32(0.22) * grain
     canvas.cover(head, mask, (light * part for part in face.sitting.hairstyle.colour))
     canvas.height[head.at] += mask * (np.float32(0.02) + np.float32(0.008) * grain)
-
-
-def _distance(x: Pixels, y: Pixels, rx: float, ry: float) -> Pixels:
-    """Signed distance, roughly, to an ellipse with half-sizes rx, ry around the origin."""
-    u, v = x * np.float32(1 / rx), y * np.float32(1 / ry)
-    return (np.sqrt(u * u + v * v) - 1) * np.float32(min(rx, ry))
 
 
 def wrinkles(canvas: Canvas, face: Anatomy) -> None:
@@ -298,10 +259,8 @@ def eye(canvas: Canvas, face: Anatomy, side: int) -> None:
     tilt = side * (person.eye_tilt + 0.05 * face.old)
     opening = person.eye_opening * (1.12 - 0.12 * face.adult) * sitting.eyes_open * (1 - 0.22 * face.old)
 
-    socket = canvas.patch(x - side * 0.012, y - 0.02, 0.155 * squeeze, 0.125)
-    hollow = socket.bump()
-    canvas.lift(socket, hollow, -person.eye_depth * (0.5 + 0.5 * face.adult) - 0.02)
-    canvas.tint(socket, hollow, rgb(0.86, 0.80, 0.80))
+    socket = -person.eye_depth * (0.5 + 0.5 * face.adult) - 0.02
+    canvas.mound(x - side * 0.012, y - 0.02, 0.155 * squeeze, 0.125, socket, rgb(0.86, 0.80, 0.80))
     lid = canvas.patch(x, y - opening * 0.7, width * 1.15, opening * 1.3 + 0.02, tilt)
     canvas.lift(lid, lid.bump(), 0.022)
     if sitting.makeup > 0.3:
@@ -363,5 +322,4 @@ def brow(canvas: Canvas, face: Anatomy, side: int) -> None:
     darker = np.minimum(person.hair, sitting.hairstyle.colour) * rgb(0.7, 0.68, 0.66)
     cover = 0.55 + 0.12 * sitting.makeup + 0.10 * face.adult
     canvas.paint(patch, mask * np.clip(np.float32(cover) + np.float32(0.22) * grain, 0, 0.95), darker)
-    ridge = canvas.patch(x, y + 0.012, half * 1.1, 0.065)
-    canvas.lift(ridge, ridge.bump(), 0.012 + 0.012 * face.adult)
+    canvas.mound(x, y + 0.012, half * 1.1, 0.065, 0.012 + 0.012 * face.adult)

@@ -9,7 +9,6 @@ What can be asked for is dealt like cards, in blocks, so that shares are met and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import radians, sqrt
 from statistics import NormalDist
@@ -156,98 +155,61 @@ IRIS_COLOURS = {
 GREY = rgb(0.74, 0.74, 0.74)
 
 
-@dataclass(frozen=True, slots=True)
 class Person:
-    """What all pictures of one identity share. Lengths in face units for an adult; see `features.anatomy`."""
+    """What all pictures of one identity share, drawn. Lengths in face units for an adult; see `features.Anatomy`.
 
-    gender: str
-    skin_tone: str
-    age: float  # in years; the pictures are up to five years older or younger
-    skin: Pixels
-    hair: Pixels
-    iris: Pixels
-    greying: float  # age at which half of the hair is grey, or is no longer dyed
-    balding: float  # 0 never … 1 early
-    curl: float  # 0 straight … 1 tight curls
-    beard: float  # growth, 0 none … 1 dense
-    long_hair: float  # -1 always short … 1 always long
-    weathered: float  # years by which the skin looks older than it is
-    freckles: float
-    width: float
-    length: float
-    jaw: float  # narrowing towards the chin
-    squareness: float
-    chin: float
-    eye_distance: float
-    eye_width: float
-    eye_opening: float
-    eye_tilt: float
-    eye_depth: float
-    brow_height: float
-    brow_thickness: float
-    brow_arch: float
-    nose_length: float
-    nose_width: float
-    nose_height: float
-    mouth_width: float
-    lips: float
-    ears: float
-    cheeks: float
-    neck: float
+    Men and women differ on average, and overlap in every single trait.
+    """
 
+    def __init__(self, seed: int, number: int, shares: Mapping[str, Share]):
+        d = Draws(seed, 0, number)
+        wanted = {**DEFAULT_SHARES, **shares}
+        self.gender = pick(wanted["gender"], deal(seed, "gender", number))
+        self.skin_tone = pick(wanted["skin_tone"], deal(seed, "skin_tone", number))
+        # In years; the pictures are up to five years older or younger.
+        self.age = draw_age(wanted["age"], deal(seed, "age", number))
+        man = self.gender == "Male"
+        # How typical this face is of its gender: drawn, not fixed, which is what makes the two groups overlap.
+        male = d.normal(0.75 if man else -0.75, 0.55)
+        darkness = (int(self.skin_tone) - 1) / 9
 
-def draw_person(seed: int, number: int, shares: Mapping[str, Share]) -> Person:
-    """The person with this number. Men and women differ on average, and overlap in every single trait."""
-    d = Draws(seed, 0, number)
-    wanted = {**DEFAULT_SHARES, **shares}
-    gender = pick(wanted["gender"], deal(seed, "gender", number))
-    tone = pick(wanted["skin_tone"], deal(seed, "skin_tone", number))
-    # How typical this face is of its gender: drawn, not fixed, which is what makes the two groups overlap.
-    male = d.normal(0.75 if gender == "Male" else -0.75, 0.55)
-    darkness = (int(tone) - 1) / 9
+        def natural(colours: dict) -> Pixels:
+            shares_here = {k: light + (dark - light) * darkness for k, (_, light, dark) in colours.items()}
+            return colours[d.pick(shares_here)][0] * np.float32(d.uniform(0.85, 1.2))
 
-    def natural(colours: dict) -> Pixels:
-        shares_here = {k: light + (dark - light) * darkness for k, (_, light, dark) in colours.items()}
-        return colours[d.pick(shares_here)][0] * np.float32(d.uniform(0.85, 1.2))
-
-    hair, dye = natural(HAIR_COLOURS), HAIR_COLOURS[d.pick(dict.fromkeys(HAIR_COLOURS, 1.0))][0]
-    hair = dye if d.chance(0.06) else hair
-    return Person(
-        gender=gender,
-        skin_tone=tone,
-        age=draw_age(wanted["age"], deal(seed, "age", number)),
-        skin=_skin_colour(d, int(tone)),
-        hair=hair,
-        iris=natural(IRIS_COLOURS),
-        greying=d.normal(55, 12) + (40 if d.chance(0.2 if gender == "Male" else 0.4) else 0),
-        balding=d.uniform(0, 1) if gender == "Male" else d.uniform(0, 0.15),
-        curl=max(0.0, d.normal(-0.1 + 0.7 * darkness, 0.45)),
-        beard=max(0.0, d.normal(0.45 if gender == "Male" else -1.0, 0.35)),
-        long_hair=d.normal(-0.75 * male, 0.6),
-        weathered=d.normal(0, 7),
-        freckles=max(0.0, d.normal(-0.3, 0.5)) * (1 - darkness),
-        width=d.normal(0.455 + 0.008 * male, 0.018),
-        length=d.normal(0.635 + 0.010 * male, 0.022),
-        jaw=d.normal(0.27 - 0.07 * male, 0.05),
-        squareness=d.normal(0.42 + 0.15 * male, 0.14),
-        chin=d.normal(0.035 + 0.014 * male, 0.012),
-        eye_distance=d.normal(0.196, 0.010),
-        eye_width=d.normal(0.098 - 0.003 * male, 0.006),
-        eye_opening=d.normal(0.047 - 0.005 * male, 0.005),
-        eye_tilt=d.normal(-0.04, 0.06),
-        eye_depth=d.normal(0.035 + 0.008 * male, 0.012),
-        brow_height=d.normal(0.122 - 0.010 * male, 0.010),
-        brow_thickness=d.normal(0.020 + 0.007 * male, 0.004),
-        brow_arch=d.normal(0.030 - 0.008 * male, 0.010),
-        nose_length=d.normal(0.285 + 0.008 * male, 0.018),
-        nose_width=d.normal(0.078 + 0.008 * male + 0.014 * darkness, 0.010),
-        nose_height=d.normal(0.080 + 0.006 * male - 0.015 * darkness, 0.012),
-        mouth_width=d.normal(0.162 + 0.004 * male, 0.013),
-        lips=d.normal(0.036 - 0.005 * male + 0.010 * darkness, 0.006),
-        ears=d.normal(0.13, 0.012),
-        cheeks=d.normal(0.03, 0.010),
-        neck=d.normal(0.62 + 0.05 * male, 0.03),
-    )
+        hair, dye = natural(HAIR_COLOURS), HAIR_COLOURS[d.pick(dict.fromkeys(HAIR_COLOURS, 1.0))][0]
+        self.hair = dye if d.chance(0.06) else hair
+        self.skin = _skin_colour(d, int(self.skin_tone))
+        self.iris = natural(IRIS_COLOURS)
+        # Age at which half of the hair is grey, or is no longer dyed.
+        self.greying = d.normal(55, 12) + (40 if d.chance(0.2 if man else 0.4) else 0)
+        self.balding = d.uniform(0, 1 if man else 0.15)  # 0 never … 1 early
+        self.curl = max(0.0, d.normal(-0.1 + 0.7 * darkness, 0.45))  # 0 straight … 1 tight curls
+        self.beard = max(0.0, d.normal(0.45 if man else -1.0, 0.35))  # growth, 0 none … 1 dense
+        self.long_hair = d.normal(-0.75 * male, 0.6)  # -1 always short … 1 always long
+        self.weathered = d.normal(0, 7)  # years by which the skin looks older than it is
+        self.freckles = max(0.0, d.normal(-0.3, 0.5)) * (1 - darkness)
+        self.width = d.normal(0.455 + 0.008 * male, 0.018)
+        self.length = d.normal(0.635 + 0.010 * male, 0.022)
+        self.jaw = d.normal(0.27 - 0.07 * male, 0.05)  # narrowing towards the chin
+        self.squareness = d.normal(0.42 + 0.15 * male, 0.14)
+        self.chin = d.normal(0.035 + 0.014 * male, 0.012)
+        self.eye_distance = d.normal(0.196, 0.010)
+        self.eye_width = d.normal(0.098 - 0.003 * male, 0.006)
+        self.eye_opening = d.normal(0.047 - 0.005 * male, 0.005)
+        self.eye_tilt = d.normal(-0.04, 0.06)
+        self.eye_depth = d.normal(0.035 + 0.008 * male, 0.012)
+        self.brow_height = d.normal(0.122 - 0.010 * male, 0.010)
+        self.brow_thickness = d.normal(0.020 + 0.007 * male, 0.004)
+        self.brow_arch = d.normal(0.030 - 0.008 * male, 0.010)
+        self.nose_length = d.normal(0.285 + 0.008 * male, 0.018)
+        self.nose_width = d.normal(0.078 + 0.008 * male + 0.014 * darkness, 0.010)
+        self.nose_height = d.normal(0.080 + 0.006 * male - 0.015 * darkness, 0.012)
+        self.mouth_width = d.normal(0.162 + 0.004 * male, 0.013)
+        self.lips = d.normal(0.036 - 0.005 * male + 0.010 * darkness, 0.006)
+        self.ears = d.normal(0.13, 0.012)
+        self.cheeks = d.normal(0.03, 0.010)
+        self.neck = d.normal(0.62 + 0.05 * male, 0.03)
 
 
 def _skin_colour(d: Draws, tone: int) -> Pixels:
@@ -263,85 +225,17 @@ def _skin_colour(d: Draws, tone: int) -> Pixels:
     return colour * rgb(1 + d.uniform(-0.01, 0.04), 1.0, 1 + d.uniform(-0.06, 0.03))
 
 
-@dataclass(frozen=True, slots=True)
-class Hairstyle:
-    """Hair of one picture. Lengths in face units."""
-
-    present: bool
-    volume: float  # how far it stands off the skull
-    reach: float  # y at which the hair beside the face ends
-    hairline: float  # y at which it begins on the forehead
-    parting: float  # shift of the opening to one side
-    fringe: float  # raggedness of its edge
-    bun: bool
-    colour: Pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Light:
-    """A lamp (direction towards it: right, down, out of the picture), fill light, and the camera's settings."""
-
-    direction: tuple[float, float, float]
-    ambient: float
-    exposure: float
-    warmth: float
-    contrast: float
-    blur: float
-    noise: float
-    vignette: float
-
-
-@dataclass(frozen=True, slots=True)
-class Spectacles:
-    """A frame and its two lenses. Half-sizes and lengths in face units, the rest in [0, 1]."""
-
-    width: float
-    height: float
-    squareness: float
-    rim: float
-    colour: Pixels
-    opacity: float
-    tint: float
-    drop: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sitting:
-    """One picture: what changes from picture to picture of the same person. Angles in radians."""
-
-    age: float
-    expression: str
-    smile: float  # corners of the mouth, -1 down … 1 up
-    mouth_open: float
-    brow_lift: float
-    brow_frown: float
-    eyes_open: float
-    gaze: tuple[float, float]
-    yaw: float
-    pitch: float
-    roll: float
-    zoom: float
-    shift: tuple[float, float]
-    hairstyle: Hairstyle
-    beard_style: str
-    beard: float
-    lipstick: Pixels
-    makeup: float
-    spectacles: Spectacles | None
-    light: Light
-    clothes: Pixels
-    neckline: float
-    backdrop: tuple[Pixels, Pixels]
-    backdrop_kind: str
-    textures: Draws  # the rest of the stream, for textures
-
-
 def draw_age(shares: Share, at: float) -> float:
     """The age in years below which the share `at` of ages lies; uniform within each band."""
     band = AGE_BANDS.index(pick(shares, at))
     below = sum(shares.get(name, 0.0) for name in AGE_BANDS[:band])
     within = (at * sum(shares.values()) - below) / shares[AGE_BANDS[band]]
     return float(AGE_EDGES[band] + min(max(within, 0.0), 1 - 1e-9) * (AGE_EDGES[band + 1] - AGE_EDGES[band]))
+
+
+def age_band_at(years: float) -> int:
+    """The place of an age in AGE_BANDS."""
+    return int(np.searchsorted(AGE_EDGES[:-1], years, side="right")) - 1
 
 
 def _near(age: float, change: float, asked: bool) -> float:
@@ -351,48 +245,61 @@ def _near(age: float, change: float, asked: bool) -> float:
     """
     low, high = YOUNGEST, OLDEST
     if asked:
-        band = int(np.searchsorted(AGE_EDGES, age, side="right")) - 1
+        band = age_band_at(age)
         low, high = float(AGE_EDGES[band]), float(AGE_EDGES[band + 1])
     age += change * min(5.0, high - low)
     age = 2 * low - age if age < low else age
     return min(2 * high - age if age >= high else age, high - 1e-6)
 
 
-def draw_sitting(seed: int, number: int, person: Person, shares: Mapping[str, Share]) -> Sitting:
-    """Picture `number` of the set: age within five years of the person's, everything else anew."""
-    d = Draws(seed, 1, number)
-    age = _near(person.age, d.uniform(-1, 1), "age" in shares)
-    expression = pick(shares.get("expression", DEFAULT_SHARES["expression"]), deal(seed, "expression", number))
-    glasses = pick(shares.get("glasses") or _glasses_by_age(age), deal(seed, "glasses", number)) == "yes"
-    woman, adult = person.gender == "Female", age > 16
-    face = _draw_expression(d, expression)
-    hairstyle = _draw_hairstyle(d, person, age)
-    spectacles = _draw_spectacles(d)
-    makeup = d.uniform(0.2, 1) * (d.chance(0.55) if woman else d.chance(0.04)) * adult
-    beard_style = d.pick({"none": 0.40, "stubble": 0.22, "full": 0.22, "moustache": 0.07, "goatee": 0.09})
-    return Sitting(
-        age=age,
-        expression=expression,
-        **face,
-        gaze=(d.normal(0, 0.010), d.normal(0, 0.004)),
-        yaw=radians(d.normal(0, 9)),
-        pitch=radians(d.normal(0, 4)),
-        roll=radians(d.normal(0, 5)),
-        zoom=d.normal(1.20, 0.06),
-        shift=(d.normal(0, 0.04), d.normal(0.07, 0.035)),
-        hairstyle=hairstyle,
-        beard_style=beard_style if person.beard > 0 and age > 17 else "none",
-        beard=person.beard * min(max((age - 16) / 10, 0), 1),
-        lipstick=rgb(d.uniform(0.55, 0.8), d.uniform(0.12, 0.3), d.uniform(0.2, 0.38)),
-        makeup=makeup,
-        spectacles=spectacles if glasses else None,
-        light=_draw_light(d, person),
-        clothes=_draw_paint(d, 0.05, 0.6),
-        neckline=d.uniform(0.0, 1.0),
-        backdrop=(_draw_paint(d, 0.15, 0.30), _draw_paint(d, 0.15, 0.30)),
-        backdrop_kind=d.pick({"plain": 0.3, "gradient": 0.3, "blurred": 0.4}),
-        textures=d,
-    )
+# How far each expression moves the corners of the mouth, opens it, lifts and knits the brows, and opens the eyes.
+_MOVES = {
+    "neutral": (0.05, 0.0, 0.0, 0.0, 1.0),
+    "smile": (0.75, 0.35, 0.1, -0.1, 0.88),
+    "surprise": (0.05, 0.75, 0.9, -0.1, 1.25),
+    "frown": (-0.55, 0.0, -0.25, 0.7, 0.88),
+}
+
+
+class Sitting:
+    """One picture: what changes from picture to picture of the same person. Angles in radians.
+
+    The age is within five years of the person's, everything else is drawn anew.
+    """
+
+    def __init__(self, seed: int, number: int, person: Person, shares: Mapping[str, Share]):
+        d = Draws(seed, 1, number)
+        self.age = age = _near(person.age, d.uniform(-1, 1), "age" in shares)
+        self.expression = pick(shares.get("expression", DEFAULT_SHARES["expression"]), deal(seed, "expression", number))
+        glasses = pick(shares.get("glasses") or _glasses_by_age(age), deal(seed, "glasses", number)) == "yes"
+        # How far mouth, brows and lids move. Weak smiles and weak frowns look much like a neutral face.
+        smile, opened, lift, frown, lids = _MOVES[self.expression]
+        strength = d.uniform(0.45, 1.2)
+        self.smile = smile * strength + d.normal(0.05, 0.16)  # corners of the mouth, -1 down … 1 up
+        self.mouth_open = max(0.0, opened * strength + d.normal(-0.04, 0.12))
+        self.brow_lift = lift * strength + d.normal(0, 0.15)
+        self.brow_frown = frown * strength + d.normal(0, 0.12)
+        self.eyes_open = 1 + (lids - 1) * strength + d.normal(0, 0.08)
+        self.hairstyle = Hairstyle(d, person, age)
+        spectacles = Spectacles(d)
+        self.spectacles = spectacles if glasses else None
+        self.makeup = d.uniform(0.2, 1) * d.chance(0.55 if person.gender == "Female" else 0.04) * (age > 16)
+        beard_style = d.pick({"none": 0.40, "stubble": 0.22, "full": 0.22, "moustache": 0.07, "goatee": 0.09})
+        self.beard_style = beard_style if person.beard > 0 and age > 17 else "none"
+        self.beard = person.beard * min(max((age - 16) / 10, 0), 1)
+        self.gaze = (d.normal(0, 0.010), d.normal(0, 0.004))
+        self.yaw = radians(d.normal(0, 9))
+        self.pitch = radians(d.normal(0, 4))
+        self.roll = radians(d.normal(0, 5))
+        self.zoom = d.normal(1.20, 0.06)
+        self.shift = (d.normal(0, 0.04), d.normal(0.07, 0.035))
+        self.lipstick = rgb(d.uniform(0.55, 0.8), d.uniform(0.12, 0.3), d.uniform(0.2, 0.38))
+        self.light = Light(d, person)
+        self.clothes = _draw_paint(d, 0.05, 0.6)
+        self.neckline = d.uniform(0.0, 1.0)
+        self.backdrop = (_draw_paint(d, 0.15, 0.30), _draw_paint(d, 0.15, 0.30))
+        self.backdrop_kind = d.pick({"plain": 0.3, "gradient": 0.3, "blurred": 0.4})
+        self.textures = d  # the rest of the stream, for textures
 
 
 def _draw_paint(d: Draws, darkest: float, saturation: float) -> Pixels:
@@ -406,77 +313,62 @@ def _glasses_by_age(age: float) -> Share:
     return {"no": 1 - share, "yes": share}
 
 
-def _draw_expression(d: Draws, expression: str) -> dict[str, float]:
-    """How far mouth, brows and lids move. Weak smiles and weak frowns look much like a neutral face."""
-    smile, opened, lift, frown, lids = {
-        "neutral": (0.05, 0.0, 0.0, 0.0, 1.0),
-        "smile": (0.75, 0.35, 0.1, -0.1, 0.88),
-        "surprise": (0.05, 0.75, 0.9, -0.1, 1.25),
-        "frown": (-0.55, 0.0, -0.25, 0.7, 0.88),
-    }[expression]
-    strength = d.uniform(0.45, 1.2)
-    return {
-        "smile": smile * strength + d.normal(0.05, 0.16),
-        "mouth_open": max(0.0, opened * strength + d.normal(-0.04, 0.12)),
-        "brow_lift": lift * strength + d.normal(0, 0.15),
-        "brow_frown": frown * strength + d.normal(0, 0.12),
-        "eyes_open": 1 + (lids - 1) * strength + d.normal(0, 0.08),
-    }
+class Hairstyle:
+    """Hair of one picture. Lengths in face units.
+
+    Length follows the person's habit, not their gender; baldness and grey come with age, early or late.
+    """
+
+    def __init__(self, d: Draws, person: Person, age: float):
+        length = person.long_hair + d.normal(-0.1, 0.35)
+        bald = person.balding * min(max((age - 22) / 45, 0), 1) * 1.5
+        grey = 0.95 * min(max((age - person.greying) / 24 + 0.5, 0), 1)
+        low, high = (-0.10, 0.10) if length < 0.15 else (0.25, 0.60) if length < 0.6 else (0.75, 1.3)
+        self.reach = d.uniform(low, high)  # y at which the hair beside the face ends
+        hairline = d.uniform(-0.27, -0.19) if d.chance(0.3) else d.normal(-0.40, 0.03)
+        self.hairline = hairline - 0.30 * max(bald, 0)  # y at which it begins on the forehead
+        self.present = not (d.chance(0.03) or bald > 0.85)
+        volume = d.normal(0.085, 0.03) + 0.13 * min(person.curl, 1.2) * d.uniform(0.2, 1)
+        self.volume = max(0.03, volume) * (1 - 0.5 * bald)  # how far it stands off the skull
+        self.parting = d.normal(0, 0.07)  # shift of the opening to one side
+        self.fringe = d.uniform(0.2, 1)  # raggedness of its edge
+        self.bun = d.chance(0.22) and length > 0.3
+        self.colour = person.hair + np.float32(grey) * (GREY * np.float32(d.uniform(0.8, 1.15)) - person.hair)
 
 
-def _draw_hairstyle(d: Draws, person: Person, age: float) -> Hairstyle:
-    """Length follows the person's habit, not their gender; baldness and grey come with age, early or late."""
-    length = person.long_hair + d.normal(-0.1, 0.35)
-    bald = person.balding * min(max((age - 22) / 45, 0), 1) * 1.5
-    grey = 0.95 * min(max((age - person.greying) / 24 + 0.5, 0), 1)
-    if length < 0.15:
-        reach = d.uniform(-0.10, 0.10)
-    elif length < 0.6:
-        reach = d.uniform(0.25, 0.60)
-    else:
-        reach = d.uniform(0.75, 1.3)
-    fringe_chance = 0.3
-    hairline = d.uniform(-0.27, -0.19) if d.chance(fringe_chance) else d.normal(-0.40, 0.03)
-    return Hairstyle(
-        present=not (d.chance(0.03) or bald > 0.85),
-        volume=max(0.03, d.normal(0.085, 0.03) + 0.13 * min(person.curl, 1.2) * d.uniform(0.2, 1)) * (1 - 0.5 * bald),
-        reach=reach,
-        hairline=hairline - 0.30 * max(bald, 0),
-        parting=d.normal(0, 0.07),
-        fringe=d.uniform(0.2, 1),
-        bun=d.chance(0.22) and length > 0.3,
-        colour=person.hair + np.float32(grey) * (GREY * np.float32(d.uniform(0.8, 1.15)) - person.hair),
-    )
+class Spectacles:
+    """A frame and its two lenses. Half-sizes and lengths in face units, the rest in [0, 1].
+
+    Frames from heavy and dark to rimless, which a coarse look at the pixels misses.
+    """
+
+    def __init__(self, d: Draws):
+        self.rim = d.uniform(0.010, 0.028)
+        shade = d.uniform(0.03, 0.6)
+        self.width = d.normal(0.145, 0.010)
+        self.height = d.normal(0.105, 0.012)
+        self.squareness = d.uniform(0, 0.9)
+        self.colour = rgb(shade * d.uniform(0.8, 1.3), shade * d.uniform(0.7, 1.1), shade * d.uniform(0.6, 1.1))
+        self.opacity = d.uniform(0.45, 0.95)
+        self.tint = max(0.0, d.uniform(-0.15, 0.15))
+        self.drop = d.uniform(0.0, 0.03)
 
 
-def _draw_spectacles(d: Draws) -> Spectacles:
-    """Frames from heavy and dark to rimless, which a coarse look at the pixels misses."""
-    rim = d.uniform(0.010, 0.028)
-    shade = d.uniform(0.03, 0.6)
-    return Spectacles(
-        width=d.normal(0.145, 0.010),
-        height=d.normal(0.105, 0.012),
-        squareness=d.uniform(0, 0.9),
-        rim=rim,
-        colour=rgb(shade * d.uniform(0.8, 1.3), shade * d.uniform(0.7, 1.1), shade * d.uniform(0.6, 1.1)),
-        opacity=d.uniform(0.45, 0.95),
-        tint=max(0.0, d.uniform(-0.15, 0.15)),
-        drop=d.uniform(0.0, 0.03),
-    )
+class Light:
+    """A lamp (direction towards it: right, down, out of the picture), fill light, and the camera's settings.
 
+    Lighting and exposure vary enough to hide neighbouring skin tones; cameras brighten dark faces in part.
+    """
 
-def _draw_light(d: Draws, person: Person) -> Light:
-    """Lighting and exposure vary enough to hide neighbouring skin tones; cameras brighten dark faces in part."""
-    brightness = float(person.skin.mean())
-    automatic = sqrt(sqrt(0.58 / (brightness * 0.85 + 0.09)))
-    automatic *= sqrt(automatic)
-    return Light(
-        direction=(d.normal(0, 0.45), d.normal(-0.45, 0.22), 1.0),
-        ambient=d.uniform(0.42, 0.66),
-        exposure=automatic * d.normal(1.0, 0.09),
-        warmth=d.normal(0, 0.05),
-        contrast=d.normal(1.0, 0.06),
-        blur=d.uniform(0.05, 0.25),
-        noise=d.uniform(0.004, 0.028),
-        vignette=d.uniform(0, 0.25),
-    )
+    def __init__(self, d: Draws, person: Person):
+        brightness = float(person.skin.mean())
+        automatic = sqrt(sqrt(0.58 / (brightness * 0.85 + 0.09)))
+        automatic *= sqrt(automatic)
+        self.direction = (d.normal(0, 0.45), d.normal(-0.45, 0.22), 1.0)
+        self.ambient = d.uniform(0.42, 0.66)
+        self.exposure = automatic * d.normal(1.0, 0.09)
+        self.warmth = d.normal(0, 0.05)
+        self.contrast = d.normal(1.0, 0.06)
+        self.blur = d.uniform(0.05, 0.25)
+        self.noise = d.uniform(0.004, 0.028)
+        self.vignette = d.uniform(0, 0.25)

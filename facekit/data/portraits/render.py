@@ -1,29 +1,28 @@
-"""Rendered portraits as a FaceSet: what can be asked for, the labels, the splits."""
+"""Rendered portraits: from a seed to people, from a number to pixels and labels, and the whole as a FaceSet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count, takewhile
-from operator import index
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import degrees
 
-import numpy as np
-import pandas as pd
-
-from facekit import settings
-from facekit.data.portraits.light import STYLES
-from facekit.data.portraits.people import Share, read_shares
-from facekit.data.portraits.picture import Series
-from facekit.data.portraits.workers import WORTHWHILE, Picture, paint
-from facekit.data.sets import SPLITS, FaceSet
-from facekit.data.splits import split_by_content
+from facekit.data.portraits import features, light, scene
+from facekit.data.portraits.canvas import Canvas, Pixels
+from facekit.data.portraits.people import Person, Share, Sitting, age_band_at, read_shares
+from facekit.data.rendering import rendered_set, to_bytes
+from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
-from facekit.settings import cores
-from facekit.tasks import age_band
+from facekit.tasks import AGE_BANDS
 
-# Raised whenever the same seed gives other pixels or labels than before.
-VERSION = 1
-SMALLEST, LARGEST = 32, 1024
-FRACTIONS = (0.70, 0.15, 0.15)
+# The version is raised whenever the same seed gives other pixels or labels than before.
+ABOUT = {
+    "source": "portraits rendered by facekit; they show nobody",
+    "licence": "MIT",
+    "datasheet": "datasets/portraits/README.md",
+    "generator": {"name": "facekit.data.portraits", "version": 1},
+}
+SMALLEST = 32
 
 
 def render_portraits(
@@ -49,75 +48,68 @@ def render_portraits(
     pitch and roll (degrees; positive turns to the picture's right, nods down, tilts clockwise), identity, split.
     Raises ConfigError for impossible arguments.
     """
-    n = _sizes(n)
-    _check(seed, size, style, per_person, workers)
-    series = Series(seed, size, style, read_shares(attributes), per_person)
-    numbers = range(n) if isinstance(n, int) else _numbers_by_split(series, n)
-    images = np.empty((len(numbers), 3, size, size), np.uint8)
-    rows: list[dict] = [{}] * len(numbers)
-    with settings.progress(total=len(numbers), desc="rendering", unit="portrait") as bar:
-
-        def done(position: int, picture: Picture) -> None:
-            images[position], rows[position] = picture
-            bar.update(1)
-
-        paint(series, numbers, done, workers or (cores() if images.size >= 3 * WORTHWHILE else 1))
-    labels = pd.DataFrame(rows)
-    labels.insert(2, "age", age_band(labels["age_years"]))
-    labels["split"] = split_by_content(labels["identity"], FRACTIONS)
-    return FaceSet(images, labels, _about(series, n))
-
-
-def _numbers_by_split(series: Series, sizes: Sequence[int]) -> list[int]:
-    """The first pictures of the series that fill every split to its size."""
-    left = dict(zip(SPLITS, sizes, strict=True))
-    numbers: list[int] = []
-    for person in takewhile(lambda _: any(left.values()), count()):
-        split = split_by_content([series.identity(person)], FRACTIONS)[0]
-        take = min(series.per_person, left[split])
-        left[split] -= take
-        numbers += range(person * series.per_person, person * series.per_person + take)
-    return numbers
-
-
-def _about(series: Series, n: int | list[int]) -> dict:
-    """The manifest: where the pictures come from and how to make them again."""
-    return {
-        "source": "portraits rendered by facekit; they show nobody",
-        "licence": "MIT",
-        "datasheet": "datasets/portraits/README.md",
-        "generator": {"name": "facekit.data.portraits", "version": VERSION},
-        "request": {
-            "n": n,
-            "seed": series.seed,
-            "size": series.size,
-            "style": series.style,
-            "attributes": series.shares,
-            "per_person": series.per_person,
-        },
-    }
-
-
-def _sizes(n: int | Sequence[int]) -> int | list[int]:
-    """The wanted number, or one for each split, as plain integers; raises ConfigError for anything else."""
-    try:
-        sizes = [index(part) for part in (n if isinstance(n, Iterable) else [n])]
-    except TypeError:
-        sizes = []
-    if len(sizes) != (len(SPLITS) if np.ndim(n) else 1) or min(sizes) < 0:
-        raise ConfigError(f"{n} portraits: give a number, or three for {', '.join(SPLITS)}, none of them negative.")
-    if not any(sizes):
-        raise ConfigError("0 portraits cannot be rendered; ask for 1 or more.")
-    return sizes if np.ndim(n) else sizes[0]
-
-
-def _check(seed: int, size: int, style: str, per_person: int, workers: int | None) -> None:
-    """Raises ConfigError for the first argument that cannot be used."""
-    if seed < 0:
-        raise ConfigError(f"seed {seed} is negative; use 0 or more.")
-    if not SMALLEST <= size <= LARGEST:
-        raise ConfigError(f"portraits of {size} pixels cannot be rendered; use {SMALLEST} to {LARGEST}.")
-    if style not in STYLES:
-        raise ConfigError(f"unknown style {style!r}; use {' or '.join(STYLES)}.")
+    if style not in light.STYLES:
+        raise ConfigError(f"unknown style {style!r}; use {' or '.join(light.STYLES)}.")
     if per_person < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"per_person {per_person} and workers {workers} must be 1 or more.")
+    series = Series(seed, size, style, read_shares(attributes), per_person)
+    request = {"n": n, "seed": seed, "size": size, "style": style, "attributes": series.shares}
+    request["per_person"] = per_person
+    return rendered_set(series.identity, series.render, ABOUT, request, SMALLEST, per_person, workers)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """All portraits that one seed and one wish give, numbered from 0; none depends on how many are rendered."""
+
+    seed: int
+    size: int
+    style: str
+    shares: Mapping[str, Share]
+    per_person: int
+
+    def identity(self, number: int) -> str:
+        """The name of the person in picture `number`."""
+        return f"{self.seed}-{number // self.per_person:06d}"
+
+    def render(self, number: int) -> tuple[Pixels, dict]:
+        """Picture `number`: uint8 (3, size, size) and its labels."""
+        person = _person(self, number // self.per_person)
+        sitting = Sitting(self.seed, number, person, self.shares)
+        years = round(sitting.age, 2)
+        labels = {
+            "gender": person.gender,
+            "skin_tone": person.skin_tone,
+            "age": AGE_BANDS[age_band_at(years)],
+            "age_years": years,
+            "expression": sitting.expression,
+            "glasses": "no" if sitting.spectacles is None else "yes",
+            "yaw": round(degrees(sitting.yaw), 2),
+            "pitch": round(degrees(sitting.pitch), 2),
+            "roll": round(degrees(sitting.roll), 2),
+            "identity": self.identity(number),
+        }
+        return draw(person, sitting, self.size, self.style), labels
+
+
+@lru_cache(maxsize=8)
+def _person(series: Series, number: int) -> Person:
+    return Person(series.seed, number, series.shares)
+
+
+def draw(person: Person, sitting: Sitting, size: int, style: str) -> Pixels:
+    """Paints a sitting from back to front, uint8 (3, size, size). Its random stream is used up: draw it but once."""
+    canvas = Canvas(size, sitting.zoom, sitting.roll, sitting.shift)
+    face = features.Anatomy(person, sitting)
+    scene.backdrop(canvas, face)
+    scene.back_hair(canvas, face)
+    scene.neck(canvas, face)
+    scene.clothes(canvas, face)
+    scene.ears(canvas, face)
+    front = canvas.layer()
+    head, distance = features.draw_face(front, face)
+    light.shade(front, face, head)
+    canvas.cover(head, head.inside(distance, 1.5), front.image[:, head.at[0], head.at[1]])
+    scene.front_hair(canvas, face)
+    scene.glasses(canvas, face)
+    return to_bytes(light.STYLES[style](canvas, face))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from facekit.data.portraits.canvas import Canvas, Patch, Pixels, rgb, smoothstep, value_noise
+from facekit.data.portraits.canvas import Canvas, Patch, Pixels, rgb, smoothstep, squircle, value_noise
 from facekit.data.portraits.features import SIDES, Anatomy
 
 # Light that enters the skin comes out redder: how much of its green and blue a shadow loses.
@@ -55,10 +55,7 @@ def hair_colours(face: Anatomy, patch: Patch, strands: Pixels, shine: Pixels, di
 def hair_outline(x: Pixels, y: Pixels, width: float, height: float, flare: float) -> Pixels:
     """Signed distance, roughly, to a dome of these half-sizes above y = 0, and below it to sides that move outwards."""
     u, v = x * np.float32(1 / width), np.minimum(y, 0) * np.float32(1 / height)
-    uu, vv = u * u, v * v
-    round_, square = np.sqrt(uu + vv), np.sqrt(np.sqrt(uu * uu + vv * vv))
-    dome = (round_ + np.float32(0.25) * (square - round_) - 1) * np.float32(min(width, height))
-    return dome - np.float32(flare) * np.clip(y, 0, 1)
+    return squircle(u, v, 0.25) * np.float32(min(width, height)) - np.float32(flare) * np.clip(y, 0, 1)
 
 
 def back_hair(canvas: Canvas, face: Anatomy) -> None:
@@ -185,9 +182,7 @@ def glasses(canvas: Canvas, face: Anatomy) -> None:
         patch = canvas.patch(x, y, width + spec.rim, spec.height + spec.rim)
         u = patch.u * np.float32(patch.rx / width)
         v = patch.v * np.float32(patch.ry / spec.height)
-        uu, vv = u * u, v * v
-        round_, square = np.sqrt(uu + vv), np.sqrt(np.sqrt(uu * uu + vv * vv))
-        distance = (round_ + np.float32(spec.squareness) * (square - round_) - 1) * np.float32(spec.height)
+        distance = squircle(u, v, spec.squareness) * np.float32(spec.height)
         lens = patch.inside(distance)
         canvas.tint(patch, lens * np.float32(spec.tint), rgb(0.45, 0.45, 0.45))
         glare = np.clip(1 - np.abs(u + v * np.float32(0.7) + np.float32(0.5)) * 4, 0, 1) * lens
