@@ -6,12 +6,13 @@ Lesson 07 turns λ on drawn features; this is the same recipe, step by step, on 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import pandas as pd
 
 from facekit.data.sets import FeatureSet
 from facekit.experiments import few_labels, scores, sharing_methods
-from facekit.models.multitask import relative_distances
+from facekit.models.multitask import SharedNet, relative_distances
 from facekit.studies.common import TASKS, facenet_features, labelled, train_and_test
 from facekit.studies.runner import Study, blocks_of, study
 
@@ -31,7 +32,7 @@ def measure(
     """
     few, tables = few_labels(train, n, seed), []
     for method, learn in sharing_methods(strengths=strengths, **recipe).items():
-        net = learn(few, TASKS, seed)
+        net = cast(SharedNet, learn(few, TASKS, seed))  # all of them are
         distances = relative_distances(net).rename_axis("task").rename("value").reset_index().assign(metric="distance")
         found = [scores(net, test, TASKS), *([distances] if net.private else [])]
         tables += [rows.assign(method=method, n=n, seed=seed) for rows in found]
