@@ -18,9 +18,8 @@ import torch
 from facekit import records, settings
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.base import Backbone, fused_copy
 from facekit.models.backbones.facenet import FaceNet
-from facekit.models.backbones.fusing import fused_copy
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import Precision, embed, has_fast_bf16
 from facekit.models.multitask import CrossStitch, SharedNet, Stack, mlp, sharing_costs, stack_of

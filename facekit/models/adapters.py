@@ -20,8 +20,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, cast
 
 import pandas as pd
@@ -33,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import state_hash
-from facekit.models.staged import Staged
+from facekit.models.staged import Staged, by_task
 from facekit.tasks import Task
 
 Adapters = Literal["none", "series", "parallel"]
@@ -133,7 +133,7 @@ class DomainNet(Staged):
         self.own = cast(dict[str, nn.ModuleDict], nn.ModuleDict())
         self._domains: dict[str, Domain] = {}
         self._views: dict[str, Backbone] = {}  # not registered: all they hold is the trunk's or a domain's
-        self._shapes = _shapes(self.trunk)
+        self._shapes = self.trunk.shapes(torch.Generator())  # checks that the stages are all
         for domain in domains:
             self.add(domain)
 
@@ -155,11 +155,11 @@ class DomainNet(Staged):
         if domain.name in self.stages:
             raise ConfigError(f"{domain.name!r} is a stage or domain of this network already; choose another name.")
         view, norms, adapters = _view(self.trunk, domain)
+        heads = by_task(domain.tasks, partial(self._head, domain))
         try:
-            heads = nn.ModuleDict({task.name: self._head(domain, task) for task in domain.tasks})
             self.own[domain.name] = nn.ModuleDict({"norms": norms, "adapters": adapters, "heads": heads})
         except KeyError as error:  # torch's own rule: no dots, no names of ModuleDict's attributes
-            raise ConfigError(f"a domain or task cannot have this name ({error}); choose another.") from None
+            raise ConfigError(f"a domain cannot have this name ({error}); choose another.") from None
         self.own[domain.name].to(next(self.trunk.parameters()).device).train(self.training)
         self._domains[domain.name], self._views[domain.name] = domain, view
 
@@ -176,16 +176,9 @@ class DomainNet(Staged):
 
         images: uint8 (N, 3, H, W). Maps (N, C, H, W), the embedding (N, D) of length √D.
         """
-        view = self._views[self._known(domain)]
-        x, found = self.trunk.prepare(images), {}
-        *_, embedding = view.stages
-        for name, modules in view.stages.items():
-            # The embedding is always computed in float32, as the backbones do.
-            with torch.autocast(x.device.type, enabled=False) if name == embedding else nullcontext():
-                x = x.float() if name == embedding else x
-                for module in modules:
-                    x = module(x)
-                found[name] = F.normalize(x) * math.sqrt(x.shape[1]) if name == embedding else x
+        found, (*_, embedding) = {}, self._shapes
+        for name, x in self._views[self._known(domain)].walk(self.trunk.prepare(images)):
+            found[name] = F.normalize(x) * math.sqrt(x.shape[1]) if name == embedding else x
             if name == last:
                 break
         return found
@@ -277,23 +270,3 @@ def _adapter_of(conv: nn.Conv2d, domain: Domain) -> type[SeriesAdapter] | type[P
     if domain.adapters == "none" or conv.groups > 1 or (one_pixel and not domain.pointwise):
         return None
     return SeriesAdapter if domain.adapters == "series" and not one_pixel else ParallelAdapter
-
-
-@torch.no_grad()
-def _shapes(trunk: Backbone) -> dict[str, tuple[int, ...]]:
-    """Shape of every stage's output for one picture of noise, without the batch; checks that the stages are all."""
-    mode = trunk.training
-    trunk.eval()
-    device = next(trunk.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (1, 3, *[trunk.image_size] * 2), dtype=torch.uint8, generator=generator).to(device)
-    shapes, x = {}, trunk.prepare(noise)
-    for name, modules in trunk.stages.items():
-        for module in modules:
-            x = module(x)
-        shapes[name] = tuple(x.shape[1:])
-    same = x.shape == (1, trunk.embedding_dim) and torch.allclose(F.normalize(x), trunk(noise), atol=1e-5)
-    trunk.train(mode)
-    if not same:
-        raise ConfigError(f"{trunk.name} is not the sequence of its stages, so domains cannot share it.")
-    return shapes

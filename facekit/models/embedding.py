@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from facekit import settings
-from facekit.data.sets import FaceSet, FeatureSet
+from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError, WeightsError
-from facekit.models.backbones.base import Backbone
-from facekit.models.backbones.fusing import fused_copy
+from facekit.models.backbones.base import Backbone, directions, fused_copy
 
 Precision = Literal["auto", "fp32", "bf16"]
+Forward = Callable[[Backbone, torch.Tensor], torch.Tensor]
 CACHE_FORMAT = 2  # raise it when embeddings of the same weights and photos change
 
 
@@ -58,30 +59,28 @@ def embed(
     Raises ConfigError for arguments it cannot use or a cache that cannot be written, WeightsError when the network
     gives numbers that are not finite.
     """
-    device = torch.device(device) if device is not None else settings.device()
-    bf16 = uses_bf16(precision, device)
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be 1 or more, got {batch_size}.")
-    size = size or backbone.image_size
     if stage is not None and stage not in backbone.stages:
         raise ConfigError(f"{backbone.name} has no stage {stage!r}; its stages are {', '.join(backbone.stages)}.")
-    prefix = _key(backbone, faces, size, stage, bf16) if cache else None
-    views = []
+    place = torch.device(device) if device is not None else settings.device()
+    how = Pass(size or backbone.image_size, batch_size, place, uses_bf16(precision, place))
+
+    def forward(network: Backbone, images: torch.Tensor) -> torch.Tensor:
+        if stage is None or stage == list(network.stages)[-1]:
+            return network(images)
+        return directions(output_of(stage, network, images).float())
+
+    key, views = None, []
+    if cache:  # all that the embeddings depend on except their view, and nothing else
+        about = [CACHE_FORMAT, backbone.name, how.size, state_hash(backbone), faces.content_hash(), how.bf16]
+        key = cache_key([*about, stage] if stage else about)
     for view in (False, True) if flip else (mirrored,):
-        folder = settings.cache_dir() / "embeddings" / f"{prefix}{'-mirrored' * view}" if cache else None
-        features = _cached(folder, len(faces)) if folder else None
-        if features is None:
-            if folder:
-                with _writing(folder):  # before the work, so that a folder that cannot be written costs no time
-                    folder.mkdir(parents=True, exist_ok=True)
-            features = _compute(backbone, faces, size, stage, batch_size, view, device, bf16)
-            if folder:
-                with _writing(folder):
-                    FeatureSet(features, faces.labels[["split"]]).save(folder)
-        views.append(features)
-    features = _mean_direction(*views) if flip else views[0]
-    kept = {key: faces.manifest[key] for key in ("source", "licence") if key in faces.manifest}
-    return FeatureSet(features, faces.labels, {**kept, "backbone": backbone.name})
+        folder = settings.cache_dir() / "embeddings" / f"{key}{'-mirrored' * view}" if cache else None
+        views.append(through(backbone, faces, forward, replace(how, mirrored=view), FeatureSet, folder))
+    features = views[0]
+    if flip:
+        total = views[0] + views[1]
+        features = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    return FeatureSet(features, faces.labels, origin(faces, backbone))
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
@@ -113,99 +112,99 @@ def state_hash(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _mean_direction(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The mean of two sets of unit vectors (N, D), brought back to length 1."""
-    total = one + other
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+def output_of(stage: str, network: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """What a stage gives for photos uint8 (N, 3, H, W); later stages are not run."""
+    return next(x for name, x in network.walk(network.prepare(images)) if name == stage)
 
 
-def _key(backbone: Backbone, faces: FaceSet, size: int, stage: str | None, bf16: bool) -> str:
-    """Name of the cache entry, before its view: changes with all that the embeddings depend on, and nothing else."""
-    parts = [CACHE_FORMAT, backbone.name, size, state_hash(backbone), faces.content_hash(), bf16]
-    parts += [stage] if stage else []
+def cache_key(parts: Sequence[object]) -> str:
+    """Name of a cache entry: 40 hex digits that change with any of the parts."""
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:40]
 
 
-def _cached(folder: Path, rows: int) -> np.ndarray | None:
-    """Memory-mapped features of a whole cache entry, checksums compared; None where it is missing or damaged."""
-    try:
-        features = FeatureSet.load(folder, verify=True).features
-    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return features if len(features) == rows and features.dtype == np.float32 else None
+def origin(faces: FaceSet, backbone: Backbone) -> dict[str, str]:
+    """Manifest of what a network gives for photos: their source and licence, and the network's name."""
+    return {key: faces.manifest[key] for key in ("source", "licence") if key in faces.manifest} | {
+        "backbone": backbone.name
+    }
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turns the system's refusal to write into ConfigError with the remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"embeddings cannot be kept in {folder} ({error.strerror or error}); set FACEKIT_CACHE to a folder with "
-            "room that you may write to, or pass cache=False."
-        ) from None
+@dataclass(frozen=True)
+class Pass:
+    """How photos go through a network: `size` pixels a side, `batch_size` at once; what comes out has `dtype`."""
+
+    size: int
+    batch_size: int
+    device: torch.device
+    bf16: bool
+    mirrored: bool = False
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more, got {self.batch_size}.")
 
 
-def _compute(
+def through(
     backbone: Backbone,
     faces: FaceSet,
-    size: int,
-    stage: str | None,
-    batch_size: int,
-    mirrored: bool,
-    device: torch.device,
-    bf16: bool,
+    forward: Forward,
+    how: Pass,
+    kind: type[LabelledSet],
+    folder: Path | None,
 ) -> np.ndarray:
-    """Features float32 (N, D); raises as `embed`."""
-    parts: list[np.ndarray] = []
-    model = fused_copy(backbone).to(device)
-    forward = model if stage is None else _averaged(model, stage)
-    waiting: torch.Tensor | None = None
-    bar = settings.progress(total=len(faces), desc=f"embed with {backbone.name}", unit="photo")
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    """What `forward` makes of a fused copy of the network and photos uint8 (n, 3, size, size): (N, …) of `how.dtype`.
+
+    folder: the entry of the cache, a set of this kind; read (memory-mapped, checksums compared) where it is whole, else
+    computed and written. None: no cache. Raises as `embed`.
+    """
+    if folder is None:
+        return _compute(backbone, faces, forward, how)
+    # Whatever is missing or damaged there is computed again.
+    with suppress(DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = kind.load(folder, verify=True).inputs
+        if len(found) == len(faces) and f"torch.{found.dtype}" == str(how.dtype):
+            return found
     try:
-        with bar, torch.inference_mode(), autocast:
-            for start in range(0, len(faces), batch_size):
-                rows = slice(start, min(start + batch_size, len(faces)))
-                images = _photos(faces, rows, size).to(device, non_blocking=True)
-                embeddings = forward(images.flip(3) if mirrored else images).float()
-                # One batch late, so that a GPU computes while the next photos are read and resized.
-                parts += _finished(waiting, backbone.name)
-                waiting = embeddings
-                bar.update(rows.stop - rows.start)
-            parts += _finished(waiting, backbone.name)
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a folder in the way costs no time
+        found = _compute(backbone, faces, forward, how)  # which writes and reads no file
+        kind(found, faces.labels[["split"]]).save(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder.parent.name} cannot be kept in {folder} ({error.strerror or error}); set FACEKIT_CACHE to a "
+            "folder with room that you may write to, or pass cache=False."
+        ) from None
+    return found
+
+
+def _compute(backbone: Backbone, faces: FaceSet, forward: Forward, how: Pass) -> np.ndarray:
+    """See `through`."""
+    network = fused_copy(backbone).to(how.device)
+    found = torch.empty((0, backbone.embedding_dim), dtype=how.dtype)
+    bar = settings.progress(total=len(faces), desc=f"photos through {backbone.name}", unit="photo")
+    try:
+        with bar, torch.inference_mode(), torch.autocast(how.device.type, torch.bfloat16, enabled=how.bf16):
+            # One batch late, so that a GPU computes while the next photos are read and resized.
+            for (start, values), _ in pairwise(chain(_batches(network, faces, forward, how), [(len(faces), found)])):
+                found = found if start else torch.empty((len(faces), *values.shape[1:]), dtype=how.dtype)
+                part = found[start : start + len(values)].copy_(values)
+                if not part.isfinite().all():
+                    raise WeightsError(
+                        f"{backbone.name} gives numbers that are not finite as {how.dtype}; its weights are damaged or "
+                        "diverged."
+                    )
+                bar.update(len(part))
     except torch.OutOfMemoryError:
         raise ConfigError(
-            f"{device} has too little memory for batches of {batch_size} photos; pass a smaller batch_size."
+            f"{how.device} has too little memory for batches of {how.batch_size} photos; pass a smaller batch_size."
         ) from None
-    return np.concatenate(parts) if parts else np.empty((0, backbone.embedding_dim), np.float32)
+    return found.numpy()
 
 
-def _averaged(model: Backbone, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The network up to a stage, whose output (n, C, h, w) becomes means over places, of length 1: (n, C)."""
-    found: list[torch.Tensor] = []
-    model.stages[stage][-1].register_forward_hook(lambda module, inputs, output: found.append(output))
-
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        model(images)
-        output = found.pop().float()
-        return F.normalize(output.flatten(2).mean(2) if output.ndim > 2 else output)
-
-    return forward
-
-
-def _photos(faces: FaceSet, rows: slice, size: int) -> torch.Tensor:
-    """uint8 (n, 3, size, size), channels last."""
-    part = faces.select(range(rows.start, rows.stop)).resized(size)
-    return torch.from_numpy(np.ascontiguousarray(part.images)).contiguous(memory_format=torch.channels_last)
-
-
-def _finished(waiting: torch.Tensor | None, name: str) -> list[np.ndarray]:
-    """The features that the device was computing, if any; raises WeightsError for NaN or infinity."""
-    if waiting is None:
-        return []
-    values = waiting.cpu().numpy()
-    if not np.isfinite(values).all():
-        raise WeightsError(f"{name} gives embeddings that are not finite; its weights are damaged or diverged.")
-    return [values]
+def _batches(network: Backbone, faces: FaceSet, forward: Forward, how: Pass) -> Iterator[tuple[int, torch.Tensor]]:
+    """The first row of every batch and what comes out for it, which the device may still be computing."""
+    for start in range(0, len(faces), how.batch_size):
+        some = faces.select(range(start, min(start + how.batch_size, len(faces)))).resized(how.size)
+        images = torch.from_numpy(np.ascontiguousarray(some.images)).contiguous(memory_format=torch.channels_last)
+        images = images.to(how.device, non_blocking=True)
+        yield start, forward(network, images.flip(3) if how.mirrored else images).to(how.dtype)

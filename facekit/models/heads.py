@@ -11,7 +11,7 @@ from torch import nn
 
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
-from facekit.models.staged import Staged
+from facekit.models.staged import Staged, by_task
 from facekit.tasks import Task
 
 
@@ -27,21 +27,16 @@ class Heads(nn.Module):
 
     def __init__(self, in_features: int, tasks: Sequence[Task], hidden: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
-        names = [task.name for task in tasks]
-        if not names or len(set(names)) != len(names):
-            raise ConfigError(f"heads need at least one task and each only once, got {names}.")
         if hidden < 0 or not 0 <= dropout < 1:
             raise ConfigError(f"hidden must be 0 or more and dropout in [0, 1), got {hidden} and {dropout}.")
         self.in_features = in_features
         self.tasks = tuple(tasks)
-        self.layers = nn.ModuleDict()
-        for task in self.tasks:
+
+        def head(task: Task) -> nn.Module:
             first = [nn.Linear(in_features, hidden), nn.ReLU()] if hidden else []
-            last = [nn.Dropout(dropout), task.layer(hidden or in_features)]
-            try:
-                self.layers[task.name] = nn.Sequential(*first, *last)
-            except KeyError:  # torch's own rule: no dots, no names of ModuleDict's attributes
-                raise ConfigError(f"a task cannot be named {task.name!r}; choose another column name.") from None
+            return nn.Sequential(*first, nn.Dropout(dropout), task.layer(hidden or in_features))
+
+        self.layers = by_task(self.tasks, head)
 
     def forward(self, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
         """Unit-length embeddings (N, D) to outputs (N, task.n_outputs) by task name."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import cast
@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import Backbone
-from facekit.models.staged import Staged
+from facekit.models.backbones.base import Backbone, directions
+from facekit.models.staged import Staged, by_task
 from facekit.tasks import Task
 
 HEADS, STITCHES = "heads", "stitches"
@@ -61,7 +61,7 @@ def mlp(dim: int, hidden: Sequence[int] = (256,), dropout: float = 0.0) -> Stack
         f"layer_{i}": nn.Sequential(nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
         for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False), 1)
     }
-    return Stack(_Features(dim), stages, sizes[-1])
+    return Stack(Ready(dim, 2), stages, sizes[-1])
 
 
 def stack_of(backbone: Backbone) -> Stack:
@@ -70,23 +70,10 @@ def stack_of(backbone: Backbone) -> Stack:
     The last stage returns the embedding times √D, which is what `Heads` computes on. Raises ConfigError for a backbone
     that is more than its stages one after another (found by running it on two photos of noise).
     """
-    copied = copy.deepcopy(backbone).eval()
-    *trunk, (last, modules) = copied.stages.items()
-    stages = {name: nn.Sequential(*parts) for name, parts in trunk} | {last: _Embedding(*modules)}
-    stack = Stack(_Photos(backbone), stages, backbone.embedding_dim)
-    noise = torch.randint(0, 256, (2, 3, *[backbone.image_size] * 2), dtype=torch.uint8)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        device = next(copied.parameters()).device
-        x = noise.to(device)
-        expected, found = copied(x), stack.inputs.eval()(x)
-        for stage in stages.values():
-            found = stage(found)
-    if not torch.allclose(found, expected * math.sqrt(stack.width), atol=1e-4):
-        raise ConfigError(f"{backbone.name} is not the sequence of its stages, so it cannot be split between them.")
-    for stage in stages.values():
-        stage.requires_grad_(True)
-    return stack
+    backbone.shapes()
+    *trunk, (last, modules) = copy.deepcopy(backbone).eval().requires_grad_(True).stages.items()
+    stages = {name: nn.Sequential(*parts) for name, parts in trunk} | {last: Embedding(*modules)}
+    return Stack(_Photos(backbone), stages, backbone.embedding_dim)
 
 
 class SharedNet(Staged):
@@ -100,24 +87,14 @@ class SharedNet(Staged):
 
     def __init__(self, stack: Stack, tasks: Sequence[Task], shared: int | str | None = None) -> None:
         super().__init__()
-        names = [task.name for task in tasks]
-        if not names or len(set(names)) != len(names):
-            raise ConfigError(f"a network needs at least one task and each only once, got {names}.")
+        stages = list(stack.stages.items())
         n_shared = _number_of(shared, list(stack.stages))
         self.tasks = tuple(tasks)
         self.inputs = copy.deepcopy(stack.inputs)
-        self.trunk = nn.ModuleDict()
-        self.towers = cast(dict[str, nn.ModuleDict], nn.ModuleDict())  # a task's own stages
-        self.outputs = nn.ModuleDict()
-        for name, stage in list(stack.stages.items())[:n_shared]:
-            self.trunk[name] = copy.deepcopy(stage)
-        for task in self.tasks:
-            rest = dict(list(stack.stages.items())[n_shared:])
-            try:
-                self.towers[task.name] = nn.ModuleDict(copy.deepcopy(rest))
-            except KeyError:  # torch's own rule: no dots, no names of ModuleDict's attributes
-                raise ConfigError(f"a task cannot be named {task.name!r}; choose another column name.") from None
-            self.outputs[task.name] = task.layer(stack.width)
+        self.trunk = nn.ModuleDict(copy.deepcopy(dict(stages[:n_shared])))
+        towers = by_task(self.tasks, lambda task: nn.ModuleDict(copy.deepcopy(dict(stages[n_shared:]))))
+        self.towers = cast(dict[str, nn.ModuleDict], towers)  # a task's own stages
+        self.outputs = by_task(self.tasks, lambda task: task.layer(stack.width))
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -128,6 +105,11 @@ class SharedNet(Staged):
     def private(self) -> tuple[str, ...]:
         """Names of the stages of which each task has its own."""
         return tuple(self.towers[self.tasks[0].name])
+
+    def check_private(self, stages: Iterable[str]) -> None:
+        """Raises ConfigError unless each task has its own copy of all these stages."""
+        if unknown := set(stages) - set(self.private):
+            raise ConfigError(f"no task has a stage {sorted(unknown)} of its own; those are {list(self.private)}.")
 
     @property
     def stages(self) -> dict[str, Sequence[nn.Module]]:
@@ -187,8 +169,7 @@ class CrossStitch(SharedNet):
                 f"cross-stitch needs a mix in [0, 1], two tasks or more and a stage that is not shared; got {mix}, "
                 f"{len(self.tasks)} and {list(chosen)}."
             )
-        if unknown := set(chosen) - set(self.private):
-            raise ConfigError(f"no task has a stage {sorted(unknown)} of its own; those are {list(self.private)}.")
+        self.check_private(chosen)
         n = len(self.tasks)
         start = torch.full((n, n), mix / (n - 1)).fill_diagonal_(1 - mix)
         # Flat, because weight decay acts on matrices only, and α is not to be drawn to 0.
@@ -225,15 +206,14 @@ def distance(net: SharedNet, strength: float | Mapping[str, float] = 1.0) -> tor
     which the tasks have no copies, and for λ below 0.
     """
     strengths = dict.fromkeys(net.private, strength) if not isinstance(strength, Mapping) else dict(strength)
-    if unknown := set(strengths) - set(net.private):
-        raise ConfigError(f"no task has a stage {sorted(unknown)} of its own; those are {list(net.private)}.")
+    net.check_private(strengths)
     if min(strengths.values(), default=0) < 0:
         raise ConfigError(f"the strength of sharing must be 0 or more, got {strength}.")
     terms = [
         value * F.mse_loss(one, other, reduction="sum")
         for name, value in strengths.items()
         if value
-        for same in _corresponding(net, name)
+        for same in zip(*(tower[name].parameters() for tower in net.towers.values()), strict=True)
         for one, other in combinations(same, 2)
     ]
     return cast(torch.Tensor, sum(terms)) if terms else next(net.outputs.parameters()).new_zeros(())
@@ -272,13 +252,10 @@ def shared_parameters(model: Staged, stages: Sequence[str] | None = None) -> lis
 
 def sharing_costs(model: SharedNet) -> pd.Series:
     """Number of parameters by who uses them: index `shared`, the tasks in order, `all`."""
-    counts = {"shared": sum(p.numel() for p in model.trunk.parameters())}
-    if isinstance(model, CrossStitch):
-        counts["shared"] += sum(p.numel() for p in model.alphas.parameters())
-    for task in model.tasks:
-        own = [*model.towers[task.name].parameters(), *model.outputs[task.name].parameters()]
-        counts[task.name] = sum(p.numel() for p in own)
-    return pd.Series(counts | {"all": sum(counts.values())}, name="parameters")
+    everything, own = sum(p.numel() for p in model.parameters()), {}
+    for task, layer in model.outputs.items():
+        own[task] = sum(p.numel() for part in (model.towers[task], layer) for p in part.parameters())
+    return pd.Series({"shared": everything - sum(own.values()), **own, "all": everything}, name="parameters")
 
 
 def _number_of(shared: int | str | None, names: list[str]) -> int:
@@ -292,22 +269,22 @@ def _number_of(shared: int | str | None, names: list[str]) -> int:
     raise ConfigError(f"shared is {shared!r}; give one of the stages {names}, or a number from 0 to {len(names)}.")
 
 
-def _corresponding(net: SharedNet, stage: str) -> list[tuple[nn.Parameter, ...]]:
-    """The parameters of a stage, each with its counterparts in all the tasks' copies."""
-    return list(zip(*(tower[stage].parameters() for tower in net.towers.values()), strict=True))
+class Ready(nn.Module):
+    """The input of a stack on what was computed before: checks embeddings (N, D), and multiplies them by √D, or maps.
 
+    width: D, or the channels of maps (N, C, h, w). ndim: 2 or 4.
+    """
 
-class _Features(nn.Module):
-    """The input of `mlp`: checks embeddings and multiplies them by √D."""
-
-    def __init__(self, dim: int) -> None:
+    def __init__(self, width: int, ndim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.width, self.ndim = width, ndim
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ConfigError(f"this network takes embeddings (N, {self.dim}), got {tuple(x.shape)}.")
-        return x * math.sqrt(self.dim)
+        """The embeddings or maps as the first stage takes them; raises ConfigError for others."""
+        if x.ndim != self.ndim or x.shape[1] != self.width:
+            form = f"embeddings (N, {self.width})" if self.ndim == 2 else f"maps (N, {self.width}, h, w)"
+            raise ConfigError(f"this network takes {form}, got {tuple(x.shape)}.")
+        return x * math.sqrt(self.width) if self.ndim == 2 else x.contiguous(memory_format=torch.channels_last)
 
 
 class _Photos(Backbone):
@@ -328,10 +305,11 @@ class _Photos(Backbone):
         return self.prepare(images)
 
 
-class _Embedding(nn.Sequential):
-    """The last stage of a backbone: always in float32, to vectors of length √D."""
+class Embedding(nn.Sequential):
+    """The last stage of a stack: to vectors of length √D, of maps their means over places; always in float32."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, C, h, w) or what else the modules take, to float32 (N, D)."""
         with torch.autocast(x.device.type, enabled=False):
-            x = F.normalize(super().forward(x.float()))
+            x = directions(super().forward(x.float()))
             return x * math.sqrt(x.shape[1])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from torch import nn
 
 from facekit.errors import ConfigError
+from facekit.tasks import Task
 
 
 class Staged(nn.Module):
@@ -61,3 +62,14 @@ class Staged(nn.Module):
     def stage_parameters(self, stage: str) -> list[nn.Parameter]:
         """The parameters of a stage, frozen or not."""
         return [p for module in self.stages[stage] for p in module.parameters()]
+
+
+def by_task(tasks: Sequence[Task], make: Callable[[Task], nn.Module]) -> nn.ModuleDict:
+    """A module a task, under its name; raises ConfigError for no task, one twice, and a name that torch cannot use."""
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"a network needs at least one task and each only once, got {names}.")
+    try:
+        return nn.ModuleDict({name: make(task) for name, task in zip(names, tasks, strict=True)})
+    except KeyError as error:  # torch's own rule: no dots, no names of ModuleDict's attributes
+        raise ConfigError(f"a task cannot be named like this ({error}); choose another column name.") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import pooch
 import requests
 import torch
 from safetensors.torch import load_file
@@ -79,20 +80,16 @@ def download(url: str, dest: Path, sha256: str) -> Path:
     partial = dest.with_name(dest.name + ".partial")
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        resumed = partial.exists()
-        _receive(url, partial)
-        if resumed and sha256_of_file(partial) != sha256:  # the old part may be of another file: once more, afresh
-            partial.unlink()
+        for _ in range(2):  # the old part may be of another file, or not be continued by the server: once more, afresh
             _receive(url, partial)
-        if sha256_of_file(partial) != sha256:
+            if sha256_of_file(partial) == sha256:
+                return partial.replace(dest)
             partial.unlink()
-            raise WeightsError(f"what {url} sent is not the expected file (its SHA-256 differs); try again later.")
-        partial.replace(dest)
     except requests.RequestException as error:
         raise WeightsError(f"{url} could not be downloaded ({_reason(error)}); try again to continue.") from None
     except OSError as error:
         raise WeightsError(f"{dest} could not be written ({error.strerror or error}).") from None
-    return dest
+    raise WeightsError(f"what {url} sent is not the expected file (its SHA-256 differs); try again later.")
 
 
 def _reason(error: requests.RequestException) -> str:
@@ -109,35 +106,20 @@ def _receive(url: str, partial: Path) -> None:
     futile = 0
     while True:
         start = partial.stat().st_size if partial.exists() else 0
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         try:
-            return _receive_rest(url, partial, start)
-        except requests.HTTPError:
-            raise
-        except requests.RequestException:
-            grown = partial.exists() and partial.stat().st_size > start
+            with settings.progress(total=1, desc=partial.stem, unit="B") as bar, open(partial, "ab") as file:
+                fetch = pooch.HTTPDownloader(bar, chunk_size=1 << 16, headers=headers, timeout=TIMEOUT)
+                return fetch(url, file, None)
+        except requests.RequestException as error:
+            if error.response is not None and error.response.status_code == 416:
+                return  # nothing from there on: the file was whole, which the checksum will tell
+            grown = partial.stat().st_size > start
             futile = 0 if grown else futile + 1
-            if start == 0 and not grown or futile >= ATTEMPTS:
+            if not (start or grown):
+                partial.unlink()
+            if not (start or grown) or futile >= ATTEMPTS or isinstance(error, requests.HTTPError):
                 raise
-
-
-def _receive_rest(url: str, partial: Path, start: int) -> None:
-    """One request for the bytes from `start` on, appended as they arrive."""
-    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416:  # nothing from there on: the file was whole, which the checksum will tell
-            return
-        response.raise_for_status()
-        if response.status_code != 206:  # the server ignores ranges and sends everything
-            start = 0
-        length = int(response.headers.get("Content-Length", 0))
-        bar = settings.progress(total=start + length or None, desc=partial.stem, unit="B")
-        with bar, open(partial, "ab" if start else "wb") as file:
-            bar.update(start)
-            for piece in response.iter_content(1 << 16):
-                file.write(piece)
-                bar.update(len(piece))
-        if partial.stat().st_size < start + length:
-            raise requests.ConnectionError("the body ended early")
 
 
 def read_weights(path: Path | str) -> dict[str, torch.Tensor]:

@@ -42,8 +42,8 @@ class Batches:
     data: FaceSet or FeatureSet. batch_size: rows of a batch on all `world` processes together; process `rank` gets
     every world-th row of each, so that the batches do not depend on the number of processes. shuffle: a new order each
     epoch, for training; a last batch with fewer than two rows a process is then dropped, because BatchNorm cannot
-    train on one. drop_last: drop every incomplete last batch. augment: applied to photos on the device, with draws
-    that depend on seed, epoch and rank. name: of the set, which the batches carry.
+    train on one. augment: applied to photos on the device, with draws that depend on seed, epoch and rank. name: of
+    the set, which the batches carry.
 
     The inputs are kept on the device when they take less than half of its free memory, else batches are copied there.
     """
@@ -57,7 +57,6 @@ class Batches:
         device: torch.device | str = "cpu",
         augment: Augment | None = None,
         shuffle: bool = True,
-        drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
         name: str | None = None,
@@ -77,7 +76,7 @@ class Batches:
         self.batch_size, self.seed, self.rank, self.world, self.name = batch_size, seed, rank, world, name
         self.device, self.augment, self.shuffle, self.rows = torch.device(device), augment, shuffle, len(data)
         full, tail = divmod(self.rows, batch_size)
-        self.steps = full + bool(tail and not (drop_last or tail < smallest) or not full)
+        self.steps = full + bool(tail >= smallest or not full)
         self.targets = {name: values.to(self.device) for name, values in data.targets(tasks).items()}
         self.inputs = _resident(data.inputs, self.device)
 
@@ -103,8 +102,7 @@ class Batches:
     def epoch(self, k: int = 0) -> Iterator[Batch]:
         """The batches of epoch k for this process; waits for the device nowhere."""
         order = self.order(k)
-        at = torch.from_numpy(order)
-        at = at.to(self.device, non_blocking=True)
+        at = torch.from_numpy(order).to(self.device, non_blocking=True)
         # A generator of its own, seeded for the epoch: an epoch can be repeated without its predecessors.
         generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, k, self.rank))
         for start in range(0, self.steps * self.batch_size, self.batch_size):
@@ -112,7 +110,10 @@ class Batches:
             rows, index = order[part], at[part]
             if len(rows) == 0:
                 continue
-            inputs = self._take(rows, index)
+            # A set that is too large for the device lies on the CPU, where its rows are known without waiting.
+            here = self.inputs.device.type == self.device.type
+            inputs = self.inputs[index if here else torch.from_numpy(rows)].to(self.device, non_blocking=True)
+            inputs = inputs if inputs.dtype == torch.uint8 else inputs.float()
             if self.augment is not None:
                 inputs = self.augment(inputs, generator)
             share = len(rows) / min(self.batch_size, self.rows - start)
@@ -124,19 +125,11 @@ class Batches:
         for k in count(first):
             yield from islice(self.epoch(k), skipped if k == first else 0, None)
 
-    def _take(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor:
-        if self.inputs.device.type == self.device.type:
-            inputs = self.inputs[index]
-        else:
-            inputs = self.inputs[torch.from_numpy(rows)].to(self.device, non_blocking=True)
-        return inputs if inputs.dtype == torch.uint8 else inputs.float()
-
 
 def _resident(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """The array as a tensor on the device if it fits; on the CPU it is not copied (a memory-mapped set stays so)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         tensor = torch.from_numpy(np.asarray(array))
-    if device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
-        return tensor
-    return tensor.to(device)
+    too_large = device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2
+    return tensor if too_large else tensor.to(device)

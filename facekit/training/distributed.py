@@ -82,7 +82,7 @@ def process_group(device: str | torch.device | None = None) -> Iterator[ProcessG
     Nobody leaves before all are done, but after an error the group is left as it is: leaving may wait for the others,
     while torchrun stops them as soon as this process has ended. One program joins once: inside, this is `world`.
     """
-    place = torch.device(device) if device is not None else settings.device()
+    place = world(device).device
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield world(place)
         return

@@ -17,11 +17,10 @@ from facekit.errors import ConfigError, DataError, FacekitError, TrainingError
 from facekit.models.staged import Staged
 from facekit.training import checkpoint, distributed
 from facekit.training.batches import Batch, Batches, seed_for
+from facekit.training.checkpoint import RunLog
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.methods import Loss, Method
-from facekit.training.plans import Phase, Plan
-from facekit.training.run_log import RunLog
-from facekit.training.schedule import rate
+from facekit.training.plans import Phase, Plan, rate
 from facekit.training.scoring import autocast, predict, validate
 from facekit.training.shares import domain_shares, rows_a_step
 
@@ -204,9 +203,8 @@ def _rows(method: Method, sets: Named, held_out: Named, config: TrainConfig) -> 
         raise ConfigError(f"there is no set {unknown} to augment; the sets are {list(sets)}.")
     if None in sets:  # a whole step
         return {None: config.batch_size}
-    return rows_a_step(
-        domain_shares({name: len(part) for name, part in sets.items()}, config.sampling), config.batch_size
-    )
+    shares = domain_shares({name: len(part) for name, part in sets.items()}, config.sampling)
+    return rows_a_step(shares, config.batch_size)
 
 
 def _batches(
@@ -268,8 +266,8 @@ def _check_losses(
     for name in calls[j]:
         rows = batches[name].batch_rows(*divmod(step, len(batches[name])))
         bad, of = batches[name].not_finite(rows), "" if name is None else f" {name!r}"
-        seen.append(f"rows {_list(rows)} of the training set{of}")
-        guilty += [f"rows {_list(bad)}{of and f' of{of}'}"] if len(bad) else []
+        seen.append(f"rows {', '.join(map(str, rows))} of the training set{of}")
+        guilty += [f"rows {', '.join(map(str, bad))}{of and f' of{of}'}"] if len(bad) else []
     cause = f"The inputs of {' and '.join(guilty)} are not finite: repair them." if guilty else "Lower the lr."
     raise TrainingError(
         f"the loss became {losses[broken]} in step {step + 1} (epoch {epoch + 1}, batch {i + 1}), with "
@@ -300,7 +298,3 @@ def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
 def _moved(model: Staged, initial: dict[str, torch.Tensor]) -> dict[str, int]:
     changed = {id(p): int((p.detach() != initial[name]).sum()) for name, p in model.named_parameters()}
     return {stage: sum(changed[id(p)] for p in model.stage_parameters(stage)) for stage in model.stages}
-
-
-def _list(rows: np.ndarray) -> str:
-    return ", ".join(map(str, rows))

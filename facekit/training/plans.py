@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
 
 from facekit.errors import ConfigError
 from facekit.models.staged import Staged
-from facekit.training.schedule import SCHEDULES, Schedule
+
+Schedule = Literal["cosine", "linear", "constant"]
+SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,7 @@ class Plan:
     def check(self, model: Staged) -> None:
         """Raises ConfigError if a phase names a stage that the model does not have."""
         for phase in self.phases:
-            unknown = set(phase.rates) - set(model.stages)
-            if unknown:
+            if unknown := set(phase.rates) - set(model.stages):
                 raise ConfigError(
                     f"plan {self.name!r}, phase {phase.name!r}: the model has no stage {sorted(unknown)}; its stages "
                     f"are {list(model.stages)}."
@@ -82,29 +84,32 @@ class Plan:
         self.check(model)
         sizes = {name: sum(p.numel() for p in model.stage_parameters(name)) for name in model.stages}
         rows = [
-            {
-                "phase": phase.name,
-                "epochs": phase.epochs,
-                "stage": stage,
-                "lr": phase.rates.get(stage, 0.0),
-                "trainable": size if stage in phase.rates else 0,
-            }
+            (phase.name, phase.epochs, stage, phase.rates.get(stage, 0.0), size if stage in phase.rates else 0)
             for phase in self.phases
             for stage, size in sizes.items()
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=["phase", "epochs", "stage", "lr", "trainable"])
 
 
-PLANS = (
-    "probe",
-    "last_layer",
-    "last_block",
-    "gradual",
-    "discriminative",
-    "probe_then_fine_tune",
-    "everything",
-    "scratch",
-)
+def rate(step: int, steps: int, warmup: float = 0.0, schedule: Schedule = "cosine") -> float:
+    """Fraction of the peak learning rate at `step` (0 … steps - 1).
+
+    Rises linearly over the first `warmup` (a fraction of the steps), reaches 1, then falls towards 0 after the last
+    step along half a cosine (Loshchilov & Hutter 2017, SGDR, without restarts) or a line, or stays.
+    """
+    if schedule not in SCHEDULES:
+        raise ConfigError(f"unknown schedule {schedule!r}; use {', '.join(SCHEDULES)}.")
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    if schedule == "constant":
+        return 1.0
+    done = (step - rising) / (steps - rising)
+    return 1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+
+DEPTHS = {"probe": 1, "last_layer": 2, "last_block": 3}  # how many stages they train, from the output on
+PLANS = (*DEPTHS, "gradual", "discriminative", "probe_then_fine_tune", "everything", "scratch")
 PROBE_FACTOR = 10.0  # new heads learn this much faster than pretrained layers are tuned
 
 
@@ -141,7 +146,7 @@ def plan(
     if not factor > 0:
         raise ConfigError(f"factor must be positive, got {factor}.")
     stages = list(stages)
-    needed = {"probe": 1, "everything": 1, "scratch": 1, "last_block": 3}.get(name, 2)
+    needed = DEPTHS.get(name, 1 if name in ("everything", "scratch") else 2)
     if len(stages) < needed:
         raise ConfigError(
             f"plan {name!r} needs a model of at least {needed} stages, this one has {stages}; a classifier of ready "
@@ -162,11 +167,7 @@ def plan(
         if epochs < 2:
             raise ConfigError(f"plan {name!r} needs at least 2 epochs, got {epochs}.")
         first = (epochs + 1) // 2
-        phases = [
-            phase("probe", first, 1, lr * PROBE_FACTOR),
-            phase("fine-tune", epochs - first, len(stages), lr),
-        ]
+        phases = [phase("probe", first, 1, lr * PROBE_FACTOR), phase("fine-tune", epochs - first, len(stages), lr)]
     else:
-        trained = {"probe": 1, "last_layer": 2, "last_block": 3}.get(name, len(stages))
-        phases = [phase(name.replace("_", " "), epochs, trained, lr)]
+        phases = [phase(name.replace("_", " "), epochs, DEPTHS.get(name, len(stages)), lr)]
     return Plan(name, tuple(phases))

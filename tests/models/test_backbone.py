@@ -7,9 +7,8 @@ import torch
 from backbones import noise, stage_hashes, train_step
 
 from facekit.errors import ConfigError, TrainingError
-from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.base import Backbone, fused_copy
 from facekit.models.backbones.facenet import FaceNet
-from facekit.models.backbones.fusing import fused_copy
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import state_hash
 from facekit.models.heads import Classifier, Heads, parameter_counts

@@ -219,7 +219,7 @@ def test_interrupted_run_leaves_no_entry(mini, computed, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding, "_finished", stop)
+        patch.setattr(embedding, "_batches", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(mini, face_set())
     assert not [path for path in settings.cache_dir().rglob("*") if path.is_file()]

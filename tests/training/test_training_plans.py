@@ -12,8 +12,7 @@ from facekit.models.heads import parameter_counts
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit, make_optimiser
 from facekit.training.methods import Supervised
-from facekit.training.plans import PLANS, Phase, Plan, plan
-from facekit.training.schedule import SCHEDULES, rate
+from facekit.training.plans import PLANS, SCHEDULES, Phase, Plan, plan, rate
 
 STAGES = ["stem", "block", "embedding", "heads"]
 

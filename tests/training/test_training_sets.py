@@ -28,9 +28,8 @@ from facekit.training.batches import Batches, seed_for
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit, make_optimiser, predict
 from facekit.training.methods import Method, Supervised
-from facekit.training.plans import Phase, Plan
+from facekit.training.plans import Phase, Plan, rate
 from facekit.training.plans import plan as make_plan
-from facekit.training.schedule import rate
 from facekit.training.shares import domain_shares, rows_a_step
 from facekit.transfer.domains import PerDomain
 

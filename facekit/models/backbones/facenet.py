@@ -71,13 +71,6 @@ class FaceNet(Backbone):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, 3, H, W) to unit-length embeddings float32 (N, 512)."""
-        x = self.prepare(images)
-        *trunk, last = self.stages.values()
-        for modules in trunk:
-            for module in modules:
-                x = module(x)
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
-            for module in last:
-                x = module(x)
-            return F.normalize(x)
+        for _, output in self.walk(self.prepare(images)):
+            x = output  # one at a time: all of them would take much memory
+        return F.normalize(x)
