@@ -31,6 +31,12 @@ def test_every_command_is_a_documented_function_with_examples_that_its_parser_ta
         capture_parser(lambda: run(function, [], "x")).parse_args(rest)
 
 
+def test_the_doctor_loads_what_it_checks_and_no_more():
+    code = "import sys; from facekit.commands.cli import main; main(['doctor']); print(sorted(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"sklearn", "pandas", "matplotlib", "scipy"} & set(eval(found.splitlines()[-1]))
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["record", "--help"], ["lessons", "--help"]])
 def test_help_loads_neither_torch_nor_scikit_learn(arguments):
     code = "import sys; from facekit.commands.cli import main; status = main(sys.argv[1:]); print(sorted(sys.modules))"

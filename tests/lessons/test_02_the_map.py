@@ -56,7 +56,7 @@ def test_every_route_ends_in_exactly_one_recommendation_and_all_are_reached():
     for route in routes:
         answers = numbers(route)
         for length in range(len(answers)):
-            assert isinstance(GUIDE.follow(answers[:length]), FIGURES.Question)
+            assert isinstance(GUIDE.follow(answers[:length]), FIGURES.GuideQuestion)
         assert GUIDE.follow(answers) is GUIDE.recommendations[route.end]
     assert {route.end for route in routes} == set(GUIDE.recommendations)
     assert {name for route in routes for name, _ in route.steps} == set(GUIDE.questions)

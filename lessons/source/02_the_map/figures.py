@@ -38,7 +38,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Question:
+class GuideQuestion:
     """A question and its answers."""
 
     text: str
@@ -66,7 +66,7 @@ class Guide:
     """
 
     start: str
-    questions: dict[str, Question]
+    questions: dict[str, GuideQuestion]
     recommendations: dict[str, Recommendation]
     lessons: dict[str, str]
 
@@ -88,7 +88,7 @@ class Guide:
         if lost := sorted(known - named):
             raise LessonError(f"no answer leads to {', '.join(lost)}.")
 
-    def follow(self, answers: Sequence[int]) -> Question | Recommendation:
+    def follow(self, answers: Sequence[int]) -> GuideQuestion | Recommendation:
         """Where the answers lead, each given as its number (0 is the first): the next question, or a recommendation.
 
         Raises LessonError for a number that is no answer and for answers after the recommendation.
@@ -167,7 +167,7 @@ class GuideView:
     def _go_on(self) -> None:
         """Shows the next question, or the recommendation; screen readers announce what stands below the questions."""
         where, place, text = self.guide.follow(self.answers), len(self.radios), ""
-        if isinstance(where, Question):
+        if isinstance(where, GuideQuestion):
             radio = radio_buttons([answer.text for answer in where.answers])
             radio.observe(lambda _: self._answered(place), names="value")
             self.radios.append(radio)
