@@ -40,9 +40,10 @@ test-lessons: $(READY)
 bench: $(READY)
 	"$(VENV)" -m benchmarks
 
-# The reference of the package, made from its docstrings; begins at build/docs/index.html.
+# The reference of the package, made from its docstrings, and the table of methods; begins at build/docs/index.html.
 docs: $(READY)
 	"$(VENV)" -m pdoc --docformat google facekit -o build/docs
+	"$(VENV)" -m facekit methods --write build/docs/methods.md
 
 # requirements.lock on every system and Python that it serves (lock-check), and written again from pyproject.toml with
 # as few changes as that allows (lock). Both ask the package index, with uv, which gets an environment of its own.

@@ -173,3 +173,13 @@ def test_no_file_names_a_folder_of_one_machine_or_holds_a_secret(tracked):
         hits = [*secret.finditer(text), *([] if is_test else folder.finditer(text))]
         found += [f"{path.relative_to(ROOT)}: {text[hit.start() : hit.end() + 20]!r}" for hit in hits]
     assert not found, "\n".join(found)
+
+
+def test_every_name_of_code_in_the_vocabulary_exists():
+    text = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
+    names = {name for row in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    code = "\n".join(
+        path.read_text(encoding="utf-8") for folder in ("facekit", "lessons") for path in (ROOT / folder).rglob("*.py")
+    )
+    missing = {name for name in names if not re.search(rf"\b(class|def) {name}\b", code)}
+    assert len(names) > 10 and not missing

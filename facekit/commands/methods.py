@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import indent
 
+import pandas as pd
+
+from facekit.files import atomic_path
+from facekit.records import markdown
 from facekit.transfer.table import Row, row, table
 
 
-def methods(name: str | None = None) -> int:
+def methods(name: str | None = None, write: Path | None = None) -> int:
     """Lists the methods: how each is typed, when it acts, what it needs, and its parameters with their defaults.
 
     Those that act during training on one labelled set are what `python -m facekit train --method` takes.
 
     Args:
         name: Only this one.
+        write: Writes them as a page in Markdown to this file instead, as `make docs` does.
 
     Examples:
         python -m facekit methods
+        python -m facekit methods --write methods.md
         python -m facekit methods --name soft
     """
+    if write is not None:
+        with atomic_path(write) as path:
+            path.write_text(listed(), encoding="utf-8")
+        return 0
     for each in table().values() if name is None else [row(name)]:
         print(described(each))
     return 0
@@ -33,3 +44,22 @@ def described(method: Row) -> str:
         lines.append(f"{dashes}{name}: {parameter.about}{default}")
     command = "  (train --method)" if method.loss else ""
     return f"{method.key}{command}\n{indent(chr(10).join(lines), '    ')}"
+
+
+def listed() -> str:
+    """All methods as a page in Markdown."""
+    rows = [
+        {
+            "method": f"`{each.key}`",
+            "what it does": each.about,
+            "acts": f"{each.acts} training",
+            "sets": each.sets,
+            "labels": each.labels,
+            "parameters": "; ".join(f"`{name}`: {parameter.about}" for name, parameter in each.parameters.items()),
+        }
+        for each in table().values()
+    ]
+    return (
+        "# Methods\n\nEvery method of transfer in facekit, made from the rows in `facekit/transfer/`.\n\n"
+        f"{markdown(pd.DataFrame(rows))}\n"
+    )

@@ -21,7 +21,7 @@ from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone, fused_copy
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
-from facekit.models.embedding import Precision, embed, has_fast_bf16
+from facekit.models.embedding import EmbeddingPrecision, embed, has_fast_bf16
 from facekit.models.multitask import CrossStitch, SharedNet, Stack, mlp, sharing_costs, stack_of
 from facekit.models.weights import local_weights
 from facekit.tasks import AGE_BAND, GENDER, RACE, Task
@@ -125,13 +125,13 @@ def _embedding_rows(
 
         return run
 
-    def through_embed(backbone: Backbone, data: FaceSet, precision: Precision) -> Callable[[], np.ndarray]:
+    def through_embed(backbone: Backbone, data: FaceSet, precision: EmbeddingPrecision) -> Callable[[], np.ndarray]:
         return lambda: embed(backbone, data, batch_size, device=device, cache=False, precision=precision).features
 
     plain = facenet.net.to(device)
     nchw, nhwc = torch.contiguous_format, torch.channels_last
     first, last = (fused_copy(facenet, channels_last=flag).net for flag in (False, True))
-    best: Precision = "bf16" if has_fast_bf16(device) else "fp32"
+    best: EmbeddingPrecision = "bf16" if has_fast_bf16(device) else "fp32"
     return {
         "facenet-pytorch as in its README": by_hand(plain, nchw, mode=torch.no_grad),
         "+ inference_mode, fused BatchNorm": by_hand(first, nchw),

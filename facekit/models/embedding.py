@@ -18,7 +18,7 @@ from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError, WeightsError
 from facekit.models.backbones.base import Backbone, directions, fused_copy
 
-Precision = Literal["auto", "fp32", "bf16"]
+EmbeddingPrecision = Literal["auto", "fp32", "bf16"]
 Forward = Callable[[Backbone, torch.Tensor], torch.Tensor]
 CACHE_FORMAT = 2  # raise it when embeddings of the same weights and photos change
 
@@ -30,7 +30,7 @@ def embed(
     flip: bool = False,
     device: torch.device | str | None = None,
     cache: bool = True,
-    precision: Precision = "auto",
+    precision: EmbeddingPrecision = "auto",
     mirrored: bool = False,
     size: int | None = None,
     stage: str | None = None,
@@ -83,7 +83,7 @@ def embed(
     return FeatureSet(features, faces.labels, origin(faces, backbone))
 
 
-def uses_bf16(precision: Precision, device: torch.device) -> bool:
+def uses_bf16(precision: EmbeddingPrecision, device: torch.device) -> bool:
     """Whether `embed` computes in bfloat16 (see there what `auto` means); raises ConfigError for an unknown name."""
     if precision not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"precision is {precision!r}; use auto, fp32 or bf16.")

@@ -24,7 +24,16 @@ from facekit import settings
 from facekit.data.sets import FaceSet, LabelledSet
 from facekit.errors import ConfigError, DataError
 from facekit.models.backbones.base import Backbone
-from facekit.models.embedding import Pass, Precision, cache_key, origin, output_of, state_hash, through, uses_bf16
+from facekit.models.embedding import (
+    EmbeddingPrecision,
+    Pass,
+    cache_key,
+    origin,
+    output_of,
+    state_hash,
+    through,
+    uses_bf16,
+)
 from facekit.models.multitask import Embedding, Ready, Stack, stack_of
 
 FORMAT = 1  # raise it when maps of the same weights and photos change
@@ -55,7 +64,7 @@ def maps(
     mirrored: bool = False,
     device: torch.device | str | None = None,
     cache: bool = True,
-    precision: Precision = "auto",
+    precision: EmbeddingPrecision = "auto",
 ) -> MapSet:
     """The output of stage `after` for all faces, float16 (N, C, h, w), with their labels; later stages are not run.
 

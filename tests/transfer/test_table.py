@@ -75,6 +75,12 @@ def test_the_command_lists_all_or_one(capsys):
     assert main(["methods", "--name", "sofd"]) == 2
 
 
+def test_the_page_of_the_docs_is_made_from_the_rows(tmp_path):
+    assert main(["methods", "--write", str(tmp_path / "methods.md")]) == 0
+    page = (tmp_path / "methods.md").read_text(encoding="utf-8")
+    assert all(f"| `{key}` |" in page for key in table())
+
+
 def test_a_row_needs_no_more_than_its_names():
     bare = Row(name="a, b-c", about="nothing", acts="after", parameters={"k": Parameter(2, "how many")})
     assert bare.key == "a_b_c" and bare.checked({"k": "3"}) == {"k": 3}
