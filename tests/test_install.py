@@ -163,7 +163,7 @@ def test_make_test_runs_the_package_tests_and_then_every_notebook(folder):
 def test_the_gate_is_part_of_make_test_and_the_reference_needs_no_configuration(folder):
     for target, call in (("check", "tests/gate.py"), ("docs", "-m pdoc --docformat google facekit -o build/docs")):
         assert make(folder, target).returncode == 0
-        assert calls(folder)[-1] == call
+        assert call in calls(folder)
     assert make(folder, "test").returncode == 0
     assert "tests/gate.py" in calls(folder)
 
