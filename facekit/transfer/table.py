@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal
 
 from facekit.errors import ConfigError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # the rows of methods that need no network can be read withou
     from facekit.models.staged import Staged
     from facekit.tasks import Task
     from facekit.training.methods import Method
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,7 @@ def row(key: str) -> Row:
 
 
 def _modules() -> Iterator[str]:
-    """Names of the modules in this folder that have `ROWS`, found in their text."""
-    for path in sorted(HERE.glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            if any(isinstance(target, ast.Name) and target.id == "ROWS" for target in targets):
-                yield f"facekit.transfer.{path.stem}"
+    """Names of the modules in this folder that have `ROWS`."""
+    for found in iter_modules([str(Path(__file__).parent)]):
+        if hasattr(import_module(f"{__package__}.{found.name}"), "ROWS"):
+            yield f"{__package__}.{found.name}"
