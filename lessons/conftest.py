@@ -6,13 +6,19 @@ the fork holds the same state to the last bit (variables, random numbers, caches
 solutions is executed, every cell of it. So each copy is compared, cell by cell, with what it gives from a fresh
 kernel. Where no fork can be had (macOS, Windows, a graphics card in use, solutions run alone, a cell left out) the
 solutions are run from their first cell in a kernel of their own.
+
+A result that a reader should see as a number is a little different on another processor. A cell that says by how much
+(`# %% tolerance=0.02` in the source) may give other numbers with a decimal point, within that; all else is compared
+to the letter, whole numbers, too.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -30,11 +36,12 @@ from unittest.mock import patch
 import pytest
 from nbformat import NotebookNode
 from nbval.kernel import RunningKernel
-from nbval.plugin import IPyNbFile
+from nbval.plugin import IPyNbCell, IPyNbFile
 
 from facekit.course.build import lesson_environment
 
 CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"  # Apple's libraries break in a fork
+DECIMAL = re.compile(r"-?\d+\.\d+")
 WAIT = 60  # seconds for a fork to answer; it has nothing to load
 
 
@@ -202,6 +209,30 @@ def start(notebook: IPyNbFile, learners: IPyNbFile | None, solutions: IPyNbFile 
         IPyNbFile.setup(notebook)
     if solutions is not None and CAN_FORK:
         notebook.kernel = Learners(notebook.kernel, common_cells(notebook.nb, solutions.nb), solutions.path.parent)
+
+
+def within(new: str, stored: str, tolerance: float) -> bool:
+    """Whether two texts differ only in numbers with a decimal point, none by more than the tolerance."""
+    pairs = zip(DECIMAL.findall(new), DECIMAL.findall(stored), strict=False)
+    same_words = DECIMAL.sub("0.0", new) == DECIMAL.sub("0.0", stored)
+    # A little more, since neither number is exactly what its digits say: 0.3 is within 0.1 of 0.2.
+    return same_words and all(abs(float(one) - float(other)) <= tolerance * (1 + 1e-9) for one, other in pairs)
+
+
+def compare(cell: IPyNbCell, new: list[NotebookNode], stored: list[NotebookNode], *skip: object) -> bool:
+    """nbval's comparison, in which new texts within a cell's tolerance count as the stored ones."""
+    if tolerance := cell.cell.metadata.get("tolerance"):
+        new = copy.deepcopy(new)
+        for one, other in zip(new, stored, strict=False):
+            for mine, theirs in ((one, other), (one.get("data", {}), other.get("data", {}))):
+                for kind, text in mine.items():
+                    if isinstance(text, str) and within(text, wanted := str(theirs.get(kind, "")), tolerance):
+                        mine[kind] = wanted
+    return exactly(cell, new, stored, *skip)
+
+
+exactly = IPyNbCell.compare_outputs
+IPyNbCell.compare_outputs = compare
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

@@ -66,7 +66,7 @@ def make_notebook(lesson: Lesson, solutions: bool) -> NotebookNode:
                 tags = ["exercise" if tag == "solution" else tag for tag in tags]
         if cell.cell_type == "markdown":
             cell.source = _links_from(cell.source, lesson, solutions)
-        metadata = {"tags": tags, "reason": cell.metadata.get("reason")}
+        metadata = {"tags": tags, **{name: cell.metadata.get(name) for name in ("reason", "tolerance")}}
         cell.metadata = {name: value for name, value in metadata.items() if value}
         cells.append(cell)
     _number_cells(cells)
@@ -89,9 +89,15 @@ def _checked_tags(cell: NotebookNode, where: str) -> list[str]:
     """The cell's tags; raises LessonError for a cell or header that the course does not know."""
     if cell.cell_type not in ("code", "markdown"):
         raise LessonError(f"{where}: a lesson has code and markdown cells, not {cell.cell_type}.")
-    unknown = {key for key in cell.metadata if not key.startswith("lines_to_")} - {"tags", "reason"}
+    known = ("tags", "reason", "tolerance")
+    unknown = {key for key in cell.metadata if not key.startswith("lines_to_")} - set(known)
     if unknown:
-        raise LessonError(f"{where}: unknown cell metadata {', '.join(sorted(unknown))}; allowed are tags, reason.")
+        raise LessonError(
+            f"{where}: unknown cell metadata {', '.join(sorted(unknown))}; allowed are {', '.join(known)}."
+        )
+    tolerance = cell.metadata.get("tolerance", 1)
+    if not (isinstance(tolerance, int | float) and 0 < tolerance <= 1):
+        raise LessonError(f"{where}: a tolerance is a number above 0, at most 1; got {tolerance!r}.")
     tags = list(cell.metadata.get("tags", []))
     for tag in tags:
         if tag not in TAGS:

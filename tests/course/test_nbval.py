@@ -21,6 +21,7 @@ LESSON = """
 # %%
 import os
 import random
+import pandas as pd
 
 def ran(name):
     with open(os.environ["RAN"], "a") as file:
@@ -51,6 +52,10 @@ ran("rest")
 
 # %% tags=["raises-exception"]
 numbers[1] / 0
+
+# %% tolerance=0.02
+print("accuracy 0.812 of 40 rows")
+pd.DataFrame({"mean": [-0.25, 0.5]})
 """
 
 
@@ -114,5 +119,31 @@ def test_nothing_is_let_pass(mini, tmp_path):
             notebook["cells"][number]["outputs"] = json.loads(outputs.replace(text, "7"))
         (root / name).write_text(json.dumps(notebook), encoding="utf-8")
     failed, _, said = nbval(root, "--nbval-cell-timeout=5", *map(str, sorted(root.rglob("*.ipynb"))))
-    after = {f"solutions/96_ends.ipynb::Cell {number}" for number in (3, 4)}
+    after = {f"solutions/96_ends.ipynb::Cell {number}" for number in (3, 4, 5)}
     assert failed - after == expected, said
+
+
+def test_numbers_within_a_cells_tolerance_pass_and_nothing_else(mini, tmp_path):
+    """Decimal numbers may be off by as much as the cell says; more, whole numbers, words and a lost row may not."""
+    cell = 5
+    changes = {
+        "90": ("0.812", "0.831", True),
+        "91": ("-0.25", "-0.23", True),
+        "92": ("0.812", "0.833", False),
+        "93": ("-0.25", "0.25", False),
+        "94": ("40 rows", "41 rows", False),
+        "95": ("accuracy", "error", False),
+        "96": ("0.812", "0.812 0.812", False),
+    }
+    root, expected = tmp_path / "lessons", set()
+    root.mkdir()
+    shutil.copy(mini / "conftest.py", root)
+    for name, (text, other, passes) in changes.items():
+        notebook = json.loads((mini / BOTH[0]).read_text(encoding="utf-8"))
+        outputs = json.dumps(notebook["cells"][cell]["outputs"])
+        assert text in outputs, "what is changed is there"
+        notebook["cells"][cell]["outputs"] = json.loads(outputs.replace(text, other))
+        (root / f"{name}_changed.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+        expected |= set() if passes else {f"{name}_changed.ipynb::Cell {cell}"}
+    failed, _, said = nbval(root, *map(str, sorted(root.glob("*.ipynb"))))
+    assert failed == expected, said
