@@ -10,6 +10,7 @@ def subcommands() -> dict[str, str]:
     return {
         "build": "facekit.course.build:build_command",
         "check": "facekit.course.build:check_command",
+        "glossary": "facekit.course.terms:glossary_command",
         "rules": "facekit.course.rules:rules_command",
         "run": "facekit.course.build:run_command",
         "table": "facekit.course.build:table_command",
