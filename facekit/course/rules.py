@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from facekit.course.build import WIDGET_VIEW, first_line, read_head, read_notebook
 from facekit.course.folders import Lesson, find_lessons
+from facekit.course.terms import terms
 from facekit.errors import LessonError
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ CODE_LINES = 150  # lines of code a lesson, without blank and comment lines
 CELL_LINES = 25  # lines a code cell, without blank ones
 BROKEN = {"raises-exception", "broken-on-purpose"}
 MAX_BYTES = 1_500_000
+# What lessons keep from this one on: numbers instead of verdicts, few words, few names, terms that are explained.
+FOR_READERS = "09"
+WORDS = 2200  # of all Markdown cells, split at blanks, without references and link addresses
+VERDICT = re.compile(r"\b(True|False|yes|no|OK)\b")
+VERDICTS = 0.1  # share of the printed lines
+NEW_NAMES = 10  # of facekit, that no earlier lesson imported
 IGNORED_OUTPUTS = 2  # a lesson
 FOLDERS = re.compile(r"(?<![\w.…/])(?:/(?:home|work|tmp|root|Users|usr|opt|var|mnt)/\w|[A-Z]:\\\w)")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
@@ -67,6 +74,8 @@ def problems(path: Path) -> list[str]:
     (lesson,) = find_lessons([path.stem[:2]], path.parents[1 if solutions else 0])
     found = [*_execution(notebook), *_outputs(notebook), *_code(notebook, lesson, solutions), *_sections(notebook)]
     found += [*_pictures_and_links(notebook, path.parent), *_exercises(notebook, lesson, solutions)]
+    if lesson.number >= FOR_READERS and not solutions:
+        found += _for_readers(notebook, lesson)
     if not solutions and len(notebook.cells) not in CELLS:
         found.append(f"{len(notebook.cells)} cells; a lesson has {CELLS.start} to {CELLS.stop - 1}")
     if path.stat().st_size > MAX_BYTES:
@@ -196,6 +205,51 @@ def _unknown_names(tree: ast.AST, imported: dict[str, object], lesson: Lesson) -
             owner = imported.get(node.value.id)
             if isinstance(owner, ModuleType) and not hasattr(owner, node.attr):
                 yield f"{node.value.id} has no {node.attr}"
+
+
+def _for_readers(notebook: NotebookNode, lesson: Lesson) -> Iterator[str]:
+    """What the design asks of lessons from FOR_READERS on."""
+    references = section(notebook, "References")
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and cell not in references]
+    words = sum(len(re.sub(r"\]\([^)]*\)", "]", text).split()) for text in texts)
+    if words > WORDS:
+        yield f"{words:,} words; at most {WORDS:,}"
+    outputs = [output for _, cell in _code_cells(notebook) for output in cell.outputs]
+    lines = [line for output in outputs for line in printed(output).splitlines() if line.strip()]
+    verdicts = [line for line in lines if VERDICT.search(line)]
+    if len(verdicts) > VERDICTS * len(lines):
+        yield f"{len(verdicts)} of {len(lines)} printed lines are verdicts ({verdicts[0]!r} …); show the numbers"
+    earlier = {name for each in find_lessons(root=lesson.root) if each.number < lesson.number for name in _names(each)}
+    if len(new := sorted(_names(lesson) - earlier)) > NEW_NAMES:
+        yield f"{len(new)} new names of facekit, at most {NEW_NAMES}: {', '.join(new)}"
+    anchors = {term.anchor for term in terms()}
+    for target in re.findall(r"\]\(glossary\.md#([^)]*)\)", "\n".join(texts)):
+        if target not in anchors:
+            yield f"the glossary has no {target!r}; add it to docs/terms.csv"
+    for emphasised in re.findall(r"(?<![*\w])\*([a-z][\w -]+)\*(?![*\w])", "\n".join(texts)):
+        if emphasised.replace(" ", "-") not in anchors:
+            yield f"*{emphasised}* reads like a term, and the glossary lacks it; add it to docs/terms.csv"
+
+
+def printed(output: NotebookNode) -> str:
+    """What a reader sees of an output as text."""
+    return str(output.get("text", "") or output.get("data", {}).get("text/plain", ""))
+
+
+def _names(lesson: Lesson) -> set[str]:
+    """The names of facekit that a lesson's source imports, and those that it takes from modules of facekit."""
+    tree = ast.parse(lesson.source.read_text(encoding="utf-8"))
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "facekit":
+            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    taken = {
+        f"{found[node.value.id]}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in found
+    }
+    modules = {name for name in found.values() if isinstance(_resolve(name), ModuleType)}
+    return (set(found.values()) - modules) | {name for name in taken if name.rpartition(".")[0] in modules}
 
 
 def _resolve(name: str) -> object | None:

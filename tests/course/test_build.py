@@ -357,6 +357,28 @@ def cell_with(notebook, text: str):
     return next(cell for cell in notebook.cells if text in cell.source)
 
 
+def test_what_is_asked_for_the_readers_sake(toy):
+    """Too many words or verdicts, a link to no term, a term without a link's place; a little of each is fine."""
+    path = toy / "99_toy.ipynb"
+
+    def found(text: str, more: str) -> list[str]:
+        notebook = build.read_notebook(path)
+        cell = cell_with(notebook, text)
+        if cell.cell_type == "markdown":
+            cell.source += more
+        else:
+            cell.outputs[0].text = more
+        return broken(notebook, toy)
+
+    assert found("## The idea", " many words" * 500) == []
+    assert "words; at most 2,200" in found("## The idea", " many words" * 1100)[0]
+    assert found("## References", " many words" * 1100) == [], "references do not count"
+    assert "printed lines are verdicts" in found('print("mean:"', "same: True\n" * 9)[0]
+    assert "no 'nonsense'" in " ".join(found("## The idea", "\n[nonsense](glossary.md#nonsense)"))
+    assert found("## The idea", "\nA *baseline*, and what **stands** out.") == []
+    assert "*fancy term* reads like a term" in found("## The idea", "\nA *fancy term*.")[0]
+
+
 def test_the_toy_keeps_the_rules_but_is_short(toy):
     assert [problem.partition(" ")[2] for problem in rules.problems(toy / "99_toy.ipynb")] == [
         "cells; a lesson has 35 to 70"
