@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from test_adapters import TEXTS, THINGS, pictures
 from tiny import COLOUR, LEVEL, SIDE, classifier, faces, features, probe, trunk
@@ -21,7 +20,7 @@ from torch import nn
 from facekit.errors import ConfigError, DataError, TrainingError
 from facekit.models.adapters import DomainNet
 from facekit.models.embedding import state_hash
-from facekit.models.heads import Classifier, Heads
+from facekit.models.heads import Classifier
 from facekit.models.multitask import SharedNet, mlp
 from facekit.training.augment import Augment
 from facekit.training.batches import Batches, seed_for
@@ -31,6 +30,7 @@ from facekit.training.methods import Method, Supervised
 from facekit.training.plans import Phase, Plan, rate
 from facekit.training.plans import plan as make_plan
 from facekit.training.shares import domain_shares, rows_a_step
+from facekit.transfer.alignment import DomainAdversarial
 from facekit.transfer.domains import PerDomain
 
 BOTH = {"colour": (COLOUR,), "side": (SIDE,)}
@@ -324,88 +324,8 @@ def test_no_graph_of_a_set_is_left_when_the_next_ones_is_built():
 # --- sets that a method needs together -------------------------------------------------------------------------------
 
 
-class Reversal(torch.autograd.Function):
-    """The identity whose gradient is turned round and multiplied by a strength."""
-
-    @staticmethod
-    def forward(ctx, x, strength):
-        ctx.strength = strength
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return -ctx.strength * gradient, None
-
-
-class DomainAdversarial(Method):
-    """Domain-adversarial training (Ganin et al. 2016, 1505.07818): embeddings that do not tell source from target.
-
-    `source` has labels, `target` has none. A discriminator learns to tell them apart; behind the reversal the backbone
-    learns that it cannot. Logs the tasks' losses and the discriminator's.
-    """
-
-    together = True
-
-    def __init__(self, tasks, dim, strength=1.0):
-        super().__init__({"source": tasks, "target": ()})
-        self.strength = strength
-        torch.manual_seed(9)
-        self.discriminator = nn.Sequential(nn.Linear(dim, 8), nn.ReLU(), nn.Linear(8, 1))
-
-    def loss_together(self, model, batches):
-        embedded = {name: model.embed(batch.inputs) for name, batch in batches.items()}
-        outputs, targets = model.heads(embedded["source"]), batches["source"].targets
-        logs = {task.name: task.loss(outputs[task.name], targets[task.name]) for task in self.tasks}
-        both = torch.cat([embedded["source"], embedded["target"]])
-        said = self.discriminator(Reversal.apply(both, self.strength))[:, 0]
-        from_target = torch.arange(len(both), device=both.device) >= len(embedded["source"])
-        logs["discriminator"] = F.binary_cross_entropy_with_logits(said, from_target.to(said.dtype))
-        return sum(logs.values()), logs
-
-
 def adversarial(seed: int = 0, tasks=(COLOUR,)) -> tuple[Classifier, DomainAdversarial]:
     return classifier(tasks, seed), DomainAdversarial(tasks, 6, 0.7)
-
-
-class OneLayer(Classifier):
-    """A linear layer and heads on features, in any precision."""
-
-    def __init__(self) -> None:
-        super().__init__(None, Heads(6, (COLOUR,)))
-        self.first = nn.Linear(6, 6)
-
-    @property
-    def stages(self):
-        return {"first": [self.first], "heads": [self.heads]}
-
-    def embed(self, inputs):
-        return F.normalize(self.first(inputs))
-
-
-def test_the_reversed_gradient_by_finite_differences():
-    """Of the tasks' loss less 0.7 times the discriminator's for what embeds, of their sum for everything else."""
-    torch.manual_seed(0)
-    model, method = OneLayer().double(), DomainAdversarial((COLOUR,), 6, 0.7).double()
-    sets = {"source": features(6), "target": features(5, seed=1)}
-    batches = {name: next(Batches(part, method.tasks_of(name), 6, name=name).epoch()) for name, part in sets.items()}
-    batches = {name: replace(batch, inputs=batch.inputs.double()) for name, batch in batches.items()}
-    method.loss_together(model, batches)[0].backward()
-
-    def loss(sign: float) -> float:
-        with torch.no_grad():
-            logs = method.loss_together(model, batches)[1]
-        return (logs["colour"] + sign * logs["discriminator"]).item()
-
-    for sign, module in ((-0.7, model.first), (1.0, method.discriminator), (1.0, model.heads)):
-        for parameter in module.parameters():
-            numeric, flat = torch.zeros_like(parameter), parameter.data.view(-1)
-            for i in range(len(flat)):
-                flat[i] += 1e-6
-                above = loss(sign)
-                flat[i] -= 2e-6
-                numeric.view(-1)[i] = (above - loss(sign)) / 2e-6
-                flat[i] += 1e-6
-            torch.testing.assert_close(parameter.grad, numeric, atol=1e-7, rtol=1e-5)
 
 
 def test_a_method_gets_a_labelled_and_an_unlabelled_set_together():
