@@ -8,10 +8,17 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
-from facekit.transfer.selection import density_ratio, domain_probe, effective_size, rejection_sample
+from facekit.transfer.selection import (
+    density_ratio,
+    domain_probe,
+    effective_size,
+    kernel_mean_matching,
+    rejection_sample,
+)
 
 
 def rows(features: np.ndarray) -> FeatureSet:
@@ -53,6 +60,41 @@ def test_weights_stay_finite_where_the_domains_do_not_overlap():
 def test_domains_of_different_length_are_refused():
     with pytest.raises(DataError, match="got 3 and 2"):
         domain_probe(rows(np.zeros((4, 3))), rows(np.zeros((4, 2))))
+
+
+def test_kernel_mean_matching_is_the_minimum_that_a_general_solver_finds():
+    rng = np.random.default_rng(3)
+    source, target = rng.normal(size=(30, 2)), rng.normal(size=(40, 2)) + [1.0, 0.0]
+    found = kernel_mean_matching(rows(source), rows(target), width=0.7, most=4.0)
+    source, target = (x.astype(np.float32).astype(np.float64) for x in (source, target))
+    within = ((source[:, None] - source) ** 2).sum(2)
+    unit = 2 * 0.7**2 * np.median(within)
+    kernel = np.exp(-within / unit)
+    wanted = 30 * np.exp(-((source[:, None] - target) ** 2).sum(2) / unit).mean(1)
+    solved = minimize(
+        lambda w: w @ kernel @ w / 2 - wanted @ w,
+        np.ones(30),
+        jac=lambda w: kernel @ w - wanted,
+        bounds=[(0, 4)] * 30,
+        constraints={"type": "eq", "fun": lambda w: w.mean() - 1},
+        method="SLSQP",
+        options={"maxiter": 2000, "ftol": 1e-14},
+    )
+    assert found.min() >= 0 and found.max() <= 4 and found.mean() == pytest.approx(1)
+    assert found @ kernel @ found / 2 - wanted @ found <= solved.fun + 1e-5
+    assert np.abs(kernel @ (found - solved.x)).max() < 1e-2
+
+
+def test_kernel_mean_matching_moves_the_mean_and_leaves_equal_sets_alone():
+    rng = np.random.default_rng(4)
+    source, target = rng.normal(size=(600, 2)), rng.normal(size=(600, 2)) + [0.6, 0.2]
+    weights = kernel_mean_matching(rows(source), rows(target))
+    assert np.allclose(np.average(source, axis=0, weights=weights), target.mean(0), atol=0.15)
+    assert effective_size(weights) < 550
+    assert np.allclose(kernel_mean_matching(rows(source), rows(source)), 1, atol=1e-6)
+    for wrong in ({"width": 0.0}, {"most": 0.5}):
+        with pytest.raises(ConfigError, match="width"):
+            kernel_mean_matching(rows(source), rows(target), **wrong)
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=30), st.floats(0.1, 10))
