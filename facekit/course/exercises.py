@@ -28,6 +28,7 @@ import torch
 
 from facekit.course.folders import Lesson, lesson
 from facekit.errors import LessonError
+from facekit.evaluation.paired import summary
 
 Outcome = Literal["correct", "not yet", "not attempted"]
 
@@ -338,6 +339,42 @@ def define_sorting(
     wrong += [([first], "dictionary")]
     right = [solution, {case: f" {kind.title()}" for case, kind in solution.items()}]
     return define(number, title, hints=hints, right=lambda: right, wrong=lambda: wrong)(judge)
+
+
+def define_experiment(number: str, title: str, *, hints: Sequence[str], baseline: str, seeds: int = 3) -> Exercise:
+    """An open exercise: a small experiment of the learner's own, of which the form is checked and not the outcome.
+
+    The answer is a table as `over_seeds` makes it, one row a seed and one column a method, of shares from 0 to 1. It
+    needs a column `baseline`, another one, and `seeds` rows or more. What it is worth, a rubric in the lesson says.
+    """
+
+    def judge(answer: Any) -> str:
+        require(isinstance(answer, pd.DataFrame), "expected a table, as over_seeds(...) gives it.")
+        require(answer.size, "the table is empty; run your experiment first.")
+        require(len(answer) >= seeds, f"seeds: {len(answer)}, which has no spread; take {seeds} or more.")
+        require(answer.index.is_unique, "the same seed stands there twice.")
+        require(baseline in answer, f"the column {baseline!r} is missing: what does your method have to beat?")
+        require(answer.shape[1] > 1, f"there is {baseline!r} alone; put the method of your own beside it.")
+        values = answer.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+        require(np.isfinite(values).all(), "a value is missing or no number; every seed needs every method.")
+        require((values >= 0).all() and (values <= 1).all(), "accuracies are shares from 0 to 1.")
+        require(len(answer) == len(answer.drop_duplicates()), "two seeds have the same values; is the seed used?")
+        rows = [f"{name} {mean:.3f} ± {error:.3f}" for name, mean, error in summary(answer)[["mean", "±"]].itertuples()]
+        return f"the form is right ({len(answer)} seeds; {', '.join(rows)}). Judge the content by the rubric."
+
+    right = pd.DataFrame({"own": [0.7, 0.72, 0.74], baseline: [0.6, 0.62, 0.61]})
+    wrong = [
+        (right.iloc[:0], "empty"),
+        (right.iloc[:1], "no spread"),
+        (right.drop(columns=baseline), "is missing"),
+        (right[[baseline]], "alone"),
+        (right.assign(own=[0.7, math.nan, 0.7]), "every seed"),
+        (right * 100, "from 0 to 1"),
+        (right.iloc[[0, 0, 0]].reset_index(drop=True), "is the seed used"),
+        (right.iloc[[0, 1, 1]], "twice"),
+        ({"own": 0.7}, "expected a table"),
+    ]
+    return define(number, title, hints=hints, right=lambda: [right], wrong=lambda: wrong)(judge)
 
 
 def _same(one: float | torch.Tensor, other: float | torch.Tensor) -> bool:

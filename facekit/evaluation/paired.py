@@ -33,6 +33,17 @@ def side_by_side(rows: pd.DataFrame, task: str, n: int, metric: str = "accuracy"
     return chosen.pivot(index="seed", columns="method", values="value")
 
 
+def summary(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """What a reader should see of a table of `over_seeds`: a row a method, columns mean, ± (standard error) and seeds.
+
+    Rounded to `digits`. Raises ConfigError for fewer than two seeds, which have no spread.
+    """
+    if len(table) < 2:
+        raise ConfigError("one seed has no spread; compare over at least two.")
+    found = pd.DataFrame({"mean": table.mean(), "±": table.sem()}).round(digits)
+    return found.assign(seeds=len(table)).rename_axis("method")
+
+
 def clearly_better(table: pd.DataFrame, method: str, baseline: str, at_least: float = 0.005) -> bool:
     """Whether `method` clearly beats `baseline` in a table of `over_seeds`.
 

@@ -275,3 +275,14 @@ def test_the_quizzes_of_the_course(lesson):
     assert len(questions) >= 4
     assert len({question.answer for question in questions}) > 1, "the right choice is always in the same place"
     assert len({question.question for question in questions}) == len(questions)
+
+
+def test_an_experiment_is_judged_by_its_form():
+    made = exercises.define_experiment("99.3", "Your own", hints=("Begin with one seed.",), baseline="pixels")
+    for answer in made.right():
+        verdict = made.verdict(answer)
+        assert verdict.outcome == "correct" and "own 0.720 ± 0.012" in verdict.message
+    for answer, fragment in made.wrong():
+        verdict = made.verdict(answer)
+        assert verdict.outcome == "not yet" and fragment in verdict.message, verdict
+    assert made.verdict(...).outcome == "not attempted"
