@@ -28,7 +28,7 @@ import torch
 
 from facekit.course.folders import Lesson, lesson
 from facekit.errors import LessonError
-from facekit.evaluation.paired import summary
+from facekit.evaluation.paired import with_spread
 
 Outcome = Literal["correct", "not yet", "not attempted"]
 
@@ -359,7 +359,9 @@ def define_experiment(number: str, title: str, *, hints: Sequence[str], baseline
         require(np.isfinite(values).all(), "a value is missing or no number; every seed needs every method.")
         require((values >= 0).all() and (values <= 1).all(), "accuracies are shares from 0 to 1.")
         require(len(answer) == len(answer.drop_duplicates()), "two seeds have the same values; is the seed used?")
-        rows = [f"{name} {mean:.3f} ± {error:.3f}" for name, mean, error in summary(answer)[["mean", "±"]].itertuples()]
+        rows = [
+            f"{name} {mean:.3f} ± {error:.3f}" for name, mean, error in with_spread(answer)[["mean", "±"]].itertuples()
+        ]
         return f"the form is right ({len(answer)} seeds; {', '.join(rows)}). Judge the content by the rubric."
 
     right = pd.DataFrame({"own": [0.7, 0.72, 0.74], baseline: [0.6, 0.62, 0.61]})

@@ -33,7 +33,7 @@ def side_by_side(rows: pd.DataFrame, task: str, n: int, metric: str = "accuracy"
     return chosen.pivot(index="seed", columns="method", values="value")
 
 
-def summary(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+def with_spread(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """What a reader should see of a table of `over_seeds`: a row a method, columns mean, ± (standard error) and seeds.
 
     Rounded to `digits`. Raises ConfigError for fewer than two seeds, which have no spread.

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from facekit.errors import ConfigError
-from facekit.evaluation.paired import clearly_better, over_seeds, side_by_side, summary
+from facekit.evaluation.paired import clearly_better, over_seeds, side_by_side, with_spread
 from facekit.show import plots
 
 
@@ -68,9 +68,9 @@ def test_a_long_table_side_by_side_is_what_better_takes():
 
 def test_the_summary_shows_means_with_their_spread():
     table = pd.DataFrame({"base": [0.5, 0.7, 0.6], "own method": [0.81234, 0.81234, 0.81234]})
-    found = summary(table)
+    found = with_spread(table)
     assert list(found.index) == ["base", "own method"] and list(found["seeds"]) == [3, 3]
     assert found.loc["base", "mean"] == 0.6 and found.loc["base", "±"] == pytest.approx(0.1 / 3**0.5, abs=5e-4)
     assert found.loc["own method", "mean"] == 0.812 and found.loc["own method", "±"] == 0
     with pytest.raises(ConfigError, match="no spread"):
-        summary(table.iloc[:1])
+        with_spread(table.iloc[:1])
