@@ -20,10 +20,18 @@ import torch
 
 from facekit import settings
 from facekit.errors import DataError
-from facekit.files import write_json
+from facekit.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "datasets" / "reference"
+# What a record's file has.
+FIELDS = {name: str for name in ("what", "data", "command", "date", "hardware")} | {
+    "seeds": list,
+    "versions": dict,
+    "git_commit": str | None,
+    "seconds": int | float,
+    "rows": list,
+}
 VERSIONS_OF = ("torch", "torchvision", "facenet-pytorch", "numpy", "scikit-learn")
 
 
@@ -89,18 +97,24 @@ def record(
 
 
 def recorded(name: str, folder: Path | None = None) -> Record:
-    """The recorded result `name`; raises DataError with the command that makes it when there is none."""
-    path = (folder or REFERENCE) / f"{name}.json"
+    """The recorded result `name`.
+
+    Raises DataError with the command that makes it when there is none, and with the remedy when it is damaged. A digit
+    that was changed is git's to notice, which keeps the records.
+    """
+    path, remedy = (folder or REFERENCE) / f"{name}.json", "restore it with git or record it again."
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = pd.DataFrame(content.pop("rows"))
+        content = read_json(path, DataError, remedy, FIELDS)
     except FileNotFoundError:
         raise DataError(
             f"no recorded result {name!r} ({path.name}); `python -m facekit record --help` lists what can be made."
         ) from None
-    except (json.JSONDecodeError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}); restore it with git or record it again.") from None
-    return Record(name, rows, content)
+    rows = content.pop("rows")
+    if not rows or not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
+        raise DataError(f"{path} is damaged (it has no rows, or of different columns); {remedy}")
+    if any(isinstance(value, dict | list) for row in rows for value in row.values()):
+        raise DataError(f"{path} is damaged (a row holds more than numbers and texts); {remedy}")
+    return Record(name, pd.DataFrame(rows), content)
 
 
 def markdown(table: pd.DataFrame) -> str:

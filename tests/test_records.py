@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from damage import accidents
 
 from facekit.errors import DataError
 from facekit.records import REFERENCE, record, recorded
@@ -34,6 +35,18 @@ def test_damaged_record_is_a_clear_error(tmp_path):
     path.write_text(path.read_text()[:50])
     with pytest.raises(DataError, match="damaged"):
         recorded("toy", tmp_path)
+
+
+def test_whatever_happens_to_a_record_it_can_be_shown_or_is_told(tmp_path):
+    path = write(tmp_path)
+    for what in accidents(path, 200):
+        try:
+            found = recorded("toy", tmp_path)
+        except DataError as error:
+            assert any(remedy in str(error) for remedy in ("restore it with git or record it again", "record --help"))
+        else:
+            assert found.caption() and len(found.rows.columns) == 4 and not found.rows.isna().all(axis=None), what
+            assert {"seeds", "versions", "git_commit", "command", "seconds"} <= set(found.about), what
 
 
 @pytest.mark.parametrize("path", sorted(REFERENCE.glob("*.json")), ids=lambda path: path.stem)

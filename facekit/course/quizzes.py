@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -20,6 +19,7 @@ import ipywidgets as widgets
 
 from facekit.course import folders
 from facekit.errors import LessonError
+from facekit.files import read_json
 from facekit.show import plots
 from facekit.show.widgets import publish_widget, radio_buttons, status_line
 
@@ -144,8 +144,8 @@ def read_file(kind: type[Read], path: Path) -> Read:
     """
     where = f"{path.parent.name}/{path.name}"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = read_json(path, LessonError, "mend it.", {})
+    except FileNotFoundError as error:
         raise LessonError(f"{where}: not readable as JSON: {error}") from error
     return _read(kind, data, where)
 
@@ -173,6 +173,8 @@ def _read(kind: type[Read], data: Any, where: str) -> Read:
             value = tuple(_read(part[0], each, f"{one} {n}") for n, each in enumerate(value, 1))
         elif wanted is dict and part[1] is not str:
             value = {name: _read(part[1], each, f"{one} {name!r}") for name, each in value.items()}
+        elif wanted is dict and (odd := [name for name, each in value.items() if not isinstance(each, str)]):
+            raise LessonError(f"{one} {odd[0]!r} must be a str.")
         values[key] = value
     try:
         return kind(**values)

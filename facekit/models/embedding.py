@@ -160,8 +160,7 @@ def through(
     """
     if folder is None:
         return _compute(backbone, faces, forward, how)
-    # Whatever is missing or damaged there is computed again.
-    with suppress(DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    with suppress(DataError):  # whatever is missing or damaged there is computed again
         found = kind.load(folder, verify=True).inputs
         if len(found) == len(faces) and f"torch.{found.dtype}" == str(how.dtype):
             return found

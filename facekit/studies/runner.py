@@ -32,11 +32,11 @@ from torch import nn
 
 from facekit import records, settings
 from facekit.data.sets import LabelledSet
-from facekit.errors import ConfigError
-from facekit.files import write_json
+from facekit.errors import ConfigError, DataError
+from facekit.files import read_json, write_json
 from facekit.models.embedding import state_hash
 
-FORMAT = 1  # raise it when blocks of before cannot be read any more
+FORMAT = 2  # raise it when blocks of before cannot be read any more
 NOT_COUNTED = (__name__, "facekit.data.catalogue")  # this module, and where photos come from: their content counts
 
 
@@ -83,20 +83,34 @@ class BlockCache:
         self.took: dict[Path, float] = {}
 
     def rows(self, block: Block) -> pd.DataFrame:
-        """The rows of a block: from its file, else measured now and kept."""
+        """The rows of a block: from its file, else (or where that is damaged or changed) measured now and kept."""
         about = [FORMAT, str(settings.device()), *map(version, records.VERSIONS_OF)]
         key = fingerprint([*about, source_hash(block.measure.__module__), block.measure, block.arguments])
         path = self.folder / f"{block.title}-{key[:16]}.json"
-        if not path.exists():
+        if (kept := _kept(path)) is None:
             start = time.perf_counter()
             rows = block.measure(*block.arguments)
             seconds = time.perf_counter() - start
-            text = rows.to_json(orient="table", index=False, double_precision=15)
-            write_json(path, {"seconds": seconds, "rows": text})
-        content = json.loads(path.read_text(encoding="utf-8"))
-        self.took[path] = content["seconds"]
-        table = pd.read_json(io.StringIO(content["rows"]), orient="table", precise_float=True)
+            kept = {"seconds": seconds, "rows": rows.to_json(orient="table", index=False, double_precision=15)}
+            try:
+                write_json(path, {**kept, "sha256": fingerprint(kept)})
+            except OSError as error:
+                raise ConfigError(
+                    f"a measured block cannot be kept as {path} ({error.strerror or error}); make room there, or set "
+                    "FACEKIT_CACHE to a folder that you may write to."
+                ) from None
+        self.took[path] = kept["seconds"]
+        table = pd.read_json(io.StringIO(kept["rows"]), orient="table", precise_float=True)
         return table.assign(**block.columns)
+
+
+def _kept(path: Path) -> dict | None:
+    """Seconds and rows of a kept block as they were written; None where there are none."""
+    try:
+        kept = read_json(path, DataError, "", {"seconds": float, "rows": str, "sha256": str})
+    except (FileNotFoundError, DataError):
+        return None
+    return kept if kept.pop("sha256") == fingerprint(kept) else None
 
 
 def fingerprint(value: object) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from damage import accidents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,6 +241,30 @@ def test_a_malformed_quiz_names_file_question_and_choice(tmp_path, change, says)
     with pytest.raises(LessonError, match="97_x/quiz.json") as caught:
         quizzes.read_quiz(write_quiz(tmp_path, change))
     assert says in str(caught.value)
+
+
+def test_whatever_happens_to_a_quiz_it_can_be_shown_or_is_told(tmp_path):
+    for what in accidents(write_quiz(tmp_path), 300):
+        try:
+            made = quizzes.read_quiz(tmp_path / "97_x" / "quiz.json")
+        except LessonError as error:
+            assert "97_x/quiz.json" in str(error), what
+        else:
+            assert made.markdown() and all(question.answer < 6 for question in made.questions), what
+
+
+def test_texts_by_name_are_texts(tmp_path):
+    @dataclass
+    class Card:
+        words: dict[str, str]
+
+    for words, good in (({"a": "b"}, True), ({"a": 1}, False), ({"a": ["b"]}, False), ({"a": None}, False)):
+        (tmp_path / "x.json").write_text(json.dumps({"words": words}))
+        if good:
+            assert quizzes.read_file(Card, tmp_path / "x.json").words == words
+        else:
+            with pytest.raises(LessonError, match="word 'a' must be a str"):
+                quizzes.read_file(Card, tmp_path / "x.json")
 
 
 def test_a_quiz_that_is_not_there_or_not_json(tmp_path):

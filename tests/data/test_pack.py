@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import accidents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,6 +25,7 @@ from test_readers import fairface
 from facekit.commands import pack as pack_command
 from facekit.data import growing as journal
 from facekit.data import pack as packing
+from facekit.data import sets as stored
 from facekit.data.growing import GrowingSet, Outcome, npy_header
 from facekit.data.pack import pack
 from facekit.data.sets import FaceSet
@@ -407,3 +410,51 @@ def test_real_utkface_counts(real_data, tmp_path):
     faces = pack(source, tmp_path / "set", size=16)
     assert faces.manifest["rejected_by_reason"] == {"duplicate": 105, "malformed name": 2}
     assert faces.manifest["found"] == 9780 and len(faces) == 9673
+
+
+@pytest.mark.parametrize("name", [".pack.journal", ".pack.pixels"])
+def test_whatever_happens_to_a_half_packed_set_it_ends_in_the_same_bytes(tmp_path, monkeypatch, name):
+    """A changed label, hash or pixel in what an earlier run left is made again, not believed."""
+    source = labelled(tmp_path, 8, "folder")
+    pack(source, tmp_path / "whole", size=16)
+    monkeypatch.setattr(journal, "CHECKPOINT_ROWS", 3)
+    real = packing.finish_set
+    monkeypatch.setattr(packing, "finish_set", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, tmp_path / "half", size=16)
+    monkeypatch.setattr(packing, "finish_set", real)
+    os.replace(tmp_path / "half" / "inputs.npy", tmp_path / "half" / ".pack.pixels")
+    for number, what in enumerate(accidents(tmp_path / "half" / name, 40)):
+        shutil.copytree(tmp_path / "half", tmp_path / f"{number}")
+        try:
+            pack(source, tmp_path / f"{number}", size=16)
+        except DataError as error:
+            assert "a folder as" in what and "run the same command again" in str(error)
+        else:
+            assert contents(tmp_path / f"{number}") == contents(tmp_path / "whole"), what
+
+
+def test_a_resumed_set_knows_its_hash_without_reading_the_pixels_twice(tmp_path):
+    rows = [(Outcome(f"{n}", f"{n:064}"), np.full((3, 2, 2), n, np.uint8)) for n in range(3)]
+    with GrowingSet(tmp_path, (3, 2, 2), {}, 3) as growing:
+        growing.append(*rows[0])
+        growing.checkpoint()
+    with GrowingSet(tmp_path, (3, 2, 2), {}, 3) as growing:
+        assert len(growing.done) == 1
+        for row in rows[1:]:
+            growing.append(*row)
+        assert sha256_of_file(growing.finish()) == growing.sha256
+
+
+def test_a_set_is_packed_without_reading_its_pixels_again_and_a_damaged_one_is_not_returned(tmp_path, monkeypatch):
+    source = write_folder(tmp_path / "f", {f"{n}.jpg": jpeg(n) for n in range(4)})
+    (source / "photos.csv").write_text("file,gender\n" + "".join(f"{n}.jpg,Male\n" for n in range(4)))
+    read = []
+    monkeypatch.setattr(stored, "sha256_of_file", lambda path: read.append(path.name) or sha256_of_file(path))
+    pack(source, tmp_path / "set", size=16)
+    assert set(read) == {"labels.csv"}
+    with open(tmp_path / "set" / "inputs.npy", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\1")
+    with pytest.raises(DataError, match="delete the folder and make the set again"):
+        pack(source, tmp_path / "set", size=16)

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from damage import accidents
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -24,6 +25,7 @@ from facekit.data.features.model import CHUNK, COLUMNS, PACKAGED_MODEL, SHAPE, F
 from facekit.data.pack import pack
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
+from facekit.files import unseal
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.tasks import AGE_BAND, GENDER, RACE
@@ -315,6 +317,23 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
             FeatureModel.load(path)
     with pytest.raises(DataError, match="does not exist"):
         FeatureModel.load(tmp_path / "nothing.safetensors")
+
+
+def test_whatever_happens_to_a_model_it_is_told_or_nothing_changes(tmp_path):
+    path = toy_model().save(tmp_path / "toy.safetensors")
+    before = FeatureModel.load(path)
+    for what in accidents(path, 150):
+        try:
+            found = FeatureModel.load(path)
+        except DataError as error:
+            assert any(words in str(error) for words in ("features fit", "fit it again")), what
+        else:
+            assert found.about == before.about and np.array_equal(found.shares, before.shares), what
+            assert all(np.array_equal(found.tensors[name], before.tensors[name]) for name in before.tensors), what
+
+
+def test_the_packaged_model_carries_its_hash():
+    assert len(unseal(PACKAGED_MODEL.read_bytes())["sha256"]) == 64
 
 
 def test_a_file_of_something_else_is_a_clear_error(tmp_path):

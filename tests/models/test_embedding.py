@@ -192,12 +192,8 @@ def test_everything_that_matters_makes_another_entry(mini, computed):
     assert computed == [7] * 6
 
 
-# One changed byte of the manifest need not mean another content, so that this case is left out.
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [("inputs.npy", "flip"), ("labels.csv", "flip")]
-    + [(n, d) for n in ("inputs.npy", "labels.csv", "manifest.json") for d in ("truncate", "remove", "rubbish")],
-)
+@pytest.mark.parametrize("name", ["inputs.npy", "labels.csv", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "rubbish"])
 def test_damaged_entry_is_computed_again(mini, computed, name, damage):
     faces = face_set()
     expected = np.array(embed(mini, faces).features)

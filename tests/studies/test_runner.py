@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from damage import accidents
 from torch import nn
 
 from facekit.commands.cli import main, subcommands
@@ -114,6 +115,24 @@ def test_no_commit_counts_for_what_is_kept(monkeypatch):
     monkeypatch.setattr("facekit.records.git_commit", lambda: "another")
     BlockCache("toy").rows(Block("a", measure, (1.0,)))
     assert CALLS == [1.0]
+
+
+def test_a_kept_block_that_was_damaged_or_changed_is_measured_again():
+    kept = BlockCache("toy")
+    rows = kept.rows(Block("a", measure, (1.0,)))
+    (path,) = kept.folder.iterdir()
+    measured, seconds = 1, set(kept.took.values())
+    for what in accidents(path, 60):
+        if what.startswith("a folder"):
+            with pytest.raises(ConfigError, match="FACEKIT_CACHE"):
+                kept.rows(Block("a", measure, (1.0,)))
+            measured += 1
+        else:
+            again = kept.rows(Block("a", measure, (1.0,)))
+            pd.testing.assert_frame_equal(again, rows)
+            assert len(CALLS) > measured or set(kept.took.values()) == seconds, what
+            measured = len(CALLS)
+    assert measured > 50
 
 
 def test_numbers_come_back_from_a_block_as_they_were():

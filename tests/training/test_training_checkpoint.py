@@ -1,12 +1,15 @@
 """Checkpoints: a stopped run ends as an unbroken one, another run's are refused, a damaged one says so."""
 
 from dataclasses import replace
+from operator import itemgetter
 
 import pandas as pd
 import pytest
 import torch
+from damage import accidents
 from safetensors.torch import load_file
 from tiny import COLOUR, classifier, faces, features, probe
+from torch.utils._pytree import tree_flatten
 
 from facekit.errors import TrainingError
 from facekit.models.embedding import state_hash
@@ -181,3 +184,53 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path, monkeypatch
     monkeypatch.undo()
     assert not list(tmp_path.glob(".*.part"))
     assert same(run(tmp_path, resume=True), whole)
+
+
+def equal(one, other) -> bool:
+    """Whether two checkpoints hold the same numbers, texts and tensors (files of weights have no order)."""
+    found = (
+        [state, *(sorted(weights.items(), key=itemgetter(0)) for weights in both)] for state, *both in (one, other)
+    )
+    (a, shape), (b, others) = map(tree_flatten, found)
+    pairs = zip(a, b, strict=False)
+    return shape == others and all(torch.equal(x, y) if torch.is_tensor(x) else x == y for x, y in pairs)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "last-0001.safetensors", "best.safetensors"])
+def test_whatever_happens_to_a_checkpoint_it_is_told_or_nothing_changes(tmp_path, name):
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS)
+    expected = torch.load(tmp_path / "last.pt", weights_only=True)["fingerprint"]
+    cpu = torch.device("cpu")
+    before = checkpoint.load(tmp_path, expected, cpu)
+    for what in accidents(tmp_path / name, 120):
+        try:
+            found = checkpoint.load(tmp_path, expected, cpu)
+        except TrainingError as error:
+            assert "train again" in str(error) and "\n" not in str(error), what
+        else:
+            assert equal(found, before) if found else what == "no last.pt", what
+
+
+@pytest.mark.parametrize("value", [3, [1], {}, {"fingerprint": "x"}, torch.ones(3), None])
+def test_a_state_of_something_else_says_so(tmp_path, value):
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS)
+    torch.save(value, tmp_path / "last.pt")
+    with pytest.raises(TrainingError, match="damaged.*train again"):
+        run(tmp_path, resume=True)
+
+
+def test_weights_of_another_run_or_under_another_name_say_so(tmp_path):
+    for name, more in (("a", {}), ("b", {"config": replace(CONFIG, seed=4)})):
+        with pytest.raises(Killed):
+            run(tmp_path / name, STEPS, **more)
+    best, last = tmp_path / "a" / "best.safetensors", tmp_path / "a" / "last-0001.safetensors"
+    whole = best.read_bytes()
+    for other in (tmp_path / "b" / "best.safetensors", last):
+        best.write_bytes(other.read_bytes())
+        checkpoint.read(best)  # whole in itself
+        with pytest.raises(TrainingError, match="best.safetensors .*another run wrote it"):
+            run(tmp_path / "a", resume=True)
+    best.write_bytes(whole)
+    assert same(run(tmp_path / "a", resume=True), run(None))

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import numpy as safetensors
 from threadpoolctl import ThreadpoolController
 
 from facekit.data.sets import SPLITS, FeatureSet
 from facekit.errors import ConfigError, DataError
-from facekit.files import atomic_path
+from facekit.files import atomic_path, seal, unseal
 from facekit.tasks import AGE_BAND, GENDER, MISSING, RACE, Task, encode_all
 
 # The columns whose combinations are the model's cells, in the order of the axes of the cell table.
@@ -257,34 +256,35 @@ class FeatureModel:
         """Writes the model to a safetensors file, whole or not at all, and returns its path."""
         path = Path(path)
         about = {"about": json.dumps({**self.about, "format": FORMAT}, ensure_ascii=False)}
+        # safetensors writes an array's memory as it lies, whatever its order.
+        arrays = {name: np.ascontiguousarray(array) for name, array in {"shares": self.shares, **self.tensors}.items()}
         with atomic_path(path) as temporary:
-            # safetensors writes an array's memory as it lies, whatever its order.
-            arrays = {
-                name: np.ascontiguousarray(array) for name, array in {"shares": self.shares, **self.tensors}.items()
-            }
-            save_file(arrays, temporary, metadata=about)
+            temporary.write_bytes(seal(safetensors.save(arrays, metadata=about)))
         return path
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> FeatureModel:
         """Reads a model; without a path the one that comes with facekit, fitted to FaceNet's features of FairFace.
 
-        Raises DataError when the file is missing, damaged, or no feature model of this format.
+        Raises DataError when the file is missing, damaged, changed since it was saved, or no feature model of this
+        format.
         """
         path = Path(path) if path is not None else PACKAGED_MODEL
         if not path.is_file():
             raise DataError(f"{path} does not exist; name a file that `python -m facekit features fit` has written.")
         try:
-            with safe_open(path, "numpy") as file:
-                about = json.loads((file.metadata() or {}).get("about", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (SafetensorError, OSError, ValueError) as error:
+            content = path.read_bytes()
+            about = json.loads(unseal(content).get("about", "{}"))
+            tensors = safetensors.load(content)
+        # Bytes of any origin: the reader raises several kinds of errors on damaged files, none of them a bug of ours.
+        except Exception as error:
             raise DataError(
-                f"{path} cannot be read ({type(error).__name__}): it is damaged, or no safetensors file. Restore it "
-                "with git, or make it again with `python -m facekit features fit`."
+                f"{path} cannot be read ({error}): it is damaged, or no safetensors file. Restore it with git, or make "
+                "it again with `python -m facekit features fit`."
             ) from None
-        if about.get("format") != FORMAT or "shares" not in tensors:
-            raise DataError(f"{path} has format {about.get('format')!r}, this facekit reads {FORMAT}; fit it again.")
+        found = about.get("format") if isinstance(about, dict) else None
+        if found != FORMAT or "shares" not in tensors:
+            raise DataError(f"{path} has format {found!r}, this facekit reads {FORMAT}; fit it again.")
         return cls(tensors.pop("shares"), tensors, about)
 
 
