@@ -95,7 +95,8 @@ def train(
             `python -m facekit methods` lists all with their parameters.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
         backbone: Network below the heads; none if the data are embeddings.
-        weights: File with the network's weights, where they are not in their usual place.
+        weights: File with the network's weights, where they are not in their usual place; not with plan scratch and
+            not without a network.
         plan: probe, last_layer, last_block, gradual, discriminative, probe_then_fine_tune, everything or scratch; with
             scratch the network starts from random weights.
         epochs: Passes over the training split, over all phases of the plan together.
@@ -122,6 +123,9 @@ def train(
     config = TrainConfig(
         batch_size, weight_decay, precision, channels_last, compile, Augment() if augment else None, seed, device
     )
+    if weights is not None and (plan == "scratch" or backbone == "none"):
+        which = f"plan {plan}" if plan == "scratch" else f"backbone {backbone}"
+        raise ConfigError(f"{which} uses no weights, but you name {weights}; leave out one of the two.")
     with process_group(device) as world:
         faces = load_data(data, portraits, backbone)
         names = tasks.split(",") if isinstance(tasks, str) else tasks

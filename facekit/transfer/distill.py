@@ -208,8 +208,8 @@ def about_weights(path: Path | str) -> dict:
     """What `export` wrote into the metadata of a file of weights; raises WeightsError where there is nothing."""
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["about"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return dict(json.loads(file.metadata()["about"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         raise WeightsError(f"{path} does not say how it was made; write it with `python -m facekit distill`.") from None
 
 

@@ -136,6 +136,13 @@ def test_photos_go_through_a_network(tmp_path):
     assert "test" in metrics(tmp_path / "run").index
 
 
+@pytest.mark.parametrize("options", [{"plan": "scratch"}, {"backbone": "none"}])
+def test_weights_that_would_not_be_read_are_refused(stored, tmp_path, options):
+    with pytest.raises(ConfigError, match=r"uses no weights, but you name .*nothere\.pt"):
+        train(str(stored), tmp_path / "run", tasks="side", weights=tmp_path / "nothere.pt", **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_columns_become_tasks():
     data = features()
     assert task_of("gender", data) is GENDER
