@@ -67,7 +67,7 @@ def bench_training(
     """
     if min(photos, size, batch_size) < 2 or epochs < 2:
         raise ConfigError("photos, size, batch_size and epochs must be 2 or more.")
-    place = torch.device(device or settings.device())
+    place = settings.device(device)
     faces = _noise(photos, size)
     print(f"{photos} photos of {size} × {size} in batches of {batch_size} {machine(place)} ({hardware()})")
     base = TrainConfig(batch_size=batch_size, device=str(place))

@@ -5,7 +5,7 @@
 | `FACEKIT_PROFILE` | `laptop` (offline, CPU, small) or `full` (real photos, FaceNet, GPU if any) | `laptop` |
 | `FACEKIT_DATA` | folder with photos and weights, searched before anything is downloaded | none |
 | `FACEKIT_CACHE` | where packed sets, downloads and cached embeddings are kept | the user's cache folder |
-| `FACEKIT_DEVICE` | `cpu`, `cuda`, `cuda:1` … | the GPU in profile `full` if there is one, else `cpu` |
+| `FACEKIT_DEVICE` | `cpu`, `cuda`, `cuda:1`, `mps` … | the GPU in profile `full` if there is one, else `cpu` |
 | `FACEKIT_PROGRESS` | `0` hides progress bars, `1` always shows them | shown on a terminal |
 """
 
@@ -43,35 +43,45 @@ def data_dir() -> Path | None:
     value = os.environ.get("FACEKIT_DATA")
     if not value:
         return None
-    folder = Path(value).expanduser().resolve()
+    folder = Path(os.path.expanduser(value)).resolve()
     if not folder.is_dir():
         raise ConfigError(f"FACEKIT_DATA names {value!r}, which is not a folder; correct it or unset it.")
     return folder
 
 
 def cache_dir() -> Path:
-    """Folder for packed sets, downloads and embeddings (not created here)."""
+    """Folder for packed sets, downloads and embeddings (not created here); raises ConfigError if it cannot be one."""
     value = os.environ.get("FACEKIT_CACHE")
-    return Path(value).expanduser() if value else Path(pooch.os_cache("facekit"))
+    folder = Path(os.path.expanduser(value)) if value else Path(pooch.os_cache("facekit"))
+    there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
+    if not os.path.isdir(there):
+        name = f"FACEKIT_CACHE names {value!r}" if value else f"the cache is {str(folder)!r}"
+        raise ConfigError(f"{name}, but {there} is not a folder; set FACEKIT_CACHE to another folder.")
+    return folder
 
 
-def device() -> torch.device:
-    """The device to compute on: `FACEKIT_DEVICE`, else the GPU in profile full, else the CPU.
+def device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name, else that of `FACEKIT_DEVICE`, else the GPU in profile full, else the CPU.
 
-    The laptop profile stays on the CPU unless told otherwise, so that its outputs are the same everywhere.
+    The laptop profile stays on the CPU unless told otherwise, so that its outputs are the same everywhere. Raises
+    ConfigError, with what there is, for a device that torch does not find on this machine.
     """
     import torch
 
-    name = os.environ.get("FACEKIT_DEVICE")
-    if not name:
-        return torch.device("cuda" if profile() == "full" and torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"FACEKIT_DEVICE is {name!r}; use cpu, cuda or cuda:N.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"FACEKIT_DEVICE is {name!r}, but torch finds no GPU; set it to cpu or unset it.")
-    return chosen
+    said = "device" if name is not None else "FACEKIT_DEVICE"
+    wanted = str(name) if name is not None else os.environ.get("FACEKIT_DEVICE", "")
+    usual = name is None and not wanted
+    if wanted == "cpu" or usual and profile() == "laptop":
+        return torch.device("cpu")
+    gpu = torch.accelerator.current_accelerator(check_available=True)  # cuda, mps, xpu … or None
+    if usual:
+        return torch.device("cuda" if gpu is not None and gpu.type == "cuda" else "cpu")
+    there = ["cpu"]
+    if gpu is not None:
+        there += [gpu.type, *(f"{gpu.type}:{index}" for index in range(torch.accelerator.device_count()))]
+    if wanted not in there:
+        raise ConfigError(f"{said} is {wanted!r}, which torch does not find here; use {', '.join(there)}.")
+    return torch.device(wanted)
 
 
 def cores() -> int:

@@ -9,16 +9,22 @@ text, so that `--help` answers at once and `doctor` still speaks when torch does
 from __future__ import annotations
 
 import ast
+import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import cleandoc, getdoc
+from inspect import cleandoc, getdoc, signature
 from pathlib import Path
+
+from facekit.errors import ConfigError, FacekitError
 
 HERE = Path(__file__).parent
 PROGRAM = "python -m facekit"
+LARGEST, LARGEST_SEED = 2**31 - 1, 2**63 - 1
+CONFIG_BYTES, CONFIG_DEPTH = 2**20, 20
 COMMANDS = tuple(sorted(path.stem for path in HERE.glob("[a-z]*.py") if path.stem != "cli"))
 
 
@@ -72,7 +78,24 @@ def _about(command: str) -> str:
 
 
 def run(function: Callable, arguments: Sequence[str], program: str) -> object:
-    """Parses the arguments by the function's parameters and calls it; its docstring is the help, its examples too."""
+    """Parses the arguments by the function's parameters and calls it; its docstring is the help, its examples too.
+
+    Raises ConfigError for a configuration file that cannot be read and for values that no function could use.
+    """
+    words = iter(arguments)
+    for word in words:
+        option, _, file = word.partition("=")
+        if len(option) > 4 and "--config".startswith(option):  # options may be shortened
+            check_config(file or next(words, ""))
+
+    @wraps(function)
+    def called(**values: object) -> object:
+        for name, value in values.items():
+            if value is None and signature(function).parameters[name].default is not None:
+                raise ConfigError(f"{name} has no value; give it one or leave it out.")
+            check_value(name, value)
+        return function(**values)
+
     from jsonargparse import DefaultHelpFormatter, auto_cli
 
     class Formatter(DefaultHelpFormatter):
@@ -81,7 +104,7 @@ def run(function: Callable, arguments: Sequence[str], program: str) -> object:
 
     description, _, examples = (getdoc(function) or "").partition("\nExamples:\n")
     return auto_cli(
-        function,
+        called,
         args=list(arguments),
         prog=program,
         description=re.split(r"\n(?:Args|Returns|Raises):\n", description)[0].strip(),
@@ -90,10 +113,61 @@ def run(function: Callable, arguments: Sequence[str], program: str) -> object:
     )
 
 
+def check_value(name: str, value: object) -> None:
+    """Raises ConfigError for an empty text, a number that is not finite or absurdly large, and a negative seed."""
+    if isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            check_value(name, each)
+    elif value == "":
+        raise ConfigError(f"{name} is empty; give it a value or leave it out.")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, got {value}.")
+    elif isinstance(value, int):
+        low, high = (0, LARGEST_SEED) if name in ("seed", "seeds") else (-LARGEST, LARGEST)
+        if not low <= value <= high:
+            raise ConfigError(f"{name} must be a number from {low} to {high}, got {value}.")
+
+
+def check_config(name: str) -> None:
+    """Raises ConfigError, with the line, unless the file is a YAML mapping of options to plain values, each once."""
+    import yaml  # type: ignore[import-untyped]  # comes with jsonargparse
+
+    remedy = "a configuration file is YAML in UTF-8, a line `option: value` for each option"
+    try:
+        with open(name, "rb") as file:
+            content = file.read(CONFIG_BYTES + 1)
+        text, depth = content.decode("utf-8-sig"), 0
+        if len(content) > CONFIG_BYTES:
+            raise ConfigError(f"{name} has more than {CONFIG_BYTES:,} bytes; {remedy}.")
+        for event in yaml.parse(text):  # before anything is built of it
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            odd = {"an alias (*)": isinstance(event, yaml.AliasEvent), "a tag (!)": getattr(event, "tag", None)}
+            odd["too many levels"] = depth > CONFIG_DEPTH
+            if wrong := [what for what, found in odd.items() if found]:
+                raise ConfigError(f"{name}, line {event.start_mark.line + 1}: {wrong[0]}; {remedy}.")
+        root = yaml.compose(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {name!r}: {error.strerror or error}; {remedy}.") from None
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{name}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; {remedy}.") from None
+    except ValueError as error:
+        raise ConfigError(f"cannot read the configuration {name!r}: {error}; {remedy}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}; {remedy}.") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{name} holds no options; {remedy}.")
+    names = [key.value for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
+    for key, value in root.value:
+        if isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
+            where = key.start_mark.line + 1
+            raise ConfigError(f"{name}, line {where}: {key.value} has no value; give it one or leave it out.")
+    if twice := [key for key in names if names.count(key) > 1]:
+        raise ConfigError(f"{name} says {twice[0]} twice; {remedy}.")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
-    from facekit.errors import FacekitError
-
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     try:
         if command in ("-h", "--help"):
@@ -115,6 +189,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run(load(path[""]), rest, program)
     except FacekitError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        print(f"error: this needs more memory than there is ({error}); take less at once.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; whatever can be resumed goes on when the same command is given again.", file=sys.stderr)

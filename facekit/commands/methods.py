@@ -15,7 +15,7 @@ from facekit.transfer.table import Row, row, table
 def methods(name: str | None = None, write: Path | None = None) -> int:
     """Lists the methods: how each is typed, when it acts, what it needs, and its parameters with their defaults.
 
-    Those that act during training on one labelled set are what `python -m facekit train --method` takes.
+    Those marked `train --method` are what that command takes, on one set or, by name, on several.
 
     Args:
         name: Only this one.
@@ -38,11 +38,11 @@ def methods(name: str | None = None, write: Path | None = None) -> int:
 def described(method: Row) -> str:
     """A method in a few lines: key, what it does, what it needs, parameters."""
     lines = [method.about, f"acts {method.acts} training; sets: {method.sets}; labels: {method.labels}"]
-    dashes = "--" if method.loss else ""
+    dashes = "--" if method.trains else ""
     for name, parameter in method.parameters.items():
         default = "" if parameter.default is None else f" (default {parameter.default:g})"
         lines.append(f"{dashes}{name}: {parameter.about}{default}")
-    command = "  (train --method)" if method.loss else ""
+    command = "  (train --method)" if method.trains else ""
     return f"{method.key}{command}\n{indent(chr(10).join(lines), '    ')}"
 
 

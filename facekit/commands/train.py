@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import pandas as pd
-from torch import nn
 
 from facekit import settings
 from facekit.data.portraits import render_portraits
-from facekit.data.sets import SPLITS, FaceSet, FeatureSet, LabelledSet, read_manifest
+from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split, read_manifest
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import evaluate
 from facekit.files import write_json
@@ -21,16 +23,18 @@ from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.heads import Classifier, Heads
 from facekit.models.multitask import Stack, mlp, stack_of
+from facekit.models.staged import Staged
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
-from facekit.training.augment import Augment
+from facekit.training.augment import augment_for
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.distributed import process_group
 from facekit.training.loop import fit
-from facekit.training.plans import plan as make_plan
 from facekit.training.scoring import predict
-from facekit.transfer.sharing import with_stitch_rate
+from facekit.training.shares import Sampling
 from facekit.transfer.table import row, table
 
+Data = TypeVar("Data", bound=LabelledSet)
+MOST_PIXELS = 4096  # a side of a photo
 TASKS = {task.name: task for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
 BACKBONES: dict[str, type[FaceNet] | type[FaceNetMini]] = {"facenet": FaceNet, "mini": FaceNetMini}
 
@@ -52,23 +56,29 @@ def prepare(arguments: list[str]) -> list[str]:
 
 def _number(option: str, text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise ConfigError(f"{option} takes a number, got {text!r}.") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigError(f"{option} takes a number, got {text!r}.")
+    return value
 
 
 def train(
-    data: str = "portraits",
+    data: str | dict[str, str] = "portraits",
     out: Path = Path("run"),
-    tasks: str | list[str] = "gender",
+    tasks: str | list[str] | dict[str, str | list[str]] = "gender",
     method: str = "hard",
     parameters: dict[str, float] | None = None,
     backbone: Literal["facenet", "mini", "none"] = "mini",
     weights: Path | None = None,
-    plan: str = "probe",
+    plan: str | None = None,
     epochs: int = 5,
+    steps: int | None = None,
     lr: float = 1e-3,
     batch_size: int = 64,
+    sampling: float | str | dict[str, float] = "uniform",
+    size: int | list[int] | dict[str, int | list[int]] | None = None,
     weight_decay: float = 0.01,
     hidden: int = 0,
     dropout: float = 0.0,
@@ -84,28 +94,39 @@ def train(
     """Trains heads, and as much of a network below them as the plan says, on photos or embeddings with labels.
 
     On several GPUs or machines: `torchrun --nproc-per-node N -m facekit train …` with the same options. The folder
-    `out` gets the model of the best epoch (best.safetensors), log.csv, metrics.json and what --resume needs.
+    `out` gets the model of the best epoch (best.safetensors), log.csv, metrics.json and what --resume needs; of a
+    method that trains a network for each set, a folder in it for each.
+
+    Some methods learn from several sets, each with a name: `--data.NAME FOLDER` for each, and where they differ
+    `--tasks.NAME COLUMNS`, `--size.NAME PIXELS`, `--sampling.NAME SHARE`.
 
     Args:
-        data: Folder of a packed set (photos or embeddings), or `portraits` to render faces.
+        data: Folder of a packed set (photos or embeddings), or `portraits` to render faces; of several sets by name.
         out: Folder for the results of this run.
         tasks: Label columns to learn, separated by commas (or a list in the configuration file); gender, race, age and
-            skin_tone have their fixed classes, any other column is a number or a set of classes as its labels say.
+            skin_tone have their fixed classes, `text` is what is written in a picture, `box` stands for four columns,
+            any other column is a number or a set of classes as its labels say. By name, or the same of every set.
         method: How the tasks' losses and networks go together: hard, single, soft, cross_stitch, uncertainty … ;
             `python -m facekit methods` lists all with their parameters.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
         backbone: Network below the heads; none if the data are embeddings.
         weights: File with the network's weights, where they are not in their usual place; not with plan scratch and
             not without a network.
-        plan: probe, last_layer, last_block, gradual, discriminative, probe_then_fine_tune, everything or scratch; with
-            scratch the network starts from random weights.
+        plan: probe (where nothing else is said), last_layer, last_block, gradual, discriminative,
+            probe_then_fine_tune, everything or scratch; with scratch the network starts from random weights. Methods
+            for several domains have a plan of their own.
         epochs: Passes over the training split, over all phases of the plan together.
-        lr: Peak learning rate of the heads; the plan says the others.
-        batch_size: Rows a step, of all processes together.
+        steps: Of an epoch; by default a pass, of several sets over the one that takes longest.
+        lr: Peak learning rate of the heads, and of what else a domain owns; the plan says the others.
+        batch_size: Rows a step, of all sets and processes together.
+        sampling: How several sets share a step: uniform, proportional to their rows, a temperature between the two (1
+            is proportional), or a share by name.
+        size: Side in pixels that photos are brought to, or '[height, width]'; by default the network's own; pictures of
+            several domains keep their form, with a shorter side of at most that.
         weight_decay: AdamW's.
         hidden: Units of the heads' hidden layer, 0 for linear heads.
         dropout: In the heads.
-        augment: Flip, shift and relight the training photos.
+        augment: Flip, shift and relight the training photos, as far as their labels stay true.
         precision: bf16 computes in bfloat16 where it is safe.
         channels_last: Memory layout of convolutions.
         compile: Use torch.compile.
@@ -118,46 +139,122 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --method series_adapters --data.a cifar --tasks.a object --data.b words --tasks.b text
         torchrun --nproc-per-node 8 -m facekit train --data packed/fairface-160 --backbone facenet --plan everything
     """
-    config = TrainConfig(
-        batch_size, weight_decay, precision, channels_last, compile, Augment() if augment else None, seed, device
-    )
     if weights is not None and (plan == "scratch" or backbone == "none"):
         which = f"plan {plan}" if plan == "scratch" else f"backbone {backbone}"
         raise ConfigError(f"{which} uses no weights, but you name {weights}; leave out one of the two.")
+    chosen = row(method)
+    folders: dict[str | None, str] = {name: f for name, f in data.items()} if isinstance(data, dict) else {None: data}
+    names = [name for name in folders if name is not None]
+    chosen.check_sets(names)
+    labelled = [name for name in folders if name not in chosen.unlabelled]
+    for option, said, known in (("sampling", sampling, names), ("size", size, names), ("tasks", tasks, labelled)):
+        check_names(option, said, known)
+    if sampling != "uniform" and not names:
+        raise ConfigError(f"sampling {sampling!r} shares a step among several sets, and there is one.")
+    if chosen.names is None and (hidden or dropout):
+        raise ConfigError(f"the heads of {chosen.key} have neither hidden layers nor dropout; leave these out.")
     with process_group(device) as world:
-        faces = load_data(data, portraits, backbone)
-        names = tasks.split(",") if isinstance(tasks, str) else tasks
-        chosen = [task_of(name.strip(), faces) for name in names]
-        settings.seed_everything(seed)
-        network: Backbone | None = None
-        width = faces.inputs.shape[1]
-        if isinstance(faces, FaceSet):
-            kind = BACKBONES[backbone]
-            network = kind() if plan == "scratch" else kind.from_pretrained(weights)
-            faces, width = faces.resized(network.image_size), network.embedding_dim
-
-        def stack() -> Stack:
-            return mlp(width, (hidden,), dropout) if network is None else stack_of(network)
-
-        def classifier() -> Classifier:
-            return Classifier(network, Heads(width, chosen, hidden, dropout))
-
-        parts: dict[str, LabelledSet] = {
-            name: faces.split(name) for name in SPLITS if (faces.labels["split"] == name).any()
-        }
-        if "train" not in parts:
-            raise DataError(f"{data} has no rows in the split 'train'; there is nothing to learn from.")
-        steps = -(-len(parts["train"]) // batch_size)
-        model, learner = row(method).trained(stack, classifier, chosen, steps, **(parameters or {}))
-        recipe = with_stitch_rate(make_plan(plan, list(model.stages), epochs, lr))
-        if world.first:
-            print(recipe.table(model).to_string(index=False))
-        result = fit(model, learner, parts["train"], parts.get("validation"), recipe, config, out, resume)
-        if world.first:
-            report(model, chosen, parts, result, config, out)
+        faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
+        sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}
+        changes: Any = {name: augment_for(wanted) for name, wanted in sought.items()} if augment else None
+        config = TrainConfig(
+            batch_size,
+            weight_decay,
+            precision,
+            channels_last,
+            compile,
+            changes.get(None, changes) if changes else None,
+            seed,
+            device,
+            cast(Sampling, sampling),
+            steps,
+        )
+        sizes = {name: int((data.labels["split"] == "train").sum()) for name, data in faces.items()}
+        if empty := [folders[name] for name, rows in sizes.items() if not rows]:
+            raise DataError(f"{empty[0]} has no rows in the split 'train'; there is nothing to learn from.")
+        for group, own in chosen.runs(sizes, config):
+            settings.seed_everything(seed)
+            network: Backbone | None = None
+            if backbone != "none":
+                kind = BACKBONES[backbone]
+                network = kind() if plan == "scratch" else kind.from_pretrained(weights)
+            sets = {name: sized(faces[name], network, of_set(size, name), chosen.names is None) for name in group}
+            width = network.embedding_dim if network is not None else sets[group[0]].inputs.shape[1]
+            parts = {side: of_split(sets, side) for side in SPLITS}
+            wanted = {name: sought[name] for name in group}
+            every = [task for each in wanted.values() for task in each]
+            model, learner = chosen.trained(
+                partial(new_stack, network, width, hidden, dropout),
+                partial(new_classifier, network, width, hidden, dropout, every),
+                wanted.get(None, wanted),
+                own.steps or -(-max(sizes[name] for name in group) // own.batch_size),
+                network,
+                parts["train"],
+                **(parameters or {}),
+            )
+            recipe = chosen.planned(model, plan, epochs, lr, **(parameters or {}))
+            if world.first:
+                print(recipe.table(model).to_string(index=False))
+            checks = {name: part for name, part in parts["validation"].items() if wanted[name]}
+            folder = out if len(group) == len(faces) else out / str(group[0])
+            result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
+            if world.first:
+                report(model, wanted, parts, result, own, folder)
     return 0
+
+
+def check_names(option: str, said: object, names: Sequence[str | None]) -> None:
+    """Raises ConfigError where something is said by name of a set that is not there."""
+    if isinstance(said, dict) and (unknown := sorted(set(said) - set(names))):
+        known = ", ".join(name for name in names if name is not None) or "one without a name"
+        raise ConfigError(f"{option} are said of {', '.join(unknown)}; the sets are {known}.")
+
+
+def of_set(said: Any, name: str | None) -> Any:
+    """What an option says of one set: the same of all, or by name; None where it says nothing."""
+    return said.get(name) if isinstance(said, dict) else said
+
+
+def tasks_of(columns: str | list[str] | None, data: LabelledSet, labelled: bool) -> list[Task]:
+    """The tasks of a set, by the columns that were named; none of one whose labels are not looked at."""
+    if not labelled:
+        return []
+    names = columns.split(",") if isinstance(columns, str) else columns or []
+    return [task_of(name.strip(), data) for name in names]
+
+
+def new_stack(network: Backbone | None, width: int, hidden: int, dropout: float) -> Stack:
+    """The network as a stack, or a hidden layer on embeddings of `width` numbers."""
+    return mlp(width, (hidden,), dropout) if network is None else stack_of(network)
+
+
+def new_classifier(network: Backbone | None, width: int, hidden: int, dropout: float, tasks: list[Task]) -> Classifier:
+    """The network, or nothing, with a head for each task."""
+    return Classifier(network, Heads(width, tasks, hidden, dropout))
+
+
+def sized(
+    data: FaceSet | FeatureSet, network: Backbone | None, size: int | list[int] | None, keeps_form: bool
+) -> FaceSet | FeatureSet:
+    """Photos at that size, by default the network's; those that keep their form with a shorter side of at most that."""
+    if network is None or not isinstance(data, FaceSet):
+        return data
+    if size is None:
+        side, shape = network.image_size, data.images.shape[2:]
+        scale = min(1.0, side / min(shape))
+        size = [round(scale * length) for length in shape] if keeps_form else side
+    sides = [size, size] if isinstance(size, int) else size
+    if len(sides) != 2 or not all(0 < side <= MOST_PIXELS for side in sides):
+        raise ConfigError(f"size is a side or [height, width], each from 1 to {MOST_PIXELS} pixels; got {size}.")
+    return data.resized((sides[0], sides[1]))
+
+
+def of_split(sets: Mapping[str | None, Data], side: Split) -> dict[str | None, Data]:
+    """The rows of one split, of those sets that have any."""
+    return {name: data.split(side) for name, data in sets.items() if (data.labels["split"] == side).any()}
 
 
 def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
@@ -178,36 +275,51 @@ def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
 def task_of(name: str, data: LabelledSet) -> Task:
     """The task of a label column: a known one, else a number (scaled by its spread in the training rows) or classes.
 
+    `text` is a text, and a name that is no column but has the four of a box is a box.
+
     Raises DataError if there is no such column, or if its training rows have fewer than two different labels.
     """
     if name in TASKS:
         return TASKS[name]
     if name not in data.labels:
+        box = Task(name, "box")
+        if set(box.columns) <= set(data.labels):
+            return box
         raise DataError(f"no label column {name!r}; the table has {', '.join(map(str, data.labels.columns))}.")
     column = data.labels[name]
     seen = column[data.labels["split"] == "train"].dropna()
     if seen.nunique() < 2:
         raise DataError(f"column {name!r} has fewer than two different labels in the split 'train'.")
+    if name == STRING:
+        return Task(name, "string", tuple(sorted(set("".join(column.dropna().astype(str))))))
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return Task(name, "regression", scale=float(seen.std()))
     return Task(name, "multiclass", tuple(sorted(column.dropna().unique())))
 
 
 def report(
-    model: nn.Module,
-    tasks: list[Task],
-    parts: dict[str, LabelledSet],
+    model: Staged,
+    tasks: Mapping[str | None, list[Task]],
+    parts: Mapping[Split, Mapping[str | None, LabelledSet]],
     result: FitResult,
     config: TrainConfig,
     out: Path,
 ) -> None:
-    """Prints and writes (`metrics.json`) the scores on validation and test, with a column `split`."""
+    """Prints and writes (`metrics.json`) the scores on validation and test: columns `set` where it has a name, `split`.
+
+    A set whose labels were not looked at in training is scored in the tasks that it has labels for.
+    """
     print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.steps} steps, {result.seconds:.1f} s")
+    everything = [task for each in tasks.values() for task in each]
     tables = []
-    for name, part in parts.items():
-        if name != "train":
-            outputs = predict(model, part, device=config.device, precision=config.precision)
-            tables.append(evaluate(tasks, outputs, part.targets(tasks)).assign(split=name))
+    for side, sets in parts.items():
+        for name, part in sets.items() if side != "train" else ():
+            scored = tasks[name] or [task for task in everything if set(task.columns) <= set(part.labels)]
+            if scored:
+                one = model.only(name) if name is not None else model
+                outputs = predict(one, part, device=config.device, precision=config.precision)
+                where = {"split": side} if name is None else {"set": name, "split": side}
+                tables.append(evaluate(scored, outputs, part.targets(scored)).assign(**where))
     scores = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if tables:
         print(scores.drop(columns="group").to_string(index=False, float_format="{:.4f}".format))

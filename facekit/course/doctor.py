@@ -6,6 +6,7 @@ torch, or anything else, does not.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -71,9 +72,11 @@ def checks(required_only: bool = False) -> list[Check]:
     """
     found: dict[str, Check] = {}
     for name, check in [*REQUIRED.items(), *({} if required_only else OPTIONAL).items()]:
-        torch = found.get("torch and torchvision")
+        torch, settings = found.get("torch and torchvision"), found.get("settings")
         if torch and torch.status != "OK" and check is not _widgets:
             found[name] = Check(name, "--", "not checked: torch must work first")
+        elif settings and settings.status != "OK" and check is not _gpu:  # what is wrong is said once
+            found[name] = Check(name, "--", "not checked: the settings must be right first")
         else:
             found[name] = _run(name, check)
     return list(found.values())
@@ -87,6 +90,8 @@ def _run(name: str, check: Callable[[], str]) -> Check:
         return Check(name, *missing.args)
     except FacekitError as error:
         return Check(name, "FAIL", _one_line(error), "correct what the message names, and type this command again")
+    except PermissionError as error:
+        return Check(name, "FAIL", f"no permission for {error.filename}", f"{_variable('FACEKIT_CACHE')}, or allow it")
     except Exception as error:  # a doctor must not fall ill with the patient: a broken library may raise anything
         return Check(name, "FAIL", f"{type(error).__name__}: {_one_line(error)}", _install())
 
@@ -95,12 +100,14 @@ def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int
     """Starts JupyterLab on the lessons with this Python and waits for its end; returns its exit status.
 
     browser: open one. port: the next free one is taken where it is in use. allow_root: let the administrator of a
-    container run it. Raises ConfigError where the lessons or JupyterLab are not there.
+    container run it. Raises ConfigError where the lessons or JupyterLab are not there, and for no port.
 
     Examples:
         python -m facekit lab
         python -m facekit lab --browser false --port 9000
     """
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"port must be from 0 to {2**16 - 1}, got {port}; 8888 is JupyterLab's.")
     lessons = next((folder for folder in (ROOT / "lessons", Path.cwd() / "lessons") if folder.is_dir()), None)
     if lessons is None:
         raise ConfigError("no folder `lessons` here; change to the folder of the course and type it again.")
@@ -175,7 +182,7 @@ def _widgets() -> str:
 def _settings() -> str:
     """Whether facekit's environment variables have values that it can use."""
     settings = importlib.import_module("facekit.settings")
-    settings.data_dir()
+    settings.data_dir(), settings.cache_dir()
     return f"profile {settings.profile()}, computing on {settings.device()}"
 
 
@@ -204,6 +211,8 @@ def _disk() -> str:
     folder = settings.cache_dir().absolute()
     while not folder.exists():
         folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "not writable", str(folder))
     free, needed = shutil.disk_usage(folder).free / 1e9, ROOM[settings.profile()]
     detail = f"{free:.0f} GB for the cache in {settings.cache_dir()}"
     if free < needed:
@@ -229,7 +238,9 @@ def _photos() -> str:
     folders = names.items() if data else ()
     found += [f"{name} in {data / folder}" for name, folder in folders if (data / folder).is_dir()]
     if not any(text.startswith("FairFace") for text in found):
-        raise _Missing(*_absent(settings.profile(), "see datasets/"), _variable("FACEKIT_DATA"))
+        note = "see datasets/" if data is None else f"{data} has no folder fairface; see datasets/FAIRFACE.md"
+        remedy = _variable("FACEKIT_DATA") if data is None else f"put the photos into {data / 'fairface'}"
+        raise _Missing(*_absent(settings.profile(), note), remedy)
     return "; ".join(found)
 
 

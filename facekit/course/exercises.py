@@ -381,7 +381,9 @@ def define_experiment(number: str, title: str, *, hints: Sequence[str], baseline
 
 def _same(one: float | torch.Tensor, other: float | torch.Tensor) -> bool:
     """Whether two values are equal to some six digits; two NaNs are."""
-    one, other = (torch.as_tensor(value, dtype=torch.float64) for value in (one, other))
+    # A learner's tensor may lie on a device that has no float64.
+    values = (value.cpu() if isinstance(value, torch.Tensor) else value for value in (one, other))
+    one, other = (torch.as_tensor(value, dtype=torch.float64) for value in values)
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-6, atol=1e-7, equal_nan=True)
 
 

@@ -79,7 +79,7 @@ def bench_embedding(
     """
     if min(images, batch_size, rounds) < 1:
         raise ConfigError(f"images, batch_size and rounds must be 1 or more, got {images}, {batch_size}, {rounds}.")
-    place = torch.device(device or settings.device())
+    place = settings.device(device)
     weights = local_weights()
     facenet = FaceNet.from_pretrained(weights) if weights else FaceNet().eval()
     print(
@@ -166,7 +166,7 @@ def bench_sharing(
         raise ConfigError(f"rounds must be 1 and batch_size 2 or more, got {rounds} and {batch_size}.")
     if not on or set(on) - {"features", "photos"}:
         raise ConfigError(f"measure on features, on photos or on both; got {on}.")
-    place = torch.device(device or settings.device())
+    place = settings.device(device)
     tasks = (GENDER, RACE, AGE_BAND)
     rng = np.random.default_rng(0)
     labels = pd.DataFrame({task.name: rng.choice(task.classes, batch_size) for task in tasks} | {"split": "train"})

@@ -61,7 +61,7 @@ def embed(
     """
     if stage is not None and stage not in backbone.stages:
         raise ConfigError(f"{backbone.name} has no stage {stage!r}; its stages are {', '.join(backbone.stages)}.")
-    place = torch.device(device) if device is not None else settings.device()
+    place = settings.device(device)
     how = Pass(size or backbone.image_size, batch_size, place, uses_bf16(precision, place))
 
     def forward(network: Backbone, images: torch.Tensor) -> torch.Tensor:

@@ -227,7 +227,9 @@ def relative_distances(net: SharedNet) -> pd.Series:
     """
     found = {}
     for name in net.private:
-        parts = [torch.cat([p.flatten() for p in tower[name].parameters()]).double() for tower in net.towers.values()]
+        parts = [
+            torch.cat([p.flatten() for p in tower[name].parameters()]).cpu().double() for tower in net.towers.values()
+        ]
         pairs = [(one - other).square().sum().item() for one, other in combinations(parts, 2)]
         sizes = [part.square().sum().item() for part in parts]
         mean = sum(sizes) / len(sizes)

@@ -59,6 +59,10 @@ class Staged(nn.Module):
                 module.train(False)
         return self
 
+    def only(self, name: str) -> nn.Module:
+        """The network as it answers for one of the sets that it learnt from; itself where it answers all alike."""
+        return self
+
     def stage_parameters(self, stage: str) -> list[nn.Parameter]:
         """The parameters of a stage, frozen or not."""
         return [p for module in self.stages[stage] for p in module.parameters()]

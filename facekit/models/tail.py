@@ -84,7 +84,7 @@ def maps(
     if not len(faces):
         raise DataError("there are no photos to compute maps of.")
     backbone.shapes(torch.Generator())
-    place = torch.device(device) if device is not None else settings.device()
+    place = settings.device(device)
     how = Pass(backbone.image_size, batch_size, place, uses_bf16(precision, place), mirrored, torch.float16)
     folder = None
     if cache:

@@ -17,6 +17,7 @@ class Box(Task, kind="box"):
 
     needs_classes = False
     needs_map = True
+    spoiled_by = ("flip", "shift")
     n_outputs = 4
 
     @property

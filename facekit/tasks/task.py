@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -81,6 +81,7 @@ class Task:
     softmax = False  # the outputs are the scores of classes, one of which is right
     argmax = False  # and the prediction is the class with the highest
     needs_map = False  # the answer depends on where things are, which a mean over the picture forgets
+    spoiled_by: ClassVar[tuple[str, ...]] = ()  # parts of `Augment` after which the label is wrong
 
     def __init_subclass__(cls, kind: str) -> None:
         """Enters the kind into the table."""

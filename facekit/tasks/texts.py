@@ -29,6 +29,7 @@ class String(Task, kind="string"):
     """
 
     needs_map = True
+    spoiled_by = ("flip",)
 
     def check(self) -> None:
         if odd := [text for text in self.classes if len(text) != 1]:
@@ -98,7 +99,7 @@ class String(Task, kind="string"):
 
     def blind_loss(self, targets: torch.Tensor) -> float:
         """The nats that the characters of a text take at their frequencies."""
-        counts = targets[targets >= 0].bincount().double()
+        counts = targets[targets >= 0].cpu().bincount().double()
         counts = counts[counts > 0]
         return -(counts * (counts / counts.sum()).log()).sum().item() / len(targets)
 
@@ -134,7 +135,7 @@ def beam_search(outputs: torch.Tensor, width: int = 8) -> torch.Tensor:
     _check(outputs)
     if width < 1:
         raise ConfigError(f"the width of a beam must be 1 or more, got {width}.")
-    log_probabilities = outputs.detach().double().log_softmax(2).cpu().numpy()
+    log_probabilities = outputs.detach().cpu().double().log_softmax(2).numpy()
     texts = np.full(outputs.shape[:2], MISSING, np.int64)
     for row, scores in zip(texts, log_probabilities, strict=True):
         best = _beam(scores, width)

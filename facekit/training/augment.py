@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from facekit.errors import ConfigError
+from facekit.tasks import Task
+
+
+def augment_for(tasks: Sequence[Task]) -> Augment:
+    """The usual changes, without those that make a label of these tasks wrong: a mirrored text is another one."""
+    return Augment(**dict.fromkeys({change for task in tasks for change in task.spoiled_by}, 0.0))
 
 
 @dataclass(frozen=True)

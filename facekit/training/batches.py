@@ -36,6 +36,12 @@ def seed_for(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def steps_of(rows: int, batch_size: int, smallest: int = 2) -> int:
+    """Batches in an epoch: a last one of fewer rows than `smallest` is dropped, unless it is the only one."""
+    full, tail = divmod(rows, batch_size)
+    return full + bool(tail >= smallest or not full)
+
+
 class Batches:
     """Cuts a set into batches; the order of epoch k depends on the seed and on k alone.
 
@@ -71,12 +77,14 @@ class Batches:
         if augment is not None and not isinstance(data, FaceSet):
             raise ConfigError(f"augmentation changes photos, but this is a {data.kind}; pass augment=None.")
         smallest = 2 * world if shuffle else 1
-        if world > 1 and shuffle and min(batch_size, len(data)) < smallest:
-            raise ConfigError(f"{world} processes need batches of at least {smallest} rows, got {batch_size}.")
+        if world > 1 and shuffle and (few := min(batch_size, len(data))) < smallest:
+            what = "batches of" if few == batch_size else f"a {data.kind} of"
+            raise ConfigError(
+                f"{world} processes need {what} at least {smallest} rows to train on, two each, got {few}; start fewer."
+            )
         self.batch_size, self.seed, self.rank, self.world, self.name = batch_size, seed, rank, world, name
         self.device, self.augment, self.shuffle, self.rows = torch.device(device), augment, shuffle, len(data)
-        full, tail = divmod(self.rows, batch_size)
-        self.steps = full + bool(tail >= smallest or not full)
+        self.steps = steps_of(self.rows, batch_size, smallest)
         self.targets = {name: values.to(self.device) for name, values in data.targets(tasks).items()}
         self.inputs = _resident(data.inputs, self.device)
 
@@ -131,5 +139,7 @@ def _resident(array: np.ndarray, device: torch.device) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         tensor = torch.from_numpy(np.asarray(array))
+    if tensor.dtype == torch.float64 and device.type != "cpu":
+        tensor = tensor.float()  # what a batch becomes anyway; not every device has float64
     too_large = device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2
     return tensor if too_large else tensor.to(device)

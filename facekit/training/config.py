@@ -41,10 +41,10 @@ class TrainConfig:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.seed < 0 or not 0 <= self.weight_decay < float("inf"):
+        if self.batch_size < 1 or not 0 <= self.seed < 2**63 or not 0 <= self.weight_decay < float("inf"):
             raise ConfigError(
-                f"batch_size must be 1 or more, seed and weight_decay 0 or more; got {self.batch_size}, {self.seed}, "
-                f"{self.weight_decay}."
+                f"batch_size must be 1 or more, seed from 0 to 2^63 - 1 and weight_decay 0 or more; got "
+                f"{self.batch_size}, {self.seed}, {self.weight_decay}."
             )
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps must be 1 or more, got {self.steps}.")

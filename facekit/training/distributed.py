@@ -37,8 +37,9 @@ class ProcessGroup:
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, in place."""
+        """The sum over all processes, on the device where there are several."""
         if self.size > 1:
+            values = values.to(self.device)
             dist.all_reduce(values)
         return values
 
@@ -67,7 +68,7 @@ class ProcessGroup:
 
 def world(device: str | torch.device | None = None) -> ProcessGroup:
     """The process group if there is one, else a world of one; device: by default the usual one of facekit."""
-    place = torch.device(device) if device is not None else settings.device()
+    place = settings.device(device)
     if not (dist.is_available() and dist.is_initialized()):
         return ProcessGroup(0, 1, place)
     if place.type == "cuda" and place.index is None:
@@ -87,7 +88,7 @@ def process_group(device: str | torch.device | None = None) -> Iterator[ProcessG
         yield world(place)
         return
     if place.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(settings.device(f"cuda:{os.environ['LOCAL_RANK']}"))
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     yield world(place)
     dist.barrier()

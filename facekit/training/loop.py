@@ -26,8 +26,8 @@ from facekit.training.shares import domain_shares, rows_a_step
 
 __all__ = ["FitResult", "Precision", "TrainConfig", "fit", "make_optimiser", "predict"]
 
-Sets = LabelledSet | Mapping[str, LabelledSet]
 Named = Mapping[str | None, LabelledSet]
+Sets = LabelledSet | Mapping[str, LabelledSet] | Named
 
 
 class _Step(nn.Module):

@@ -56,16 +56,21 @@ def validate(
     model.eval()
     tasks, weights = method.tasks_of(batches.name), method.weights_of(batches.name)
     label = f"{batches.name}_" if batches.name is not None else ""
-    totals = torch.zeros(len(tasks), 3, dtype=torch.float64, device=world.device)  # loss, correct, known
+    found = []  # of a batch: of every task loss, correct, known
     for batch in batches.epoch():
         with autocast(world.device, precision):
             outputs = method.outputs(model, batch)
-        for i, task in enumerate(tasks):
+        rows = []
+        for task in tasks:
             targets = batch.targets[task.name]
             known = task.known(targets).sum()
             classes = task.argmax
             correct = (task.predict(outputs[task.name]) == targets).sum() if classes else torch.zeros_like(known)
-            totals[i] += torch.stack([task.loss(outputs[task.name], targets) * known, correct, known])
+            rows.append(torch.stack([task.loss(outputs[task.name], targets) * known, correct, known]))
+        found.append(torch.stack(rows))
+    totals = torch.zeros(len(tasks), 3, dtype=torch.float64)
+    for batch_totals in torch.stack(found).cpu() if found else ():  # not every device has float64
+        totals += batch_totals
     scores = {"validation_loss": 0.0}
     for task, (loss, correct, known) in zip(tasks, world.sum(totals).tolist(), strict=True):
         scores[f"validation_{label}{task.name}"] = loss / known

@@ -127,7 +127,7 @@ def teacher_views(
     precision, options: as `embed` takes them; here `auto` is bf16 wherever the hardware computes it natively.
     """
     if precision == "auto":
-        precision = "bf16" if has_fast_bf16(options.get("device") or settings.device()) else "fp32"
+        precision = "bf16" if has_fast_bf16(settings.device(options.get("device"))) else "fp32"
     one, other = (embed(teacher, faces, precision=precision, mirrored=view, **options) for view in (False, True))
     return one, other
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pandas as pd
 import torch
 from torch import nn
 
 from facekit import settings
-from facekit.data.sets import FaceSet
+from facekit.data.sets import FaceSet, LabelledSet
 from facekit.errors import ConfigError
 from facekit.evaluation.metrics import evaluate
 from facekit.models.adapters import Domain, DomainNet
 from facekit.models.backbones.base import Backbone
-from facekit.training.batches import Batch
+from facekit.models.multitask import Stack
+from facekit.models.staged import Staged
+from facekit.tasks import Task
+from facekit.training.batches import Batch, steps_of
 from facekit.training.config import Recipe, TrainConfig
 from facekit.training.loop import fit, predict
-from facekit.training.methods import Supervised
+from facekit.training.methods import Method, Supervised
 from facekit.training.plans import Phase, Plan
 from facekit.training.shares import domain_shares, rows_a_step
-from facekit.transfer.table import Row
+from facekit.transfer.table import Parameter, Row
 from facekit.transfer.weighting import scale_weights
 
 
@@ -68,6 +72,68 @@ class DomainMethod(Row):
     adapters: Literal["none", "series", "parallel"] = "none"
     own_norm: bool = False
 
+    @property
+    def trains(self) -> bool:
+        """See Row."""
+        return True
+
+    def runs(self, sizes: Mapping[Any, int], config: TrainConfig) -> Iterator[tuple[list, TrainConfig]]:
+        """See Row. Every domain sees as many of its pictures in as many steps, alone or together."""
+        if self.together:
+            yield list(sizes), config
+            return
+        rows = rows_a_step(domain_shares(sizes, config.sampling), config.batch_size)
+        steps = config.steps or max(steps_of(size, rows[name]) for name, size in sizes.items())
+        for name in sizes:
+            augment = config.augment
+            if isinstance(augment, Mapping):
+                augment = {name: augment[name]} if name in augment else None
+            yield [name], replace(config, batch_size=rows[name], steps=steps, augment=augment, sampling="uniform")
+
+    def planned(self, net: Staged, name: str | None, epochs: int, lr: float, **given: Any) -> Plan:
+        """See Row. The method says what is trained; `scratch`, as ever, that the weights it starts from are random."""
+        if name not in (None, "scratch"):
+            raise ConfigError(
+                f"the method {self.key} says itself which stages are trained; leave the plan {name!r} out, or use "
+                "scratch to start from a trunk of random weights."
+            )
+        rate = self.checked(given).get("trunk_rate", 0.0)
+        if self.train_trunk and not 0 < rate < math.inf:
+            raise ConfigError(f"trunk_rate must be above 0, got {rate}; frozen_heads leaves the trunk as it is.")
+        return self.phase(net, epochs, lr, lr * rate)
+
+    def phase(self, net: Staged, epochs: int, lr: float, trunk_lr: float) -> Plan:
+        """One phase for all epochs. lr, trunk_lr: peak rates of what the domains own, and of the trunk if it learns."""
+        trunk = cast(DomainNet, net).trunk.stages
+        rates = {name: lr for name in net.stages if name not in trunk}
+        rates |= dict.fromkeys(trunk, trunk_lr) if self.train_trunk else {}
+        return Plan("domains", (Phase("domains", epochs, rates),))
+
+    def built(
+        self, backbone: Backbone, domains: Sequence[Domain], train: Mapping[str, LabelledSet]
+    ) -> tuple[DomainNet, PerDomain]:
+        """The network, and the Method with losses divided by what they are without a look at the pictures."""
+        group = [replace(domain, adapters=self.adapters, own_norm=self.own_norm) for domain in domains]
+        weights = {domain.name: scale_weights(domain.tasks, train[domain.name]) for domain in group}
+        return DomainNet(backbone, group), PerDomain(group, weights)
+
+    def trained(
+        self,
+        stack: Callable[[], Stack],
+        classifier: Callable[[], Staged],
+        tasks: Sequence[Task] | Mapping[str, Sequence[Task]],
+        steps: int,
+        backbone: Backbone | None = None,
+        sets: Mapping[Any, LabelledSet] | None = None,
+        /,
+        **given: Any,
+    ) -> tuple[Staged, Method]:
+        """See Row; needs a backbone, tasks by domain and the sets."""
+        self.checked(given)
+        if backbone is None or sets is None or not isinstance(tasks, Mapping):
+            raise ConfigError(f"the method {self.key} needs pictures, and a backbone that all domains share.")
+        return self.built(backbone, [Domain(name, tuple(part)) for name, part in tasks.items()], sets)
+
 
 @dataclass(frozen=True)
 class Served:
@@ -110,41 +176,43 @@ def serve(
     """
     if missing := [domain.name for domain in domains if domain.name not in train]:
         raise ConfigError(f"there are no pictures of domain {missing[0]!r}, only of {', '.join(train) or 'none'}.")
-    given = [replace(d, adapters=method.adapters, own_norm=method.own_norm) for d in domains]
-    rows = rows_a_step(domain_shares({domain.name: len(train[domain.name]) for domain in given}), recipe.batch_size)
+    by_name = {domain.name: domain for domain in domains}
+    sets = {name: train[name] for name in by_name}
+    config = TrainConfig(
+        batch_size=recipe.batch_size,
+        weight_decay=recipe.weight_decay,
+        augment={name: augment for name, augment in (recipe.augment or {}).items() if name in by_name},
+        seed=seed,
+        steps=recipe.steps,
+    )
     nets: dict[str, DomainNet] = {}
     seconds, parameters = 0.0, 0
-    for group in [given] if method.together else [[domain] for domain in given]:
+    for names, how in method.runs({name: len(part) for name, part in sets.items()}, config):
         settings.seed_everything(seed)
-        net = DomainNet(backbone, group)
-        names = [domain.name for domain in group]
-        rates = dict.fromkeys(names, recipe.heads_lr or recipe.lr)
-        rates |= dict.fromkeys(net.trunk.stages, recipe.lr) if method.train_trunk else {}
-        result = fit(
-            net,
-            PerDomain(group, {domain.name: scale_weights(domain.tasks, train[domain.name]) for domain in group}),
-            {name: train[name] for name in names},
-            None,
-            Plan("domains", (Phase("domains", 1, rates),)),
-            TrainConfig(
-                batch_size=sum(rows[name] for name in names),
-                weight_decay=recipe.weight_decay,
-                augment={name: augment for name, augment in (recipe.augment or {}).items() if name in names},
-                seed=seed,
-                steps=recipe.steps,
-            ),
-        )
+        net, learner = method.built(backbone, [by_name[name] for name in names], sets)
+        plan = method.phase(net, 1, recipe.heads_lr or recipe.lr, recipe.lr)
+        result = fit(net, learner, {name: sets[name] for name in names}, None, plan, how)
         seconds += result.seconds
         costs = net.costs()["all"]
         parameters += int(costs[names].sum()) + (0 if method.together else int(costs["trunk"]))
         nets |= dict.fromkeys(names, net)
-    return Served(nets, seconds, parameters // len(given))
+    return Served(nets, seconds, parameters // len(by_name))
+
+
+TRUNK_RATE = Parameter(0.3, "how fast the trunk learns beside what the domains own, above 0")
 
 
 def _way(name: str, about: str, **how: Any) -> DomainMethod:
-    about = f"multi-domain learning: {about}"
-    labels = "of its own tasks in every domain"
-    return DomainMethod(name=name, about=about, acts="during", sets="one per domain", labels=labels, **how)
+    return DomainMethod(
+        name=name,
+        about=f"multi-domain learning: {about}",
+        acts="during",
+        sets="one set per domain",
+        names=None,
+        labels="of its own tasks in every domain",
+        parameters={"trunk_rate": TRUNK_RATE} if how.get("train_trunk") else {},
+        **how,
+    )
 
 
 ROWS = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar, cast
 
@@ -23,7 +22,7 @@ from facekit.training.methods import Loss, Method, Supervised
 from facekit.training.plans import Phase, Plan
 from facekit.transfer.table import Parameter, Row
 
-STITCH_RATE = 10.0  # the α of a cross-stitch network learn this much faster than its layers
+FASTER = {STITCHES: 10.0}  # the α of a cross-stitch network learn this much faster than its layers
 Net = TypeVar("Net", bound=Staged)
 
 
@@ -73,26 +72,16 @@ def train_shared(
     """Trains all stages of `net` for about `steps` steps on all rows of `train`, whatever their number; returns it.
 
     The same budget for everything that is compared: the same batches in the same order, no choice on validation
-    labels. The α of a cross-stitch network learn `STITCH_RATE` times faster. In evaluation mode afterwards.
+    labels. The α of a cross-stitch network learn faster (`FASTER`). In evaluation mode afterwards.
     """
     if steps < 1:
         raise ConfigError(f"steps must be 1 or more, got {steps}.")
     size = min(batch_size, len(train))
     epochs = max(1, round(steps / len(Batches(train, (), size))))
-    recipe = with_stitch_rate(Plan("shared", (Phase("shared", epochs, dict.fromkeys(net.stages, lr)),)))
+    recipe = Plan("shared", (Phase("shared", epochs, dict.fromkeys(net.stages, lr)),)).faster(FASTER)
     config = TrainConfig(batch_size=size, weight_decay=weight_decay, seed=seed)
     fit(net, method, train, None, recipe, config)
     return net
-
-
-def with_stitch_rate(plan: Plan) -> Plan:
-    """The plan in which the α of a cross-stitch network, where it has any, learn `STITCH_RATE` times faster."""
-    faster = {STITCHES: STITCH_RATE}
-    phases = [
-        replace(phase, rates={name: lr * faster.get(name, 1) for name, lr in phase.rates.items()})
-        for phase in plan.phases
-    ]
-    return replace(plan, phases=tuple(phases))
 
 
 class Marginals(nn.Module):
@@ -130,5 +119,6 @@ ROWS = (
         parameters={"mix": Parameter(0.1, "what a task takes from the others at the start, 0 to 1")},
         loss=Supervised,
         network=CrossStitch,
+        faster=FASTER,
     ),
 )

@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from facekit.errors import ConfigError
 
 if TYPE_CHECKING:  # the rows of methods that need no network can be read without torch
-    from facekit.data.sets import FeatureSet
+    from facekit.data.sets import FeatureSet, LabelledSet
+    from facekit.models.backbones.base import Backbone
     from facekit.models.heads import Classifier
     from facekit.models.multitask import Stack
     from facekit.models.staged import Staged
     from facekit.tasks import Task
+    from facekit.training.config import TrainConfig
     from facekit.training.methods import Method
+    from facekit.training.plans import Plan
+
+    Tasks = Sequence[Task] | Mapping[str, Sequence[Task]]
 
 
 @dataclass(frozen=True)
@@ -35,27 +40,58 @@ class Row:
     """One method. name: as tables, figures and records show it; `key` is how it is typed. about: one line.
 
     acts: `before` training (on rows, weights or features), `during` it (as a Method in the loop) or `after` it (on
-    scores). sets: the sets that it learns from. labels: what of them it needs. parameters: by name.
+    scores). sets: the sets that it learns from, in words. names: by which it is given them: () where it is one set
+    without a name, None where there may be any, one a domain. unlabelled: those of the names whose labels it does not
+    look at. labels: what of them it needs. parameters: by name.
 
-    Those that act during training on one labelled set say how: `loss` makes the Method of `tasks`, `period` (steps an
-    epoch) and the parameters, and `network` what it trains of `stack`, `tasks` and the parameters, a Classifier where
-    there is none; each gets those that it names. learn: for a probe, (rows, tasks, seed) to a classifier.
+    Those that act during training say how: `loss` makes the Method of `tasks` (of several sets by name), `period`
+    (steps an epoch), the network and the parameters, and `network` what it trains of `stack` or `backbone`, `tasks` and
+    the parameters, a Classifier where there is none; each gets those that it names. faster: stages that learn so many
+    times faster than the plan says. learn: for a probe, (rows, tasks, seed) to a classifier.
     """
 
     name: str
     about: str
     acts: Literal["before", "during", "after"]
     sets: str = "one set"
+    names: tuple[str, ...] | None = ()
+    unlabelled: tuple[str, ...] = ()
     labels: str = "of every task"
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     loss: Callable[..., Method] | None = None
     network: Callable[..., Staged] | None = None
+    faster: Mapping[str, float] = field(default_factory=dict)
     learn: Callable[[FeatureSet, Sequence[Task], int], Classifier] | None = None
 
     @property
     def key(self) -> str:
         """The name as the command line takes it: `cross-stitch` is `cross_stitch`."""
         return re.sub(r"\W+", "_", self.name)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it acts in the training loop, so that the command line can train with it."""
+        return self.loss is not None
+
+    def check_sets(self, given: Sequence[str]) -> None:
+        """Raises ConfigError unless it learns from sets of these names, none standing for one set without a name."""
+        if given if self.names is None else set(given) == set(self.names):
+            return
+        wanted = "each by a name" if self.names is None else ", ".join(self.names) or "it without a name"
+        raise ConfigError(
+            f"the method {self.key} learns from {self.sets}; give {wanted}, not "
+            f"{', '.join(given) or 'one without a name'}."
+        )
+
+    def runs(self, sizes: Mapping[Any, int], config: TrainConfig) -> Iterator[tuple[list, TrainConfig]]:
+        """For each network that is trained: the names of its sets, and how it is trained. sizes: rows of all sets."""
+        yield list(sizes), config
+
+    def planned(self, net: Staged, name: str | None, epochs: int, lr: float, **given: Any) -> Plan:
+        """The plan by its name, `probe` if there is none, or the method's own. lr: peak rate of what is new."""
+        from facekit.training.plans import plan
+
+        return plan(name or "probe", list(net.stages), epochs, lr).faster(self.faster)
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, with those that were given in the type of their defaults; raises ConfigError for others."""
@@ -77,18 +113,28 @@ class Row:
         self,
         stack: Callable[[], Stack],
         classifier: Callable[[], Staged],
-        tasks: Sequence[Task],
+        tasks: Tasks,
         steps: int,
+        backbone: Backbone | None = None,
+        sets: Mapping[Any, LabelledSet] | None = None,
+        /,
         **given: Any,
     ) -> tuple[Staged, Method]:
         """The network and the Method of this row. stack, classifier: make what the network is built from, one of them
-        is called. steps: in an epoch. given: parameters. Raises ConfigError where the row does not train like that.
+        is called. tasks: of several sets by name. steps: in an epoch. backbone: None where the inputs are features.
+        sets: what is learnt from. given: parameters. Raises ConfigError where the row does not train like that.
         """
         if self.loss is None:
             raise ConfigError(f"{self.key} acts {self.acts} training, on {self.sets}; it is used from Python.")
-        known = {"tasks": tasks, "period": steps, **self.checked(given)}
+        each = [task for part in tasks.values() for task in part] if isinstance(tasks, Mapping) else tasks
+        if places := [task.name for task in each if task.needs_map]:
+            raise ConfigError(
+                f"{', '.join(places)} asks where things are, which the embedding that {self.key} learns from forgets; "
+                "use a method of multi-domain learning, such as parallel_adapters."
+            )
+        known = {"tasks": tasks, "period": steps, "backbone": backbone, "sets": sets, **self.checked(given)}
         net = classifier() if self.network is None else _called(self.network, known | {"stack": stack()})
-        return net, _called(self.loss, known)
+        return net, _called(self.loss, known | {"net": net})
 
 
 def _called(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:

@@ -98,6 +98,7 @@ class Faulty(Supervised):
 torch.set_num_threads(1)
 with process_group("cpu") as world:
     assert main(["train", "--config", sys.argv[2]]) == 0
+    assert main(["train", "--config", sys.argv[3]]) == 0  # several sets
     model = classifier((COLOUR, SIDE))
     recipe = plan("gradual", list(model.stages), 4, 0.02)
     config = TrainConfig(batch_size=8, augment=Augment(), device="cpu")
@@ -114,11 +115,21 @@ def test_two_processes_get_the_scores_of_one_and_a_fault_in_one_ends_both(stored
     options = {**OPTIONS, "data": str(stored), "batch_size": 14}
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**options, "out": str(tmp_path / name)}))
-    assert main(["train", "--config", str(tmp_path / "one.yaml")]) == 0
+    sets = {name: str(faces(28, seed).save(tmp_path / name)) for seed, name in enumerate(("bright", "aside"))}
+    options = {"method": "frozen_heads", "data": sets, "tasks": {"bright": "colour", "aside": "side"}, "batch_size": 12}
+    options |= {"sampling": {"bright": 1, "aside": 2}, "size": 32, "lr": 0.01}
+    for name in ("one", "two"):
+        (tmp_path / f"{name}_sets.yaml").write_text(yaml.safe_dump({**options, "out": str(tmp_path / f"{name}_sets")}))
+        if name == "one":
+            assert main(["train", "--config", str(tmp_path / "one.yaml")]) == 0
+            assert main(["train", "--config", str(tmp_path / "one_sets.yaml")]) == 0
     (tmp_path / "two.py").write_text(TWO)
-    status, printed, errors = torchrun(2, tmp_path / "two.py", Path(__file__).parents[1], tmp_path / "two.yaml")
-    assert printed.count("best epoch") == 1, f"one process reports\n{errors}"
+    files = [tmp_path / name for name in ("two.yaml", "two_sets.yaml")]
+    status, printed, errors = torchrun(2, tmp_path / "two.py", Path(__file__).parents[1], *files)
+    assert printed.count("best epoch") == 2, f"one process reports\n{errors}"
     pd.testing.assert_series_equal(metrics(tmp_path / "one"), metrics(tmp_path / "two"), rtol=1e-4)
+    logs = [pd.read_csv(tmp_path / f"{name}_sets" / "log.csv") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*(log.drop(columns="seconds") for log in logs), rtol=1e-3)
     logs = [pd.read_csv(tmp_path / name / "log.csv").drop(columns="seconds") for name in ("one", "two")]
     pd.testing.assert_frame_equal(*logs, rtol=1e-4)
     one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
@@ -195,6 +206,8 @@ def test_the_method_is_an_option_and_so_are_its_parameters(stored, tmp_path, met
         (["--method", "sofd"], "no method 'sofd'"),
         (["--method", "hard", "--strength", "1"], "hard has no parameter strength"),
         (["--method", "soft", "--strength", "much"], "--strength takes a number, got 'much'"),
+        (["--method", "soft", "--strength", "1e400"], "--strength takes a number, got '1e400'"),
+        (["--method", "soft", "--strength=nan"], "--strength takes a number, got 'nan'"),
     ],
 )
 def test_a_method_that_cannot_be_trained_like_that_is_one_line(stored, tmp_path, options, message, capsys):

@@ -75,11 +75,37 @@ def test_photos_and_weights_are_found_where_the_course_looks_for_them(healthy, t
     assert found()["photos"].status == "OK"
 
 
-@pytest.mark.parametrize(("name", "value"), [("FACEKIT_PROFILE", "desktop"), ("FACEKIT_DATA", "nowhere")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FACEKIT_PROFILE", "desktop"),
+        ("FACEKIT_DATA", "nowhere"),
+        ("FACEKIT_DATA", __file__),
+        ("FACEKIT_DATA", "~nobody-of-this-name/photos"),
+        ("FACEKIT_CACHE", __file__),
+        ("FACEKIT_CACHE", f"{__file__}/deep/in"),
+        ("FACEKIT_DEVICE", "mps:7"),
+    ],
+)
 def test_a_setting_that_cannot_be_used_is_named(healthy, name, value):
     healthy.setenv(name, value)
-    check = found()["settings"]
+    checks = found()
+    check = checks["settings"]
     assert check.status == "FAIL" and name in check.detail and value in check.detail
+    others = [checks[other] for other in ("free disk", "FaceNet weights", "photos")]
+    assert {(other.status, other.detail) for other in others} == {
+        ("--", "not checked: the settings must be right first")
+    }
+
+
+def test_a_folder_that_lacks_photos_or_rights_is_named(healthy, tmp_path):
+    healthy.setenv("FACEKIT_DATA", str(tmp_path))
+    check = found()["photos"]
+    assert check.status == "--" and f"{tmp_path} has no folder fairface" in check.detail
+    assert check.remedy == f"put the photos into {tmp_path / 'fairface'}"
+    healthy.setattr(os, "access", lambda path, mode: False)
+    check = found()["free disk"]
+    assert check.status == "FAIL" and "no permission for" in check.detail and "FACEKIT_CACHE" in check.remedy
 
 
 def test_a_package_of_the_wrong_version_is_named_with_what_was_found(healthy):

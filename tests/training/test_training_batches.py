@@ -89,3 +89,11 @@ def test_seeds_of_different_numbers_differ():
 def test_what_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError):
         Batches(features(12), [COLOUR], **{"batch_size": 4} | wrong)
+
+
+@pytest.mark.parametrize(("rows", "size", "world"), [(2, 64, 2), (3, 64, 2), (40, 3, 2), (40, 8, 7)])
+def test_too_few_rows_for_the_processes_are_told_from_too_small_batches(rows, size, world):
+    few = f"batches of at least {2 * world} rows" if size < rows else f"a feature set of at least {2 * world} rows"
+    with pytest.raises(ConfigError, match=f"{world} processes need {few}.* got {min(rows, size)}; start fewer"):
+        Batches(features(rows), (), size, world=world)
+    assert len(Batches(features(rows), (), size)) and len(Batches(features(rows), (), size, world=world, shuffle=False))

@@ -15,7 +15,7 @@ from facekit.training.plans import plan
 from facekit.transfer import table as module
 from facekit.transfer.table import Parameter, Row, row, table
 
-TRAINED = [key for key, each in table().items() if each.loss]
+TRAINED = [key for key, each in table().items() if each.trains and each.names == ()]
 TASKS = (SIDE, LEVEL)
 
 
@@ -24,9 +24,7 @@ def test_every_row_is_described_and_keys_are_typed_easily():
         assert key == each.key and key.replace("_", "").isalnum() and key.islower()
         assert len(each.about) > 20 and each.sets and each.labels
         assert all(parameter.about for parameter in each.parameters.values())
-        assert each.loss is None or (
-            each.acts == "during" and None not in [p.default for p in each.parameters.values()]
-        )
+        assert not each.trains or (each.acts == "during" and None not in [p.default for p in each.parameters.values()])
 
 
 @pytest.mark.parametrize("key", TRAINED)
@@ -36,7 +34,7 @@ def test_a_row_is_enough_to_train_its_method(key):
     def classifier() -> Classifier:
         return Classifier(None, Heads(6, TASKS))
 
-    net, method = row(key).trained(lambda: mlp(6, (4,)), classifier, TASKS, steps=3)
+    net, method = row(key).trained(lambda: mlp(6, (4,)), classifier, TASKS, 3)
     result = fit(net, method, data, None, plan("everything", list(net.stages), 2, 1e-2), TrainConfig(batch_size=16))
     assert result.steps == 6 and all(result.moved.values())
 
@@ -48,6 +46,18 @@ def test_parameters_reach_the_method_and_no_other_is_taken():
         row("soft").checked({"strenght": 1})
     with pytest.raises(ConfigError, match="strength of the method soft must be a float, got 'much'"):
         row("soft").checked({"strength": "much"})
+
+
+@pytest.mark.parametrize("names", [(), None, ("source", "target")])
+@pytest.mark.parametrize("given", [(), ("one",), ("one", "other"), ("target", "source"), ("source",)])
+def test_a_method_takes_the_sets_of_its_row_and_no_others(names, given):
+    made = Row(name="any", about="nothing", acts="during", sets="these sets", names=names)
+    if set(given) == set(names) if names is not None else given:
+        return made.check_sets(given)
+    with pytest.raises(
+        ConfigError, match=f"any learns from these sets; give .*not {', '.join(given) or 'one without'}"
+    ):
+        made.check_sets(given)
 
 
 def test_what_does_not_act_in_the_loop_says_so():
@@ -72,6 +82,9 @@ def test_the_command_lists_all_or_one(capsys):
     assert main(["methods", "--name", "soft"]) == 0
     printed = capsys.readouterr().out
     assert "--strength" in printed and "(train --method)" in printed and "coral" not in printed
+    assert main(["methods", "--name", "one_network"]) == 0
+    printed = capsys.readouterr().out
+    assert "(train --method)" in printed and "--trunk_rate" in printed and "one set per domain" in printed
     assert main(["methods", "--name", "sofd"]) == 2
 
 

@@ -116,7 +116,7 @@ def first_direction(net: SharedNet) -> pd.Series:
     """
     found = {}
     for name in net.private:
-        values = torch.linalg.svdvals(torch.stack(_copies(net, name, list(net.towers))).double())
+        values = torch.linalg.svdvals(torch.stack(_copies(net, name, list(net.towers))).cpu().double())
         found[name] = (values[0] / values.sum()).item() if values[0] > 0 else 1.0
     return pd.Series(found, name="first_direction", dtype=float)
 
