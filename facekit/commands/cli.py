@@ -91,9 +91,11 @@ def run(function: Callable, arguments: Sequence[str], program: str) -> object:
     @wraps(function)
     def called(**values: object) -> object:
         for name, value in values.items():
-            if value is None and signature(function).parameters[name].default is not None:
+            usual = signature(function).parameters[name].default
+            if value is None and usual is not None:
                 raise ConfigError(f"{name} has no value; give it one or leave it out.")
-            check_value(name, value)
+            if value != usual:
+                check_value(name, value)
         return function(**values)
 
     from jsonargparse import DefaultHelpFormatter, auto_cli

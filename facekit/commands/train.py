@@ -105,7 +105,7 @@ def train(
         out: Folder for the results of this run.
         tasks: Label columns to learn, separated by commas (or a list in the configuration file); gender, race, age and
             skin_tone have their fixed classes, `text` is what is written in a picture, `box` stands for four columns,
-            any other column is a number or a set of classes as its labels say. By name, or the same of every set.
+            any other column is a number or a set of classes as `pack` printed. By name, or the same of every set.
         method: How the tasks' losses and networks go together: hard, single, soft, cross_stitch, uncertainty … ;
             `python -m facekit methods` lists all with their parameters.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
@@ -289,7 +289,11 @@ def task_of(name: str, data: LabelledSet) -> Task:
     column = data.labels[name]
     seen = column[data.labels["split"] == "train"].dropna()
     if seen.nunique() < 2:
-        raise DataError(f"column {name!r} has fewer than two different labels in the split 'train'.")
+        only = f"only {str(seen.iloc[0])!r} in {len(seen)} rows" if len(seen) else "none"
+        raise DataError(
+            f"column {name!r} has fewer than two different labels in the split 'train', {only}: there is nothing to "
+            "tell apart; name another column, or pack photos of at least two."
+        )
     if name == STRING:
         return Task(name, "string", tuple(sorted(set("".join(column.dropna().astype(str))))))
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):

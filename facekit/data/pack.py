@@ -23,6 +23,7 @@ from facekit.data.readers.archives import Problem, Sample, open_source
 from facekit.data.readers.decode import Unusable, decode, quiet, resize
 from facekit.data.readers.fairface import LABEL_FILES, label_files
 from facekit.data.readers.folder import has_table
+from facekit.data.readers.labels import NUMBER
 from facekit.data.readers.table import Reader, readers
 from facekit.data.sets import FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
@@ -46,6 +47,8 @@ def pack(
     labels: Path | None = None,
     align: bool = False,
     workers: int | None = None,
+    numbers: Sequence[str] = (),
+    classes: Sequence[str] = (),
 ) -> FaceSet:
     """Packs photos with their labels into a FaceSet at `dest` and returns it, memory-mapped.
 
@@ -54,7 +57,8 @@ def pack(
     has. kind: the reader; `auto` goes by label files and file names. labels: the label table or its folder, where it
     does not stand beside the photos. align: crop the largest face that MTCNN finds
     (photos without one are rejected) instead of taking the whole photo. workers: decoding threads, by default one for
-    each core.
+    each core. numbers, classes: label columns that hold numbers (photos with another text there are rejected), and that
+    do not; what nobody says is as the reader finds it, and stands in the manifest under `columns`.
 
     Splits: FairFace's official validation photos are `test`, a twentieth of its training photos `validation`; other
     sources go by content 80/10/10 unless their table has a column `split`. Of photos with the same bytes only the
@@ -70,19 +74,22 @@ def pack(
         size, (height, width) = _shape(reader.size if size is None else size)
         if align and height != width:
             raise ConfigError(f"faces are aligned in squares; {size} is none.")
-        request = {
+        request: dict = {
             "source": reader.fingerprint(),
             "kind": reader.kind,
             "size": size,
             "align": align,
             "decoder": f"Pillow {PIL.__version__}",
         }
+        said = {"numbers": sorted(set(numbers)), "classes": sorted(set(classes))}
+        request |= {name: columns for name, columns in said.items() if columns}
+        measured = _numbers(reader, numbers, classes)
         if (dest / "manifest.json").exists():
             if read_manifest(dest).get("request") != request:
                 raise DataError(f"{dest} holds a set of other photos or settings; delete it or choose another folder.")
             return FaceSet.load(dest)
         with GrowingSet(dest, (3, height, width), request, reader.total) as growing, quiet():
-            return _fill(growing, reader, request, dest, (height, width), workers or cores())
+            return _fill(growing, reader, request, dest, (height, width), workers or cores(), measured)
     except OSError as error:
         where = error.filename or dest
         raise DataError(
@@ -98,6 +105,17 @@ def _shape(size: int | Sequence[int]) -> tuple[int | list[int], tuple[int, int]]
         raise ConfigError(f"size is {size}; use a number of pixels, at least 1, or a height and a width.")
     height, width = map(int, sides)
     return (height if height == width else [height, width]), (height, width)
+
+
+def _numbers(reader: Reader, numbers: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The label columns that hold numbers; raises ConfigError for one that is not there, or said to be both."""
+    if unknown := sorted({*numbers, *classes} - {*reader.columns}):
+        raise ConfigError(
+            f"there is no label column {unknown[0]!r} to be numbers or classes; there are {', '.join(reader.columns)}."
+        )
+    if both := sorted({*numbers} & {*classes}):
+        raise ConfigError(f"column {both[0]!r} holds numbers or classes, not both; name it once.")
+    return sorted({*reader.numbers} & {*reader.columns} - {*classes} | {*numbers})
 
 
 def make_reader(source: Path, kind: str = "auto", labels: Path | None = None) -> Reader:
@@ -131,8 +149,9 @@ def _kind_of(source: Path, labels: Path | None) -> str:
 class _Ledger:
     """What was packed and what was rejected so far, in order."""
 
-    def __init__(self, columns: tuple[str, ...]) -> None:
+    def __init__(self, columns: tuple[str, ...], numbers: Sequence[str]) -> None:
         self._columns = columns
+        self._numbers = numbers
         self._row_of: dict[bytes, int] = {}
         self.rows: list[tuple[str, tuple[str, ...], str | None]] = []  # file, labels, wanted split
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # many rows have the same labels: kept once
@@ -143,6 +162,11 @@ class _Ledger:
         sha256, pixels = decoded
         if isinstance(pixels, Problem):
             return Outcome(record.name, problem=pixels)
+        for column in self._numbers:
+            if (text := record.labels.get(column)) and not NUMBER.fullmatch(text):
+                return Outcome(
+                    record.name, problem=Problem("unknown label", f"{column} is {text!r}, expected a number")
+                )
         earlier = self._row_of.get(bytes.fromhex(sha256))
         if earlier is None:
             return Outcome(record.name, sha256)
@@ -174,11 +198,17 @@ class _Ledger:
 
 
 def _fill(
-    growing: GrowingSet, reader: Reader, request: dict, dest: Path, size: tuple[int, int], workers: int
+    growing: GrowingSet,
+    reader: Reader,
+    request: dict,
+    dest: Path,
+    size: tuple[int, int],
+    workers: int,
+    numbers: Sequence[str],
 ) -> FaceSet:
     """Runs the records through the decoders into the growing set, then finishes it."""
     align = request["align"]
-    ledger = _Ledger(reader.columns)
+    ledger = _Ledger(reader.columns, numbers)
     records = reader.records(skip=len(growing.done))
     for outcome in growing.done:
         record = next(records, None)
@@ -212,8 +242,9 @@ def _fill(
         "packed": len(ledger.rows),
         "rejected_by_reason": counts,
         "rejected": ledger.rejected,
+        "notes": list(reader.notes),
     }
-    finish_set(dest, FaceSet.kind, ledger.table(reader.fractions), about, growing.sha256)
+    finish_set(dest, FaceSet.kind, ledger.table(reader.fractions), about, growing.sha256, numbers)
     growing.discard_journal()
     return FaceSet.load(dest, verify=False)
 

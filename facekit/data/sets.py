@@ -3,6 +3,9 @@
 On disk a set is a folder with `inputs.npy` (memory-mapped when read), `labels.csv` (one row per input, in order)
 and `manifest.json` (size, sha256 of both files and of itself, licence, source, every rejected file with its reason).
 The manifest is written last: a folder without one is not a set but the remains of an interrupted run.
+
+`columns` in the manifest says of each label column whether it holds texts or numbers. A text comes back letter for
+letter, whatever it looks like (`NA`, `001`, `True`); only an empty one is a missing label.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,13 +123,40 @@ class LabelledSet:
                 raise DataError(f"{path} is not as it was written: its manifest has another size or sha256; {AGAIN}")
         try:
             inputs = np.lib.format.open_memmap(folder / "inputs.npy", mode="r")
-            labels = read_labels(folder / "labels.csv")
+            labels = read_labels(folder / "labels.csv", manifest.get("columns"))
             if manifest["rows"] != len(labels):
                 raise DataError(f"its manifest speaks of {manifest['rows']} rows, its labels have {len(labels)}.")
             return cls(inputs, labels, manifest)
         # The bytes are what the manifest says, but who wrote that? The readers may raise anything, no bug of ours.
         except Exception as error:
             raise DataError(f"{folder} holds no {cls.kind} that can be read ({error}); {AGAIN}") from error
+
+
+def read_labels(path: Path, columns: Mapping[str, str] | None) -> pd.DataFrame:
+    """The label table of a set, by the kinds of its columns; None for a set that was stored before it named them."""
+    if columns is not None:
+        texts = {name: str for name, kind in columns.items() if kind == "text"}
+        return pd.read_csv(
+            path,
+            header=0,
+            names=list(columns),  # as they are: pandas would rename what has no name
+            index_col=False,
+            dtype=texts,
+            keep_default_na=False,
+            na_values=[""],
+        )
+    # Then texts that look like numbers are numbers, but for a few columns; and `NA` and the like are missing.
+    labels = pd.read_csv(path, dtype=dict.fromkeys(("file", "identity", SKIN_TONE.name), str))
+    if STRING in labels:  # what is written in a picture may be "nan" or "007"; only an empty text is missing
+        strings = pd.read_csv(path, usecols=[STRING], dtype=str, keep_default_na=False)
+        labels[STRING] = strings[STRING].replace("", np.nan)
+    return labels
+
+
+def _kind_of(column: pd.Series) -> str:
+    """Whether a label column holds numbers or texts."""
+    numbers = ("integer", "floating", "mixed-integer-float")
+    return "number" if pd.api.types.infer_dtype(column, skipna=True) in numbers else "text"
 
 
 def read_manifest(folder: Path) -> dict:
@@ -171,35 +201,42 @@ def has_sha256(path: Path, sha256: str, again: bool | None = None) -> bool:
     return True
 
 
-def read_labels(path: Path) -> pd.DataFrame:
-    """The label table of a stored set."""
-    texts = dict.fromkeys(("file", "identity", SKIN_TONE.name), str)  # columns of texts that may look like numbers
-    labels = pd.read_csv(path, dtype=texts)
-    if STRING in labels:  # what is written in a picture may be "nan" or "007"; only an empty text is missing
-        strings = pd.read_csv(path, usecols=[STRING], dtype=str, keep_default_na=False)
-        labels[STRING] = strings[STRING].replace("", np.nan)
-    return labels
-
-
 def _sha256(manifest: dict) -> str:
     """Hex SHA-256 of what a manifest says, apart from this hash."""
     return hashlib.sha256(json.dumps({**manifest, "sha256": ""}).encode()).hexdigest()
 
 
-def finish_set(folder: Path, kind: str, labels: pd.DataFrame, about: dict, inputs_sha256: str | None = None) -> dict:
+def finish_set(
+    folder: Path,
+    kind: str,
+    labels: pd.DataFrame,
+    about: dict,
+    inputs_sha256: str | None = None,
+    numbers: Sequence[str] = (),
+) -> dict:
     """Writes `labels.csv` and then the manifest beside an `inputs.npy` that is already whole.
 
     about: what the caller adds to the manifest (source, licence, rejected …). inputs_sha256: hash of `inputs.npy` from
-    a writer that hashed on the way; without it the file is read once more. Returns the manifest.
+    a writer that hashed on the way; without it the file is read once more. numbers: columns of texts that are to be
+    read as numbers. Returns the manifest.
     """
+    columns = {name: "number" if name in numbers else _kind_of(column) for name, column in labels.items()}
     with atomic_path(folder / "labels.csv") as path:
-        labels.to_csv(path, index=False)
+        labels.to_csv(path, index=False, lineterminator="\r\n")  # only so a carriage return in a text is quoted
     known = dict(zip(FILES, (inputs_sha256, None), strict=True))
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256 or sha256_of_file(folder / name)}
         for name, sha256 in known.items()
     }
-    manifest = {**about, "format": FORMAT, "kind": kind, "rows": len(labels), "files": files, "sha256": ""}
+    manifest = {
+        **about,
+        "columns": columns,
+        "format": FORMAT,
+        "kind": kind,
+        "rows": len(labels),
+        "files": files,
+        "sha256": "",
+    }
     manifest = json.loads(json.dumps(manifest))  # as it will be read, so that its hash is the same
     manifest["sha256"] = _sha256(manifest)
     write_json(folder / "manifest.json", manifest)

@@ -120,6 +120,9 @@ def test_odd_labels_are_told_even_if_the_manifest_goes_with_them(folder, what):
         def __len__(self):
             return 12
 
+        def items(self):
+            return {"colour": pd.Series(["dark"]), "split": pd.Series(["train"])}.items()
+
         def to_csv(self, path, **_):
             path.write_text(ODD_LABELS[what])
 
@@ -174,8 +177,8 @@ def test_a_file_that_has_just_been_written_is_not_trusted_by_its_stamps(folder):
 
 
 def test_without_a_cache_to_write_to_sets_are_read_all_the_same(folder, read, monkeypatch, tmp_path):
-    (tmp_path / "taken").write_text("")
-    monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "taken"))
+    (tmp_path / "checked").write_text("")  # where the notes would go
+    monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path))
     FaceSet.load(folder)
     FaceSet.load(folder)
     assert read.count("inputs.npy") == 2

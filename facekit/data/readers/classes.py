@@ -7,9 +7,12 @@ that lies under two classes has no label that could be trusted: it is rejected u
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+
+import pandas as pd
 
 from facekit.data.readers.archives import Problem, Sample
 from facekit.data.readers.table import ClassReader, PhotoReader, Row
@@ -63,8 +66,10 @@ class ClassFolderReader(ClassReader, PhotoReader):
         """Compared folder name to class; raises DataError where classes are too few, missing or empty."""
         if not names:
             raise DataError(f"{path} holds no photo; there must be a folder for each class with the photos in it.")
-        folders = {name.split("/")[-2] for name in names if "/" in name}
-        held = {plain(folder): folder for folder in sorted(folders) if plain(folder) not in SIDES}
+        same: dict[str, list[str]] = defaultdict(list)
+        for folder in sorted({name.split("/")[-2] for name in names if "/" in name}):
+            same[plain(folder)].append(folder)
+        held = {form: folders[-1] for form, folders in same.items() if form not in SIDES}
         known = {plain(name): name for name in self.classes}
         missing = [name for name in self.classes if plain(name) not in held]
         if missing:
@@ -77,7 +82,10 @@ class ClassFolderReader(ClassReader, PhotoReader):
             raise DataError(f"{path}: photos of {len(held)} classes; put those of each class into a folder of its own.")
         if not known and (empty := self.source.empty_folders()):
             raise DataError(f"{path}: no photo in folder {', '.join(map(repr, empty))}; fill it or delete it.")
-        return known or held
+        classes = known or held
+        merged = ((", ".join(map(repr, same[form])), name) for form, name in classes.items() if len(same[form]) > 1)
+        self.notes = [f"the folders {folders} are one class, {name!r}" for folders, name in merged]
+        return classes
 
     def _class(self, name: str) -> str | None:
         parts = name.split("/")
@@ -124,6 +132,10 @@ def class_task(data: LabelledSet, column: str) -> Task:
     """
     if column not in data.labels:
         raise DataError(f"the labels have no column {column!r}, only {', '.join(data.labels.columns)}.")
+    if pd.api.types.is_numeric_dtype(data.labels[column]):
+        raise DataError(
+            f"column {column!r} holds numbers, not texts; to tell them apart as classes, pack with --classes {column}."
+        )
     named = data.manifest.get("classes", {}).get(column)
     classes = tuple(named or sorted(map(str, data.labels[column].dropna().unique())))
     if len(classes) < 2:

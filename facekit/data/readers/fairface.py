@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facekit.data.readers.archives import is_archive
-from facekit.data.readers.folder import LabelTable, TableReader, read_label_table
+from facekit.data.readers.archives import Sample, is_archive
+from facekit.data.readers.folder import TableReader
+from facekit.data.readers.labels import REPEATED, LabelTable, read_label_table
 from facekit.data.readers.table import Row
 from facekit.errors import DataError
 
@@ -67,6 +68,7 @@ class FairFaceReader(TableReader):
                 f"({ABOUT['home']}), or name their folder with --labels."
             )
         self.table = _merged([read_label_table(file, COLUMNS) for file in files])
+        self.notes = self.table.notes
 
     def key_of(self, name: str) -> str | None:
         return official if (official := _official(name)) in self.table.rows else None
@@ -78,13 +80,14 @@ class FairFaceReader(TableReader):
 def _merged(tables: list[LabelTable]) -> LabelTable:
     """The rows of both label files in one table, whatever the order of their columns."""
     rows: dict[str, tuple[str, ...]] = {}
-    repeated: list[str] = []
+    unused: list[Sample] = []
     for table in tables:
         order = [table.columns.index(column) for column in COLUMNS[1:]]
-        repeated += [*table.repeated, *(name for name in table.rows if name in rows)]
+        unused += [*table.unused, *(Sample(name, problem=REPEATED) for name in table.rows if name in rows)]
         for name, values in table.rows.items():
             rows.setdefault(name, tuple(values[position] for position in order))
-    return LabelTable(COLUMNS[1:], rows, repeated, " ".join(table.fingerprint for table in tables))
+    notes = [note for table in tables for note in table.notes]
+    return LabelTable(COLUMNS[1:], rows, unused, " ".join(table.fingerprint for table in tables), notes)
 
 
 ROW = Row("fairface", FairFaceReader, path_shows=lambda path: bool(label_files(path)))

@@ -24,7 +24,8 @@ class Reader(ABC):
     kind: as `pack --kind` takes it. columns: of the labels. fractions: shares of training, validation and test among
     photos of which nothing says the side. size: side in pixels, or (height, width), that they are packed at by default.
     set_about: what the manifest says of the set. path: the place that it names. total: of records, where it is known.
-    labels_in: where the labels are, said to whoever gives a label table.
+    labels_in: where the labels are, said to whoever gives a label table. numbers: columns that hold numbers unless the
+    user says otherwise, as far as there are such; all others hold texts. notes: what was read as something else.
     """
 
     kind: ClassVar[str]
@@ -33,6 +34,8 @@ class Reader(ABC):
     size: int | tuple[int, int] = 160
     set_about: ClassVar[Mapping[str, object]]
     labels_in: ClassVar[str] = "names"
+    numbers: tuple[str, ...] = ("age_years",)
+    notes: Sequence[str] = ()
     total: int | None = None
 
     def __init__(self, path: Path, labels: Path | None = None) -> None:
