@@ -20,7 +20,7 @@ from PIL import Image
 from facekit.data.align import Framing, Photo, align_faces
 from facekit.data.portraits import render_portraits
 from facekit.data.readers.archives import Problem
-from facekit.data.readers.decode import MAX_PIXELS, Unusable, decode, quiet
+from facekit.data.readers.decode import Unusable, decode, decode_file, quiet
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
 from facekit.models.backbones.base import Backbone
@@ -39,9 +39,13 @@ CAUTION = (
 _WHY_NONE = {
     "no face": "No face was found. The detector wants a face of at least 20 pixels that is roughly upright and not "
     "covered, and it misses some faces, of some groups more than of others.",
-    "too many pixels": f"The photo has more than {MAX_PIXELS / 1e6:.0f} million pixels; make it smaller first.",
+    "too many pixels": "The photo has too many pixels; make it smaller first.",
     "too small": "The photo is too small to show a face.",
-    "unreadable": "This cannot be read as a photo; JPEG, PNG, WebP, BMP, TIFF and GIF can (save HEIC as JPEG first).",
+    "unreadable": "This cannot be read as a photo.",
+    "unknown brightness": "Nothing in this file says which of its values is white.",
+    "too costly": "This file asks for more work than a photo does.",
+    "file too large": "This file is too large for a photo.",
+    "no file": "There is no photo at this path.",
     "empty": "This file is empty.",
 }
 
@@ -220,19 +224,15 @@ def _check(backbone: Backbone, classifier: Classifier) -> None:
 
 def _opened(photo: Photo | bytes | memoryview) -> Photo:
     """What `align_faces` takes; bytes and paths are decoded here, so that the whole reason is known."""
-    if isinstance(photo, (str, Path)):
-        path = Path(photo)
-        try:
-            photo = path.expanduser().read_bytes()
-        except (OSError, ValueError) as error:
-            raise Unusable(Problem("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}")) from None
-    if isinstance(photo, (bytes, bytearray, memoryview)):
-        try:
-            with quiet():
+    try:
+        with quiet():
+            if isinstance(photo, (str, Path)):
+                return decode_file(photo)
+            if isinstance(photo, (bytes, bytearray, memoryview)):
                 return decode(bytes(photo))
-        except Unusable as error:
-            known = error.problem.reason in ("empty", "too many pixels")  # of which there is no more to say
-            raise Unusable(Problem(error.problem.reason, "" if known else error.problem.detail)) from None
+    except Unusable as error:
+        known = error.problem.reason == "empty"  # of which there is no more to say
+        raise Unusable(Problem(error.problem.reason, "" if known else error.problem.detail)) from None
     if not isinstance(photo, (Image.Image, np.ndarray)):
         raise DataError(f"a {type(photo).__name__} is no photo; give bytes, a path, a PIL image or a uint8 array.")
     return photo

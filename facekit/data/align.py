@@ -24,7 +24,7 @@ from PIL import Image
 
 from facekit import settings
 from facekit.data.readers.archives import Problem
-from facekit.data.readers.decode import Unusable, decode, resize, rgb
+from facekit.data.readers.decode import Unusable, decode_file, resize, rgb
 from facekit.errors import ConfigError, DataError
 
 Photo = Image.Image | np.ndarray | Path | str
@@ -86,7 +86,7 @@ def align_faces(
 
     The table's columns: `row` (index of the photo), `crop` (index into the crops, -1 for none), `left`, `top`,
     `right`, `bottom` (the detector's box in pixels of the upright photo), `probability`, and `reason` (empty, or why
-    there is no crop: `no face`, `unreadable`, `too small`, `too many pixels`, `empty`). The crop is the square around
+    there is no crop: `no face`, or a reason of `decode_file`). The crop is the square around
     the box widened by the margin, moved and if need be shrunk to lie inside the photo.
 
     Raises ConfigError for impossible arguments and DataError for something that is no image at all.
@@ -202,10 +202,7 @@ def _opened(photo: Photo, row: int) -> Image.Image:
     if isinstance(photo, Image.Image):
         return rgb(photo)
     if isinstance(photo, (str, Path)):
-        try:
-            return decode(Path(photo).read_bytes())
-        except OSError as error:
-            raise Unusable(Problem("unreadable", f"{photo}: {error.strerror}")) from None
+        return decode_file(photo)
     array = np.asarray(photo)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)

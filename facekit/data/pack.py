@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import PIL
 
 from facekit import settings
 from facekit.data.growing import GrowingSet, Outcome
 from facekit.data.readers.archives import Problem, Sample, open_source
-from facekit.data.readers.decode import Unusable, decode, quiet, resize
+from facekit.data.readers.decode import Unusable, decode, decoder, quiet, resize
 from facekit.data.readers.fairface import LABEL_FILES, label_files
 from facekit.data.readers.folder import has_table
 from facekit.data.readers.labels import NUMBER
@@ -79,7 +78,7 @@ def pack(
             "kind": reader.kind,
             "size": size,
             "align": align,
-            "decoder": f"Pillow {PIL.__version__}",
+            "decoder": decoder(),
         }
         said = {"numbers": sorted(set(numbers)), "classes": sorted(set(classes))}
         request |= {name: columns for name, columns in said.items() if columns}

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_decode import huge_png, saved
+from test_decode import HEIC, RAMP, huge_png, saved, tiff
 
 from facekit.course import own_photo
 from facekit.course.own_photo import CAUTION, MOST_FACES, example_photos, read_photo
@@ -113,15 +113,17 @@ def test_a_large_photo_gives_about_the_same_as_a_small_one(portrait, reading, ba
     [
         (b"", "empty"),
         (b"just some text", "not a photo of a known format"),
-        (huge_png(20000), "64 million pixels"),
+        (huge_png(20000), "64,000,000"),
         (saved(Image.new("RGB", (200, 200), "grey")), "No face"),
         (saved(Image.new("RGB", (8, 8))), "at least"),
-        ("nowhere/me.jpg", "nowhere"),
+        ("nowhere/me.heic", "There is no photo at this path. (nowhere/me.heic: No such file or directory)"),
+        (HEIC, "HEIC"),
+        (tiff(300 * RAMP.astype(np.float32)), "which of its values is white. (its values go from 0 to 300"),
         (np.zeros((5, 5, 5)), "uint8"),
         (None, "NoneType"),
         (example_photos()[TURNED], "No face"),
     ],
-    ids=["empty", "text", "huge", "faceless", "tiny", "missing", "array", "nothing", "turned"],
+    ids=["empty", "text", "huge", "faceless", "tiny", "missing", "heic", "deep", "array", "nothing", "turned"],
 )
 def test_without_a_face_there_is_a_text_and_a_picture_of_it(photo, told, backbone, classifier):
     found = read_photo(photo, backbone, classifier)

@@ -40,7 +40,7 @@ def test_faceless_and_unusable_inputs_each_have_a_row(tmp_path):
     crops, table = align_faces(inputs, size=48)
     assert crops.shape == (0, 3, 48, 48) and crops.dtype == np.uint8
     assert tuple(table.columns) == COLUMNS and table["row"].tolist() == list(range(11))
-    wanted = ["no face"] * 5 + ["too small"] * 2 + ["unreadable"] * 2 + ["too many pixels", "no face"]
+    wanted = ["no face"] * 5 + ["too small"] * 2 + ["unreadable", "no file", "too many pixels", "no face"]
     assert table["reason"].tolist() == wanted
     assert (table["crop"] == -1).all() and table["probability"].isna().all()
 

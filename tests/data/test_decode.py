@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import sys
+import types
 import warnings
 import zlib
 
@@ -11,9 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin, features
 
-from facekit.data.readers.decode import MAX_PIXELS, Unusable, decode, quiet, resize
+from facekit.data.readers import decode as decoding
+from facekit.data.readers.costs import MAX_PIXELS
+from facekit.data.readers.decode import Unusable, decode, decode_file, quiet, resize
+
+KINDS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"] + ["AVIF"] * features.check("avif")
+RAMP = np.linspace(0, 1, 64 * 48).reshape(48, 64)
 
 
 def photo(width=64, height=48, mode="RGB"):
@@ -96,6 +104,192 @@ def test_other_modes_become_rgb(mode, kind):
     assert np.abs(np.asarray(got, dtype=int) - wanted).mean() < 6
 
 
+def png_of_depth(depth, colour, rows, clear):
+    """A PNG 64 × 48 as a program writes it that knows other depths than the image library; clear: its tRNS chunk."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in [rows] * 48)))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 48, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"tRNS", clear) + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("clear", [True, False])
+@pytest.mark.parametrize("depth, value", [(1, 0), (1, 1), (2, 1), (4, 9), (8, 77), (16, 0x4050), (48, 0x4050)])
+def test_the_clear_colour_of_a_png_has_its_depth(depth, value, clear):
+    """The left half has the colour that is clear, or one next to it; the right half is white."""
+    bits = depth if depth < 48 else 16
+    code, white = (f"{number:0{bits}b}" * (1 if depth < 48 else 3) for number in (value, 2**bits - 1))
+    row = int(code * 32 + white * 32, 2).to_bytes(64 * depth // 8, "big")
+    named = (value if clear else value ^ (1 << bits - 1)).to_bytes(2, "big") * (1 if depth < 48 else 3)
+    got = decode(png_of_depth(bits, 2 if depth == 48 else 0, row, named)).getpixel((2, 2))
+    assert got == ((255 if clear else round(255 * value / (2**bits - 1)),) * 3 if depth < 48 else got)
+    assert depth < 48 or (got == (255, 255, 255)) == clear
+
+
+def tiff(values, photometric=1, preview=False):
+    """A TIFF of an array (48, 64) or (48, 64, 3), of any type of numbers; a preview says that it is one."""
+    bands, depth = values[0, 0].size, 8 * values.itemsize
+    after = 8 + 2 + 10 * 12 + 4
+    words = struct.pack(f"<{2 * bands}H", *[depth] * bands, *[{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * bands)
+    bits, form = (after, after + 2 * bands) if bands > 2 else struct.unpack("<HH", words)
+    one, many = (4, 1), (3, bands)  # types and counts
+    rows = [(254, *one, int(preview)), (256, *one, 64), (257, *one, 48), (258, *many, bits), (262, *one, photometric)]
+    rows += [(273, *one, after + len(words)), (277, *one, bands), (278, *one, 48), (279, *one, values.nbytes)]
+    lines = [struct.pack("<HHII", *row) for row in [*rows, (339, *many, form)]]
+    return b"II*\0" + struct.pack("<IH", 8, 10) + b"".join(lines) + bytes(4) + words + values.tobytes()
+
+
+def pgm(most, scale=1.0):
+    return b"P5 64 48 %d\n" % most + (RAMP * most * scale).astype(">u2").tobytes()
+
+
+COLOURS = np.stack([RAMP, RAMP[::-1], RAMP], 2)
+
+
+@pytest.mark.parametrize(
+    "data, white",
+    [
+        (tiff(RAMP.astype(np.float32)), 1),
+        (tiff(255 * RAMP.astype(np.float32)), 1),
+        (tiff(65535 * RAMP.astype(np.float32)), 1),
+        (tiff(RAMP.astype(np.float32), photometric=0), -1),
+        (tiff((65535 * RAMP).astype(np.uint16)), 1),
+        (tiff((65535 * RAMP).astype(np.uint16), photometric=0), -1),
+        (tiff((255 * RAMP).astype(np.int16)), 1),
+        (tiff((255 * RAMP).astype(np.int32)), 1),
+        (tiff((65535 * RAMP).astype(np.uint32)), 1),
+        (tiff((65535 * COLOURS).astype(np.uint16), photometric=2), 1),
+        (saved(Image.fromarray((65535 * RAMP).astype(np.uint16))), 1),
+        (pgm(65535), 1),
+        (pgm(4095), 1),
+        (pgm(4095, 0.05), 0.05),  # it says what is white
+        (b"Pf 64 48 -1.0\n" + RAMP[::-1].astype("<f4").tobytes(), 1),
+    ],
+)
+def test_brightness_is_right_whatever_the_numbers(data, white):
+    got = np.asarray(decode(data))[:, :, 0]
+    assert np.abs(got - 255 * (RAMP * white if white > 0 else 1 - RAMP)).max() <= 1.6
+
+
+def with_one(value):
+    values = RAMP.astype(np.float32)
+    values[5, 5] = value
+    return tiff(values)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *[tiff((RAMP * scale).astype(np.float32)) for scale in (0, 0.01, 1.1, 30, 300, 1e6, -1, np.nan)],
+        *[with_one(value) for value in (np.nan, np.inf, -np.inf, -0.1)],
+        *[tiff((RAMP * most).astype(np.uint16)) for most in (0, 1, 255, 1023, 4095, 16383)],
+        *[tiff((RAMP * most - low).astype(np.int16)) for most, low in ((65535, 32768), (32767, 0), (4095, 0), (1, 0))],
+        *[tiff((RAMP * most - low).astype(np.int32)) for most, low in ((255, 1), (1, 0), (4095, 0), (2**31 - 1, 0))],
+        tiff((RAMP * 255 - 128).astype(np.int8)),
+        tiff((COLOURS * 4095).astype(np.uint16), photometric=2),
+        saved(Image.fromarray((4095 * RAMP).astype(np.uint16))),
+        pgm(65535, 1 / 16),
+    ],
+)
+def test_where_nothing_says_what_is_white_the_photo_is_refused_not_black(data):
+    assert reason(data) == "unknown brightness"
+
+
+def test_large_pictures_are_converted_in_parts_to_the_same_pixels():
+    values = np.random.default_rng(0).integers(0, 256, (1100, 1300, 4), dtype=np.uint8)
+    clear = Image.fromarray(values)
+    wanted = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    assert np.array_equal(decode(saved(clear, "TIFF")), wanted)
+    deep = values[:, :, 0].astype(np.uint16) * 256 + values[:, :, 1]
+    assert np.array_equal(np.asarray(decode(saved(Image.fromarray(deep))))[:, :, 0], (deep / 257).round())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_its_picture_and_of_several_the_first(kind):
+    wanted = np.asarray(photo(), dtype=int)
+    assert np.abs(np.asarray(decode(saved(photo(), kind))) - wanted).mean() < 6
+    if kind not in ("JPEG", "BMP", "PPM"):
+        several = saved(photo(), kind, save_all=True, append_images=[photo().rotate(180)] * 3)
+        assert np.abs(np.asarray(decode(several)) - wanted).mean() < 6
+
+
+HEIC = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    "data, told",
+    [
+        (HEIC, "pip install pillow-heif"),
+        (HEIC.replace(b"heic", b"hevx"), "HEIC"),
+        (b"\0\0\0\x14ftypisom\0\0\0\0isom", "a film"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "JPEG XL.* save it as"),
+        (b"\xff\x4f\xff\x51" + bytes(50), "JPEG 2000"),
+        (b"%PDF-1.4", "a PDF"),
+        (b"<!DOCTYPE html>", "download the photo"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\xff\xd8 and no more", "JPEG"),
+        (b"FUJIFILMCCD-RAW ", "a camera's raw file.* save it as"),
+        (tiff(COLOURS.astype(np.uint8), 2, preview=True), "a camera's raw file"),
+        (tiff(RAMP), "a kind of TIFF that is not read"),
+    ],
+)
+def test_what_is_not_read_is_named_with_the_remedy(data, told, monkeypatch):
+    monkeypatch.setattr(decoding, "formats", lambda: ("JPEG", "PNG", "TIFF"))
+    with pytest.raises(Unusable, match=told) as caught:
+        decode(data)
+    assert caught.value.problem.reason == "unreadable"
+
+
+def test_heic_that_begins_as_avif_may_is_named_too():
+    if "HEIF" not in decoding.formats():
+        with pytest.raises(Unusable, match="pip install pillow-heif"):
+            decode(HEIC)
+
+
+def test_heic_is_read_where_the_package_for_it_is_installed(monkeypatch):
+    """Its opener is stood in for by one that opens the PNG behind the HEIC's first box."""
+
+    class Opener(PngImagePlugin.PngImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self.fp = io.BytesIO(self.fp.read()[24:])
+            super()._open()
+
+    package = types.ModuleType("pillow_heif")
+    package.register_heif_opener = lambda: Image.register_open("HEIF", Opener, lambda first: b"ftyp" in first)
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    monkeypatch.setattr(decoding, "version", lambda name: f"1 of {name}")
+    decoding.formats.cache_clear()
+    try:
+        assert decode(HEIC[:24] + saved(photo())).getpixel((3, 3)) == (220, 0, 0)
+        assert decoding.decoder().endswith(", pillow-heif 1 of pillow-heif")
+    finally:
+        decoding.formats.cache_clear()
+        del Image.OPEN["HEIF"]
+        Image.ID.remove("HEIF")
+
+
+def test_a_file_that_cannot_be_read_is_no_unreadable_photo(tmp_path):
+    (tmp_path / "photo.png").write_bytes(saved(photo()))
+    assert decode_file(tmp_path / "photo.png").size == (64, 48)
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "none.png", tmp_path, tmp_path / "pipe.png", "~nobody at all/x", "a\0b"):
+        with pytest.raises(Unusable) as caught:
+            decode_file(path)
+        assert caught.value.problem.reason == "no file"
+
+
+def test_files_of_any_length_are_not_read_whole(tmp_path):
+    with open(tmp_path / "long.png", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(Unusable) as caught:
+        decode_file(tmp_path / "long.png")
+    assert caught.value.problem.reason == "file too large"
+
+
 def test_sixteen_bit_grey_keeps_its_range():
     values = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
     got = np.asarray(decode(saved(Image.fromarray(values))))[:, :, 0]
@@ -136,7 +330,7 @@ def test_resize_takes_the_whole_photo():
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_damaged_files_are_images_or_reasons(data):
-    kind = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"]))
+    kind = data.draw(st.sampled_from(KINDS))
     whole = bytearray(saved(photo(), kind))
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -144,5 +338,6 @@ def test_damaged_files_are_images_or_reasons(data):
         try:
             assert decode(bytes(whole)).mode == "RGB"
         except Unusable as error:
-            assert error.problem.reason in ("unreadable", "too small", "too many pixels")
+            wanted = ("unreadable", "too small", "too many pixels", "too costly", "unknown brightness")
+            assert error.problem.reason in wanted
             assert "0x" not in str(error)

@@ -402,6 +402,14 @@ def test_batches_that_are_none_are_told_and_run_nothing(tmp_path, monkeypatch, d
     assert "data_batch_1" in str(caught.value) and not (tmp_path / "evil").exists()
 
 
+@pytest.mark.parametrize("form", ["tar", "folder"])
+def test_a_batch_that_is_too_long_is_not_read(tmp_path, monkeypatch, form):
+    monkeypatch.setattr("facekit.data.readers.cifar10._BATCH_BYTES", 100)
+    write = write_tar if form == "tar" else write_folder
+    with pytest.raises(DataError, match="where a batch of CIFAR-10 has 31 million"):
+        CIFAR10Batches(write(tmp_path / "cifar-10-python.tar", batches()))
+
+
 def test_damaged_and_empty_tars_of_batches_are_told(tmp_path):
     path = write_tar(tmp_path / "cifar-10-python.tar.gz", {"readme.html": b"x"})
     with pytest.raises(DataError, match="none of test_batch"):

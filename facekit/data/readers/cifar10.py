@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
 import zlib
 from pathlib import Path
@@ -12,12 +10,14 @@ import numpy as np
 
 from facekit.data.readers.archives import TAR_SUFFIXES
 from facekit.data.readers.classes import ClassFolderReader, in_folder_of
+from facekit.data.readers.pickles import read_plain
 from facekit.data.readers.table import ArrayReader, ClassReader, Part, Row
 from facekit.errors import DataError
 from facekit.files import sha256_of_file
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = ("test_batch", *(f"data_batch_{number}" for number in range(1, 6)))
+_BATCH_BYTES = 64 * 2**20  # more is no batch, and is not read
 BATCH_FOLDER = "cifar-10-batches-py"
 
 
@@ -53,8 +53,7 @@ class CIFAR10Folders(_CIFAR10, ClassFolderReader):
 class CIFAR10Batches(_CIFAR10, ArrayReader):
     """CIFAR-10 as the authors publish it for Python: `cifar-10-python.tar.gz` or the folder that it unpacks to.
 
-    The batches are pickles, and a pickle can call any function when it is read. These are read with an unpickler that
-    knows three names, all of them numpy's and none able to do more than make an array; any other name is an error. A
+    The batches are pickles, and a pickle can call any function when it is read: `read_plain` runs none of it. A
     checksum in its place would trust MD5, and would refuse batches that were cut down. A tenth of the training images
     are validation images, by content.
     """
@@ -99,40 +98,22 @@ def _batch_folder(path: Path) -> Path:
     return path / BATCH_FOLDER if (path / BATCH_FOLDER).is_dir() else path
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads lists, dictionaries, texts, numbers and numpy arrays, and refuses whatever else a pickle may name."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """One of three names of numpy; raises UnpicklingError for any other."""
-        module = module.replace("numpy._core", "numpy.core")  # as numpy 2 calls it
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place in a batch of images")
-        return _ALLOWED[module, name]
-
-
-def _empty_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
-    """What numpy's own `_reconstruct` makes: an empty array, whose content the pickle sets next."""
-    return np.ndarray.__new__(np.ndarray, (0,), "b")
-
-
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
 def _batch_files(path: Path) -> dict[str, bytes]:
     """Batch name to its bytes, the test batch first; raises DataError where there is none."""
     if path.is_dir():
         folder = _batch_folder(path)
-        found = {name: (folder / name).read_bytes() for name in BATCHES if (folder / name).is_file()}
+        files = {name: folder / name for name in BATCHES if (folder / name).is_file()}
+        for name, place in files.items():
+            _check_size(path, name, place.stat().st_size)
+        found = {name: place.read_bytes() for name, place in files.items()}
     else:
         try:
             with tarfile.open(path) as archive:
                 members = {member.name.rsplit("/", 1)[-1]: member for member in archive if member.isfile()}
-                files = {name: archive.extractfile(members[name]) for name in BATCHES if name in members}
-                found = {name: file.read() for name, file in files.items() if file}
+                for name in members.keys() & set(BATCHES):
+                    _check_size(path, name, members[name].size)
+                opened = {name: archive.extractfile(members[name]) for name in BATCHES if name in members}
+                found = {name: file.read() for name, file in opened.items() if file}
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise DataError(f"{path} is no readable tar ({error}); download or copy it again.") from None
     if not found:
@@ -142,25 +123,35 @@ def _batch_files(path: Path) -> dict[str, bytes]:
     return found
 
 
+def _check_size(path: Path, name: str, size: int) -> None:
+    """Raises DataError for a file that is too long to be a batch, before it is read."""
+    if size > _BATCH_BYTES:
+        raise DataError(f"{path}, {name}: {size:,} bytes, where a batch of CIFAR-10 has 31 million.")
+
+
 def _part(path: Path, name: str, data: bytes) -> Part:
     """One batch as arrays; raises DataError naming the batch and the row."""
     try:
-        batch = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle can fail in any way
+        batch = read_plain(data)
+    except ValueError as error:
         raise DataError(f"{path}, {name}: no batch that can be read ({error}); download or copy it again.") from None
     keys = ("data", "labels", "filenames")
     if not isinstance(batch, dict) or not set(keys) <= set(batch):
         raise DataError(f"{path}, {name}: no batch of CIFAR-10, which has {', '.join(keys)}.")
     pixels, codes, names = (batch[key] for key in keys)
+    if not isinstance(codes, list):
+        raise DataError(f"{path}, {name}: labels must be a list of numbers.")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(codes), 3 * 32 * 32):
         raise DataError(f"{path}, {name}: data must be uint8 ({len(codes)}, 3072), a row for each label.")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}, {name}: filenames must be a list of texts.")
     if len(names) != len(codes):
         raise DataError(f"{path}, {name}: {len(names)} file names for {len(codes)} labels.")
     for row, code in enumerate(codes):
         if not isinstance(code, int) or not 0 <= code < len(CIFAR10_CLASSES):
-            raise DataError(f"{path}, {name}, row {row}: label {code!r}, the ten classes are 0 to 9.")
+            raise DataError(f"{path}, {name}, row {row}: label {str(code)[:20]}, the ten classes are 0 to 9.")
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Part(images, codes, list(map(str, names)), "test" if name == "test_batch" else None)
+    return Part(images, codes, names, "test" if name == "test_batch" else None)
 
 
 ROW = Row("cifar10", cifar10_reader, holds_batches, in_folder_of(CIFAR10_CLASSES))
