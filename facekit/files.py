@@ -5,13 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import Any
+from urllib.parse import unquote
 
 from facekit.errors import FacekitError
+
+
+def pasted_path(path: str | Path) -> Path:
+    """A path as people paste it: in quotes, as `file://…`, with `~`, with blanks escaped. What exists stays."""
+    text = os.fspath(path)
+    if os.path.lexists(text):
+        return Path(text)
+    text = re.sub(r"^([\"'“‘«])(.*)[\"'”’»]$", r"\2", text.strip())
+    if text.startswith("file:/"):  # as a Path it has lost a slash or two
+        text = unquote(re.sub(r"^file:/+(localhost/+)?", "/", text), errors="surrogateescape")
+        text = text[1:] if re.match("/[A-Za-z]:", text) else text
+    elif os.sep == "/":
+        text = re.sub(r"\\([^\w/\\])", r"\1", text)
+    return Path(os.path.expanduser(text))
 
 
 @contextmanager
@@ -35,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: object) -> None:
     """Writes `value` as indented UTF-8 JSON, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
 
 
 def sha256_of_file(path: Path) -> str:

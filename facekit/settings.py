@@ -22,6 +22,7 @@ import pooch
 from tqdm.auto import tqdm
 
 from facekit.errors import ConfigError
+from facekit.files import pasted_path
 
 if TYPE_CHECKING:
     import torch  # inside the functions, too: commands that need no network must not wait for it
@@ -43,7 +44,7 @@ def data_dir() -> Path | None:
     value = os.environ.get("FACEKIT_DATA")
     if not value:
         return None
-    folder = Path(os.path.expanduser(value)).resolve()
+    folder = pasted_path(value).resolve()
     if not folder.is_dir():
         raise ConfigError(f"FACEKIT_DATA names {value!r}, which is not a folder; correct it or unset it.")
     return folder
@@ -52,7 +53,7 @@ def data_dir() -> Path | None:
 def cache_dir() -> Path:
     """Folder for packed sets, downloads and embeddings (not created here); raises ConfigError if it cannot be one."""
     value = os.environ.get("FACEKIT_CACHE")
-    folder = Path(os.path.expanduser(value)) if value else Path(pooch.os_cache("facekit"))
+    folder = pasted_path(value) if value else Path(pooch.os_cache("facekit"))
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
     if not os.path.isdir(there):
         name = f"FACEKIT_CACHE names {value!r}" if value else f"the cache is {str(folder)!r}"

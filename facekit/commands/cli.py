@@ -17,6 +17,7 @@ from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import cleandoc, getdoc, signature
+from io import TextIOWrapper
 from pathlib import Path
 
 from facekit.errors import ConfigError, FacekitError
@@ -99,6 +100,11 @@ def run(function: Callable, arguments: Sequence[str], program: str) -> object:
         return function(**values)
 
     from jsonargparse import DefaultHelpFormatter, auto_cli
+    from jsonargparse.typing import register_type
+
+    from facekit.files import pasted_path
+
+    register_type(Path, deserializer=pasted_path, fail_already_registered=False)
 
     class Formatter(DefaultHelpFormatter):
         def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -107,7 +113,7 @@ def run(function: Callable, arguments: Sequence[str], program: str) -> object:
     description, _, examples = (getdoc(function) or "").partition("\nExamples:\n")
     return auto_cli(
         called,
-        args=list(arguments),
+        args=list(map(_as_unicode, arguments)),
         prog=program,
         description=re.split(r"\n(?:Args|Returns|Raises):\n", description)[0].strip(),
         epilog=f"examples:\n{examples.rstrip()}" if examples else None,
@@ -168,8 +174,20 @@ def check_config(name: str) -> None:
         raise ConfigError(f"{name} says {twice[0]} twice; {remedy}.")
 
 
+def _as_unicode(argument: str) -> str:
+    """An argument; a path whose name is not UTF-8, at which the parser stops, as `file://…`, which it takes."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+        return option + equals + Path(path).absolute().as_uri()
+    return argument
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show must not end what was done
+        sys.stdout.reconfigure(errors="backslashreplace")
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     try:
         if command in ("-h", "--help"):

@@ -17,7 +17,7 @@ from facekit.data.portraits import render_portraits
 from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split, read_manifest
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import evaluate
-from facekit.files import write_json
+from facekit.files import pasted_path, write_json
 from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
@@ -262,8 +262,8 @@ def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     kinds: dict[str, type[FaceSet] | type[FeatureSet]] = {cls.kind: cls for cls in (FaceSet, FeatureSet)}
     if data == "portraits":
         found: FaceSet | FeatureSet = render_portraits(portraits)
-    elif (kind := read_manifest(Path(data)).get("kind")) in kinds:
-        found = kinds[kind].load(Path(data))
+    elif (kind := read_manifest(pasted_path(data)).get("kind")) in kinds:
+        found = kinds[kind].load(pasted_path(data))
     else:
         raise DataError(f"{data} holds a {kind!r}; train takes a {' or a '.join(kinds)}.")
     if isinstance(found, FeatureSet) != (backbone == "none"):

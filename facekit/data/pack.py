@@ -27,6 +27,7 @@ from facekit.data.readers.table import Reader, readers
 from facekit.data.sets import FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
 from facekit.errors import ConfigError, DataError
+from facekit.files import pasted_path
 from facekit.settings import cores
 
 FOUND = "photo files in the source, plus label rows that stand for no photo of their own; packed + rejected"
@@ -34,6 +35,7 @@ FOUND = "photo files in the source, plus label rows that stand for no photo of t
 _TASK_PHOTOS = 32
 _TASK_BYTES = 8 * 2**20
 _TASKS_AHEAD = 2
+_BYTES_AHEAD = 256 * 2**20
 
 Decoded = tuple[str, np.ndarray | Problem]
 
@@ -65,7 +67,8 @@ def pack(
     set of the same request is returned as it is. Raises DataError if the source is missing or damaged, nothing
     could be packed, the disk is full, or `dest` holds another set.
     """
-    source, dest = Path(source), Path(dest)
+    source, dest = pasted_path(source), pasted_path(dest)
+    labels = None if labels is None else pasted_path(labels)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1.")
     try:
@@ -265,7 +268,10 @@ def _tasks(records: Iterable[Sample]) -> Iterator[list[Sample]]:
 def _decoded(
     records: Iterable[Sample], size: tuple[int, int], align: bool, workers: int
 ) -> Iterator[tuple[Sample, Decoded]]:
-    """Records with decoded photos or problems, in order; at most `workers` + `_TASKS_AHEAD` groups are under way."""
+    """Records with decoded photos or problems, in order.
+
+    At most `workers` + `_TASKS_AHEAD` groups are under way, fewer where their files are large.
+    """
 
     def decoded(record: Sample) -> tuple[Sample, Decoded]:
         return record, ("", record.problem) if record.problem else _decode_one(record.data or b"", size, align)
@@ -273,15 +279,15 @@ def _decoded(
     def decode_group(group: list[Sample]) -> list[tuple[Sample, Decoded]]:
         return list(map(decoded, group))
 
-    waiting: deque[Future] = deque()
+    waiting: deque[tuple[Future, int]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for group in _tasks(records):
-            waiting.append(pool.submit(decode_group, group))
-            if len(waiting) >= workers + _TASKS_AHEAD:
-                yield from waiting.popleft().result()
+            waiting.append((pool.submit(decode_group, group), sum(len(record.data or b"") for record in group)))
+            while len(waiting) >= workers + _TASKS_AHEAD or sum(size for _, size in waiting) > _BYTES_AHEAD:
+                yield from waiting.popleft()[0].result()
         while waiting:
-            yield from waiting.popleft().result()
+            yield from waiting.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 

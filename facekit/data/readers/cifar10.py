@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from facekit.data.readers.archives import TAR_SUFFIXES
+from facekit.data.readers.archives import TAR_SUFFIXES, tar_members
 from facekit.data.readers.classes import ClassFolderReader, in_folder_of
 from facekit.data.readers.pickles import read_plain
 from facekit.data.readers.table import ArrayReader, ClassReader, Part, Row
@@ -107,15 +105,12 @@ def _batch_files(path: Path) -> dict[str, bytes]:
             _check_size(path, name, place.stat().st_size)
         found = {name: place.read_bytes() for name, place in files.items()}
     else:
-        try:
-            with tarfile.open(path) as archive:
-                members = {member.name.rsplit("/", 1)[-1]: member for member in archive if member.isfile()}
-                for name in members.keys() & set(BATCHES):
-                    _check_size(path, name, members[name].size)
-                opened = {name: archive.extractfile(members[name]) for name in BATCHES if name in members}
-                found = {name: file.read() for name, file in opened.items() if file}
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise DataError(f"{path} is no readable tar ({error}); download or copy it again.") from None
+        read_all: dict[str, bytes] = {}
+        for member, read in tar_members(path):
+            if member.isfile() and (name := member.name.rsplit("/", 1)[-1]) in BATCHES:
+                _check_size(path, name, member.size)
+                read_all[name] = read()
+        found = {name: read_all[name] for name in BATCHES if name in read_all}
     if not found:
         raise DataError(
             f"{path} holds none of {', '.join(BATCHES)}; give cifar-10-python.tar.gz or what it unpacks to."

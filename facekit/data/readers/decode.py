@@ -22,6 +22,7 @@ from PIL import Image, ImageFile, features
 from facekit.data.readers.archives import MAX_FILE_BYTES, Problem
 from facekit.data.readers.costs import MAX_PIXELS, MAX_PIXELS_OF, Costly, Metered, check_file, check_opened
 from facekit.errors import DataError
+from facekit.files import pasted_path
 
 # MPO, of some cameras, is opened as the JPEG that it begins with; see also `formats`
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -90,7 +91,7 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
 def decode_file(path: Path | str) -> Image.Image:
     """`decode` of a file; also raises Unusable with the reason `no file` for a path that cannot be read."""
     try:
-        path = Path(path).expanduser()
+        path = pasted_path(path)
         if path.exists() and not path.is_file():  # to read from a pipe could last for ever
             raise Unusable(Problem("no file", f"{path} is no file, but a folder or a device"))
         with open(path, "rb") as file:

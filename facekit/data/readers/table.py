@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from facekit.data.readers.archives import Problem, Sample, archive_fingerprint, open_source
+from facekit.data.readers.archives import Problem, Sample, archive_fingerprint, clean_name, open_source
 from facekit.data.readers.decode import as_file, other_size
 from facekit.errors import DataError
 
@@ -47,7 +47,7 @@ class Reader(ABC):
     @property
     def about(self) -> dict:
         """What the manifest says of the set and of this source."""
-        return {**self.set_about, "source": self.path.name}
+        return {**self.set_about, "source": clean_name(self.path.name)}
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -113,7 +113,7 @@ class ClassReader(Reader):
 
     @property
     def about(self) -> dict:
-        return {**self.set_about, "classes": {self.column: list(self.classes)}, "source": self.path.name}
+        return {**self.set_about, "classes": {self.column: list(self.classes)}, "source": clean_name(self.path.name)}
 
     def row(self, name: str) -> dict[str, str]:
         """The label row of a photo of this class."""
