@@ -23,3 +23,7 @@ class TrainingError(FacekitError):
 
 class LessonError(FacekitError):
     """A lesson's source, notebook, exercise or quiz breaks the rules of the course."""
+
+
+class OutputError(FacekitError):
+    """Results have no place: somebody else's file has their name, another process writes the folder, a disk is full."""

@@ -20,7 +20,7 @@ import torch
 
 from facekit import settings
 from facekit.errors import DataError
-from facekit.files import read_json, write_json
+from facekit.files import may_replace, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "datasets" / "reference"
@@ -91,7 +91,7 @@ def record(
         "seconds": round(seconds, 1),
         "rows": json.loads(rows.to_json(orient="records", double_precision=6)),
     }
-    path = (folder or REFERENCE) / f"{name}.json"
+    path = may_replace((folder or REFERENCE) / f"{name}.json", b'{\n  "what": ')
     write_json(path, content)
     return path
 

@@ -186,6 +186,8 @@ def _as_unicode(argument: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the command says so, 2 bad input."""
+    from facekit.files import told
+
     if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show must not end what was done
         sys.stdout.reconfigure(errors="backslashreplace")
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
@@ -214,6 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
             raise
         print(f"error: this needs more memory than there is ({error}); take less at once.", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; whatever can be resumed goes on when the same command is given again.", file=sys.stderr)

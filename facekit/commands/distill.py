@@ -16,6 +16,7 @@ from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed, has_fast_bf16, state_hash
 from facekit.tasks import AGE_BAND, GENDER, RACE
+from facekit.training import checkpoint
 from facekit.training.augment import Augment
 from facekit.training.config import TrainConfig
 from facekit.training.distributed import process_group
@@ -33,6 +34,7 @@ from facekit.transfer.distill import (
 from facekit.transfer.probe import linear_probe
 
 WEIGHTS = "facenet_mini.safetensors"
+WRITTEN = (*checkpoint.WRITTEN, WEIGHTS, "config.json", "metrics.json")
 ANSWERED = (RACE, GENDER, AGE_BAND)  # tasks of the classifiers that are reused
 # Arguments that the weights do not keep: what they name is kept by its content, or decides nothing.
 NO_OPTIONS = ("data", "out", "weights", "teacher", "device", "resume")
@@ -91,7 +93,7 @@ def distill(
         torchrun --nproc-per-node 8 -m facekit distill packed/fairface-160 --epochs 12 --portraits 6000
     """
     options = {name: value for name, value in locals().items() if name not in NO_OPTIONS}
-    with process_group(device) as world:
+    with process_group(device) as world, world.writing(out, *WRITTEN):
         if precision == "auto":
             precision = "bf16" if has_fast_bf16(world.device) else "fp32"
         config = TrainConfig(
@@ -141,7 +143,6 @@ def distill(
         if world.first:
             size = sum(p.numel() for p in student.parameters())
             print(f"{len(rows):,} photos of {len(pictures):,} pictures, {size:,} parameters, {precision}")
-            write_json(Path(out) / "config.json", about)
         recipe = plan("scratch", list(student.stages), epochs, lr)
         result = fit(student, method, pictures, None, recipe, config, out, resume)
         if world.first:
@@ -160,5 +161,6 @@ def report(student: FaceNetMini, faces: FaceSet, teacher: FeatureSet, about: dic
             mine = embed(packaged, faces.select(mask), cache=False, precision="fp32")
             found[name] = agreement(mine, teacher.select(mask))
             print(f"cosine to the teacher on {mask.sum():,} photos of {name}: {found[name]:.4f}")
+    write_json(out / "config.json", {name: value for name, value in about.items() if name != "seconds"})
     write_json(out / "metrics.json", about | {"cosine": found})
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")

@@ -7,7 +7,7 @@ from textwrap import indent
 
 import pandas as pd
 
-from facekit.files import atomic_path
+from facekit.files import atomic_path, may_replace
 from facekit.records import markdown
 from facekit.transfer.table import Row, row, table
 
@@ -27,7 +27,7 @@ def methods(name: str | None = None, write: Path | None = None) -> int:
         python -m facekit methods --name soft
     """
     if write is not None:
-        with atomic_path(write) as path:
+        with atomic_path(may_replace(write, b"# Methods\n")) as path:
             path.write_text(listed(), encoding="utf-8")
         return 0
     for each in table().values() if name is None else [row(name)]:

@@ -25,6 +25,7 @@ from facekit.models.heads import Classifier, Heads
 from facekit.models.multitask import Stack, mlp, stack_of
 from facekit.models.staged import Staged
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+from facekit.training import checkpoint
 from facekit.training.augment import augment_for
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.distributed import process_group
@@ -36,6 +37,7 @@ from facekit.transfer.table import row, table
 Data = TypeVar("Data", bound=LabelledSet)
 MOST_PIXELS = 4096  # a side of a photo
 TASKS = {task.name: task for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
+WRITTEN = (*checkpoint.WRITTEN, "metrics.json")
 BACKBONES: dict[str, type[FaceNet] | type[FaceNetMini]] = {"facenet": FaceNet, "mini": FaceNetMini}
 
 
@@ -156,7 +158,7 @@ def train(
         raise ConfigError(f"sampling {sampling!r} shares a step among several sets, and there is one.")
     if chosen.names is None and (hidden or dropout):
         raise ConfigError(f"the heads of {chosen.key} have neither hidden layers nor dropout; leave these out.")
-    with process_group(device) as world:
+    with process_group(device) as world, world.writing(out, *WRITTEN):
         faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
         sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}
         changes: Any = {name: augment_for(wanted) for name, wanted in sought.items()} if augment else None
@@ -200,9 +202,10 @@ def train(
                 print(recipe.table(model).to_string(index=False))
             checks = {name: part for name, part in parts["validation"].items() if wanted[name]}
             folder = out if len(group) == len(faces) else out / str(group[0])
-            result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
-            if world.first:
-                report(model, wanted, parts, result, own, folder)
+            with world.writing(folder, *WRITTEN):
+                result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
+                if world.first:
+                    report(model, wanted, parts, result, own, folder)
     return 0
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from facekit.course.folders import Lesson, find_lessons, lessons_root
 from facekit.errors import ConfigError, LessonError
-from facekit.files import atomic_path
+from facekit.files import atomic_path, may_replace
 from facekit.settings import PROFILES, Profile
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ MARK = re.compile(r"^[ \t]*(# (?:</?solution>|<todo>))$", re.MULTILINE)
 SOLUTION = re.compile(
     r"^([ \t]*)# <solution>((?:\n.*)*?)(?:\n[ \t]*# <todo>((?:\n.*)*?))?\n[ \t]*# </solution>$", re.MULTILINE
 )
+BUILT = b'"facekit": {'  # in every notebook that is built here
 TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
 
 
@@ -240,7 +241,7 @@ def build_lesson(lesson: Lesson, execute: bool = True) -> list[Path]:
     """
     made: dict[Path, NotebookNode] = {}
     for path, solutions in ((lesson.learner, False), (lesson.solutions, True)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        may_replace(path, BUILT).parent.mkdir(parents=True, exist_ok=True)
         notebook = make_notebook(lesson, solutions)
         if execute:
             run_notebook(notebook, path.parent, "laptop", path.relative_to(lesson.root).as_posix())
@@ -298,12 +299,13 @@ def run_lesson(lesson: Lesson, profile: Profile = "full", out: Path = Path("runs
     """Runs a lesson in another profile and writes the executed notebook to `out`; the stored ones stay as they are.
 
     Returns how it failed, the cell and its traceback, or an empty text; a lesson that fails is written as far as it
-    came. Raises LessonError when `out` is the folder of the stored notebooks.
+    came. Raises LessonError when `out` is the folder of the stored notebooks, OutputError for another notebook there.
     """
     stored, failure = lesson.solutions if solutions else lesson.learner, ""
     path = Path(out) / stored.name
     if path.resolve().parent in (lesson.root.resolve(), lesson.solutions.parent.resolve()):
         raise LessonError(f"{out}: holds the stored notebooks; name another folder with --out.")
+    may_replace(path, BUILT)
     notebook = make_notebook(lesson, solutions)
     stored.parent.mkdir(parents=True, exist_ok=True)
     try:

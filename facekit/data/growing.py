@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from facekit.data.readers.archives import Problem
-from facekit.errors import DataError
 
 # The header of an .npy file names the number of rows, which is known last: its room is reserved at a fixed size.
 HEADER_BYTES = 128
 CHECKPOINT_ROWS = 512
+UNFINISHED = (".pack.journal", ".pack.pixels")  # what lies in the folder while the set grows
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class GrowingSet:
     request: what is packed and how; a journal of another request is discarded, and what of one was damaged or changed
     is made again. `done` holds the outcomes of the earlier run. expected: how many rows there will be if none is
     rejected; when that comes true, the file's hash is known without reading it again. Use as a context: leaving it
-    closes the files, keeping what was journalled.
+    closes the files, keeping what was journalled. That no other process writes the folder
+    meanwhile is the caller's to see to (`files.writing`).
     """
 
     def __init__(self, folder: Path, row_shape: tuple[int, ...], request: dict, expected: int | None = None) -> None:
@@ -77,7 +78,6 @@ class GrowingSet:
         self._digest = hashlib.sha256(npy_header((expected or 0, *row_shape)))
         self._seal = ""
         try:
-            self._lock()
             self.done = self._recover(json.dumps(request, sort_keys=True))
             self.rows = sum(outcome.problem is None for outcome in self.done)
             self._pixels = open(self._pixel_path, "r+b")  # noqa: SIM115 closed by __exit__
@@ -98,15 +98,6 @@ class GrowingSet:
         for file in (self._pixels, self._journal):
             with suppress(OSError):  # a full disk: what could not be flushed is not in the journal either
                 file.close()
-
-    def _lock(self) -> None:
-        with suppress(ImportError):  # Windows has no advisory locks; two packings of one folder are then not noticed
-            import fcntl
-
-            try:
-                fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"{self._folder} is being packed by another process; wait for it.") from None
 
     def _recover(self, request: str) -> list[Outcome]:
         """The outcomes up to the journal's last seal that is right; leaves journal and pixel file consistent."""

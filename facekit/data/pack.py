@@ -17,17 +17,17 @@ import numpy as np
 import pandas as pd
 
 from facekit import settings
-from facekit.data.growing import GrowingSet, Outcome
+from facekit.data.growing import UNFINISHED, GrowingSet, Outcome
 from facekit.data.readers.archives import Problem, Sample, open_source
 from facekit.data.readers.decode import Unusable, decode, decoder, quiet, resize
 from facekit.data.readers.fairface import LABEL_FILES, label_files
 from facekit.data.readers.folder import has_table
 from facekit.data.readers.labels import NUMBER
 from facekit.data.readers.table import Reader, readers
-from facekit.data.sets import FaceSet, finish_set, read_manifest
+from facekit.data.sets import STORED, FaceSet, finish_set, read_manifest
 from facekit.data.splits import split_by_content
 from facekit.errors import ConfigError, DataError
-from facekit.files import pasted_path
+from facekit.files import MARKER, pasted_path, refuse_others, told, writing
 from facekit.settings import cores
 
 FOUND = "photo files in the source, plus label rows that stand for no photo of their own; packed + rejected"
@@ -65,7 +65,8 @@ def pack(
     sources go by content 80/10/10 unless their table has a column `split`. Of photos with the same bytes only the
     first is packed. A run that was interrupted is continued by the same call and ends in the same bytes. A complete
     set of the same request is returned as it is. Raises DataError if the source is missing or damaged, nothing
-    could be packed, the disk is full, or `dest` holds another set.
+    could be packed, the disk is full, or `dest` holds another set or is the folder of the photos; OutputError if
+    another process writes `dest`, or if somebody else's files are in the way there.
     """
     source, dest = pasted_path(source), pasted_path(dest)
     labels = None if labels is None else pasted_path(labels)
@@ -86,17 +87,27 @@ def pack(
         said = {"numbers": sorted(set(numbers)), "classes": sorted(set(classes))}
         request |= {name: columns for name, columns in said.items() if columns}
         measured = _numbers(reader, numbers, classes)
+        refuse_others(dest, STORED)
         if (dest / "manifest.json").exists():
             if read_manifest(dest).get("request") != request:
                 raise DataError(f"{dest} holds a set of other photos or settings; delete it or choose another folder.")
+            if any((dest / name).exists() for name in (MARKER, *UNFINISHED)):  # killed when all was done but for this
+                with writing(dest, *UNFINISHED):
+                    for name in UNFINISHED:
+                        (dest / name).unlink(missing_ok=True)
             return FaceSet.load(dest)
-        with GrowingSet(dest, (3, height, width), request, reader.total) as growing, quiet():
+        if source.is_dir() and dest.is_dir() and source.samefile(dest):
+            raise DataError(f"{dest} is the folder of the photos; name another folder for the set.")
+        with (
+            writing(dest, *STORED, *UNFINISHED),
+            GrowingSet(dest, (3, height, width), request, reader.total) as growing,
+            quiet(),
+        ):
             return _fill(growing, reader, request, dest, (height, width), workers or cores(), measured)
     except OSError as error:
-        where = error.filename or dest
         raise DataError(
-            f"packing stopped, {where}: {error.strerror or error}. No set was made; free the disk or mend the "
-            "permission and run the same command again, it continues where it stopped."
+            f"packing stopped, {told(error, dest)}. No set was made; what is done is kept, and the same command "
+            "continues there once that is mended."
         ) from None
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 
 from facekit import settings
 from facekit.errors import DataError
-from facekit.files import atomic_path, read_json, sha256_of_file, write_json, wrong_fields
+from facekit.files import atomic_path, read_json, sha256_of_file, write_json, writing, wrong_fields
 from facekit.tasks import SKIN_TONE, Task, encode_all
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FORMAT = 1
-FILES = ("inputs.npy", "labels.csv")
+STORED = ("inputs.npy", "labels.csv", "manifest.json")  # what a set on disk is written as
+FILES = STORED[:2]
 AGAIN = "delete the folder and make the set again."
 STRING = "text"  # the label column with the string that a picture of text shows
 
@@ -89,14 +90,17 @@ class LabelledSet:
         return digest.hexdigest()
 
     def save(self, folder: Path | str) -> Path:
-        """Writes the set to `folder` (created), the manifest last; returns the folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").unlink(missing_ok=True)
-        with atomic_path(folder / "inputs.npy") as path, open(path, "wb") as file:
-            np.save(file, self.inputs)
-        finish_set(folder, self.kind, self.labels, self.manifest)
-        return folder
+        """Writes the set to `folder` (created), the manifest last; returns the folder.
+
+        Raises OutputError where another process writes the folder, or files in it that are not of a set are in the way.
+        """
+        with writing(folder, *STORED) as folder:
+            (folder / "manifest.json").unlink(missing_ok=True)
+            # With w+ numpy writes through `write`, which says why it failed; with w that a number of bytes is missing.
+            with atomic_path(folder / "inputs.npy") as path, open(path, "w+b") as file:
+                np.save(file, self.inputs)
+            finish_set(folder, self.kind, self.labels, self.manifest)
+            return folder
 
     @classmethod
     def load(cls, folder: Path | str, verify: bool | None = None) -> Self:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from facekit import settings
-from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
+from facekit.data.sets import STORED, FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError, WeightsError
+from facekit.files import told, writing
 from facekit.models.backbones.base import Backbone, directions, fused_copy
 
 EmbeddingPrecision = Literal["auto", "fp32", "bf16"]
@@ -160,18 +161,27 @@ def through(
     """
     if folder is None:
         return _compute(backbone, faces, forward, how)
-    with suppress(DataError):  # whatever is missing or damaged there is computed again
-        found = kind.load(folder, verify=True).inputs
-        if len(found) == len(faces) and f"torch.{found.dtype}" == str(how.dtype):
-            return found
+
+    def kept() -> np.ndarray | None:
+        # Whatever is missing or damaged there is computed again.
+        with suppress(DataError):
+            found = kind.load(folder, verify=True).inputs
+            if len(found) == len(faces) and f"torch.{found.dtype}" == str(how.dtype):
+                return found
+        return None
+
+    if (found := kept()) is not None:
+        return found
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a folder in the way costs no time
-        found = _compute(backbone, faces, forward, how)  # which writes and reads no file
-        kind(found, faces.labels[["split"]]).save(folder)
+        # Before the work: a folder in the way costs no time, and another process that does the same is waited for.
+        with writing(folder, *STORED, cache=True):
+            if (found := kept()) is None:
+                found = _compute(backbone, faces, forward, how)  # which writes and reads no file
+                kind(found, faces.labels[["split"]]).save(folder)
     except OSError as error:
         raise ConfigError(
-            f"{folder.parent.name} cannot be kept in {folder} ({error.strerror or error}); set FACEKIT_CACHE to a "
-            "folder with room that you may write to, or pass cache=False."
+            f"{folder.parent.name} cannot be kept: {told(error, folder)}. Set FACEKIT_CACHE to a folder with room that "
+            "you may write to, or pass cache=False."
         ) from None
     return found
 

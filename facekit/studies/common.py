@@ -13,7 +13,7 @@ import pandas as pd
 from facekit.data.catalogue import photos
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError
-from facekit.files import atomic_path
+from facekit.files import atomic_path, may_replace
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.records import markdown
@@ -86,7 +86,7 @@ def fill(template: Path, **parts: object) -> str:
 
 def write_text(path: Path, text: str) -> int:
     """Writes a card or datasheet and says so; returns 0."""
-    with atomic_path(path) as temporary:
+    with atomic_path(may_replace(path, text.partition("\n")[0].encode())) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"wrote {path}")
     return 0

@@ -20,6 +20,7 @@ from facekit.data.features.model import COLUMNS, PACKAGED_MODEL, FeatureModel
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, read_manifest
 from facekit.evaluation.metrics import evaluate
 from facekit.experiments import PROBES, few_labels, scores
+from facekit.files import may_replace
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
 from facekit.records import ROOT, Record, markdown, recorded
@@ -67,6 +68,7 @@ def fit(source: Path | None = None, dest: Path = PACKAGED_MODEL, min_faces: int 
     Examples:
         FACEKIT_PROFILE=full FACEKIT_DATA=~/photos python -m facekit features fit
     """
+    may_replace(dest, b'"about"')
     model = fit_features(real_features(source).split("train"), min_faces)
     model.save(dest)
     print(

@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, partial, wraps
 from importlib.metadata import version
@@ -33,7 +34,7 @@ from torch import nn
 from facekit import records, settings
 from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError, DataError
-from facekit.files import read_json, write_json
+from facekit.files import alone, read_json, told, write_json
 from facekit.models.embedding import state_hash
 
 FORMAT = 2  # raise it when blocks of before cannot be read any more
@@ -87,20 +88,29 @@ class BlockCache:
         about = [FORMAT, str(settings.device()), *map(version, records.VERSIONS_OF)]
         key = fingerprint([*about, source_hash(block.measure.__module__), block.measure, block.arguments])
         path = self.folder / f"{block.title}-{key[:16]}.json"
-        if (kept := _kept(path)) is None:
-            start = time.perf_counter()
-            rows = block.measure(*block.arguments)
-            seconds = time.perf_counter() - start
-            kept = {"seconds": seconds, "rows": rows.to_json(orient="table", index=False, double_precision=15)}
+        lock = path.with_suffix(".lock")
+        if lock.exists() or _kept(path) is None:
             try:
-                write_json(path, {**kept, "sha256": fingerprint(kept)})
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with alone(lock, wait=True):
+                    if _kept(path) is None:
+                        start = time.perf_counter()
+                        rows = block.measure(*block.arguments)
+                        seconds = time.perf_counter() - start
+                        text = rows.to_json(orient="table", index=False, double_precision=15)
+                        kept = {"seconds": seconds, "rows": text}
+                        write_json(path, {**kept, "sha256": fingerprint(kept)})
+                    with suppress(OSError):  # an open file stays on some systems
+                        lock.unlink()
             except OSError as error:
                 raise ConfigError(
-                    f"a measured block cannot be kept as {path} ({error.strerror or error}); make room there, or set "
-                    "FACEKIT_CACHE to a folder that you may write to."
+                    f"a measured block cannot be kept: {told(error, path)}. Make room there, or set FACEKIT_CACHE to a "
+                    "folder that you may write to."
                 ) from None
-        self.took[path] = kept["seconds"]
-        table = pd.read_json(io.StringIO(kept["rows"]), orient="table", precise_float=True)
+        content = _kept(path)
+        assert content is not None, "it was just written"
+        self.took[path] = content["seconds"]
+        table = pd.read_json(io.StringIO(content["rows"]), orient="table", precise_float=True)
         return table.assign(**block.columns)
 
 

@@ -1,18 +1,21 @@
 """What a run leaves behind and shows. A killed run goes on as if it had not been killed, never as part of another run.
 
 A run's folder holds `best.safetensors` (the model at its best epoch), `last-NNNN.safetensors` (model and method after
-epoch NNNN), `last.pt` (optimiser, history; written last, it names the weights it belongs to), `log.csv` and
-TensorBoard's file. Random numbers need no state: every epoch starts from a seed made of the run's seed and the epoch.
+epoch NNNN), `last.pt` (optimiser, history; written last, it names the weights it belongs to), and what is made of the
+history: `log.csv` and TensorBoard's file. Random numbers need no state: every epoch starts from a seed made of the
+run's seed and the epoch.
 Process 0 writes all of it, and shows the progress bar.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from torch import nn
 from facekit import settings
 from facekit.data.sets import LabelledSet
 from facekit.errors import TrainingError
-from facekit.files import atomic_path, seal, unseal, wrong_fields
+from facekit.files import atomic_path, seal, told, unseal, wrong_fields
 from facekit.models.embedding import state_hash
 from facekit.training.config import TrainConfig
 from facekit.training.distributed import ProcessGroup
@@ -34,7 +37,10 @@ from facekit.training.plans import Plan
 
 STATE = "last.pt"
 BEST = "best.safetensors"
+LAST = "last-[0-9]*.safetensors"
 LOG = "log.csv"
+EVENTS = "events.out.tfevents.facekit"
+WRITTEN = (BEST, LAST, STATE, LOG, EVENTS)
 FIELDS = {"epoch": int, "best_epoch": int, "best_loss": float, "seconds": float, "history": list, "optimiser": dict} | {
     "fingerprint": dict,
     "weights": str,
@@ -66,24 +72,53 @@ def fingerprint(
     return {name: _hash(json.dumps(value, sort_keys=True, default=str)) for name, value in parts.items()}
 
 
-def save(folder: Path, state: dict, last: Weights, best: Weights | None, history: pd.DataFrame) -> None:
+def save(folder: Path, state: dict, last: Weights, best: Weights | None) -> None:
     """Writes a checkpoint after state["epoch"]; best only when it is new. Raises TrainingError if it cannot."""
     name = f"last-{state['epoch']:04d}.safetensors"
-    try:
+    with _told(folder):
         if best is not None:
-            _write(folder / BEST, best, state["fingerprint"])
-        _write(folder / name, last, state["fingerprint"])
-        with atomic_path(folder / STATE) as path:
-            torch.save({**state, "weights": name}, path)
-        with atomic_path(folder / LOG) as path:
-            history.to_csv(path, index=False)
-        for old in folder.glob("last-*.safetensors"):
-            if old.name != name:
-                old.unlink()
+            _write(folder / BEST, _content(best, state["fingerprint"], BEST))
+        _write(folder / name, _content(last, state["fingerprint"], name))
+        content = io.BytesIO()  # written by torch itself, a full disk would be an internal error of torch's
+        torch.save({**state, "weights": name}, content)
+        _write(folder / STATE, content.getbuffer())
+        _show(folder, state["history"], name)
+        _append(folder / EVENTS, state["history"][-1:])
+
+
+def _show(folder: Path, history: list[dict], weights: str) -> None:
+    """Writes the log of a checkpoint, and removes the weights of other epochs."""
+    with atomic_path(folder / LOG) as path:
+        pd.DataFrame(history).to_csv(path, index=False)
+    for old in folder.glob(LAST):
+        if old.name != weights:
+            old.unlink()
+
+
+def _append(path: Path, history: Sequence[dict]) -> None:
+    """Adds these epochs to TensorBoard's file, where it is installed; it reads on where it was."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError:
+        return
+    with open(path, "ab") as file:
+        for row in history:
+            floats = {name: value for name, value in row.items() if isinstance(value, float)}
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in floats.items()]
+            event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values))
+            RecordWriter(file).write(event.SerializeToString())
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turns an OSError into a TrainingError."""
+    try:
+        yield
     except OSError as error:
         raise TrainingError(
-            f"cannot write the checkpoint to {folder}: {error.strerror or error}. Make room there, then run again "
-            "with resume to go on from the last whole checkpoint."
+            f"cannot write the run: {told(error, folder)}. With resume it goes on from the last whole checkpoint."
         ) from error
 
 
@@ -135,13 +170,25 @@ def read(
 
 
 class RunLog:
-    """What the loop tells about a run; folder: None keeps nothing."""
+    """What the loop tells about a run; folder: None keeps nothing. A context, in which nobody else writes the folder.
+
+    Entering it raises OutputError where another process writes the folder, or somebody else's files are in the way.
+    """
 
     def __init__(self, folder: Path | str | None, world: ProcessGroup) -> None:
         self.folder = Path(folder) if folder is not None else None
         self.world = world
         self.bar: Any = None
-        self.board: Any = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> RunLog:
+        if self.folder is not None:
+            with _told(self.folder):
+                self._stack.enter_context(self.world.writing(self.folder, *WRITTEN))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def previous(self, fingerprint: dict[str, str], resume: bool) -> Found | None:
         """The checkpoint to go on from, or None; see `load`. Raises TrainingError if it is in the way."""
@@ -155,24 +202,18 @@ class RunLog:
         self.world.wait()  # nobody writes while others read
         return found
 
-    @contextmanager
-    def open(self, state: dict, steps: int) -> Iterator[None]:
-        """Shows the bar and opens TensorBoard's file while the run lasts; steps: of the whole run."""
+    def begin(self, state: dict, steps: int) -> None:
+        """Shows the bar of a run that begins or goes on at `state`; steps: of the whole run."""
         if not self.world.first:
-            yield
             return
         if self.folder is not None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise TrainingError(f"cannot make the folder {self.folder}: {error.strerror}.") from error
-            with suppress(ImportError):  # it may not be installed
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(self.folder))
-        with settings.progress(total=steps, desc="training", unit="step") as self.bar, self.board or nullcontext():
-            self.bar.update(sum(row["step"] for row in state["history"][-1:]))
-            yield
+            with _told(self.folder):
+                if state["history"]:  # the run was perhaps killed before all of it was told
+                    _show(self.folder, state["history"], state["weights"])
+                (self.folder / EVENTS).unlink(missing_ok=True)
+                _append(self.folder / EVENTS, state["history"])
+        self.bar = self._stack.enter_context(settings.progress(total=steps, desc="training", unit="step"))
+        self.bar.update(sum(row["step"] for row in state["history"][-1:]))
 
     def step(self) -> None:
         """One step is done."""
@@ -185,17 +226,16 @@ class RunLog:
             return
         row = state["history"][-1]
         self.bar.set_postfix({key: f"{value:.4f}" for key, value in row.items() if key.endswith("_loss")})
-        if self.board is not None:
-            for key, value in row.items():
-                if isinstance(value, float):
-                    self.board.add_scalar(key, value, row["step"])
         if self.folder is not None:
-            save(self.folder, state, weights.state_dict(), best, pd.DataFrame(state["history"]))
+            save(self.folder, state, weights.state_dict(), best)
 
 
-def _write(path: Path, weights: Weights, fingerprint: Mapping[str, str]) -> None:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    content = seal(safetensors.save(tensors, {"run": _run(fingerprint, path.name)}))
+def _content(weights: Weights, fingerprint: Mapping[str, str], name: str) -> bytes:
+    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    return seal(safetensors.save(tensors, {"run": _run(fingerprint, name)}))
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facekit import settings
+from facekit import files, settings
+from facekit.errors import FacekitError
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,22 @@ class ProcessGroup:
         """Returns when all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+    @contextmanager
+    def writing(self, folder: Path | str, *names: str) -> Iterator[None]:
+        """As `files.writing`, for all processes as one: the first has the folder, and where it is refused all raise."""
+        with ExitStack() as stack:
+            refusal: list[Exception | None] = [None]
+            if self.first:
+                try:
+                    stack.enter_context(files.writing(folder, *names))
+                except (FacekitError, OSError) as error:
+                    refusal = [error]
+            if self.size > 1:
+                dist.broadcast_object_list(refusal)
+            if refusal[0] is not None:
+                raise refusal[0]
+            yield
 
     def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
         """The module with averaged gradients; itself in a world of one. all_used: every parameter gets a gradient."""

@@ -64,8 +64,8 @@ def fit(
 
     Raises ConfigError for a plan, config or sets that do not fit model and method, DataError for a task without any
     label, and TrainingError when the loss or a weight is no longer finite, when nothing is trainable, or when `run_dir`
-    holds another run or, without resume, any run. Whatever stops the training, the model then has the weights of its
-    best epoch so far.
+    holds another run or, without resume, any run; OutputError where another process writes `run_dir` or somebody else's
+    files are in the way there. Whatever stops the training, the model then has the weights of its best epoch so far.
     """
     config = config or TrainConfig()
     plan.check(model)
@@ -84,18 +84,18 @@ def fit(
     best: checkpoint.Weights = initial
     state: dict[str, Any] = dict(epoch=0, best_epoch=0, best_loss=np.inf, seconds=0.0, history=[], optimiser=None)
     plain = _Step(model, method)
-    journal = RunLog(run_dir, world)
-    if journal.folder is not None:
-        state["fingerprint"] = checkpoint.fingerprint(model, method, sets, held_out, plan, config)
-        if found := journal.previous(state["fingerprint"], resume):
-            state, last, best = found
-            plain.load_state_dict(last)
     fast = _Step(cast(Staged, torch.compile(model)), method) if config.compile else plain
-    streams = {name: part.endless(state["epoch"] * steps) for name, part in batches.items()}
     optimiser = None
     cuda = [world.device] if world.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=cuda), journal.open(state, plan.epochs * steps):
+        with torch.random.fork_rng(devices=cuda), RunLog(run_dir, world) as journal:
+            if journal.folder is not None:
+                state["fingerprint"] = checkpoint.fingerprint(model, method, sets, held_out, plan, config)
+                if found := journal.previous(state["fingerprint"], resume):
+                    state, last, best = found
+                    plain.load_state_dict(last)
+            streams = {name: part.endless(state["epoch"] * steps) for name, part in batches.items()}
+            journal.begin(state, plan.epochs * steps)
             for epoch in range(state["epoch"], plan.epochs):
                 phase, begin = plan.at(epoch)
                 if epoch == begin or optimiser is None:

@@ -79,6 +79,7 @@ import torch
 import torch.distributed as dist
 from tiny import COLOUR, SIDE, classifier, faces
 from facekit.commands.cli import main
+from facekit.errors import OutputError
 from facekit.models.embedding import state_hash
 from facekit.training.augment import Augment
 from facekit.training.config import TrainConfig
@@ -107,6 +108,10 @@ with process_group("cpu") as world:
     dist.all_gather_object(hashes, state_hash(model))
     assert hashes[0] == hashes[1], "all processes end with the same model"
     print("same model", flush=True)
+    try:
+        fit(model, Supervised([COLOUR]), faces(), None, recipe, config, sys.argv[4])
+    except OutputError as error:
+        print("refused" if "log.csv is in the way" in str(error) else error, flush=True)
     fit(model, Faulty([COLOUR, SIDE]), faces(), faces(9, 1), recipe, config)
 """
 
@@ -124,8 +129,10 @@ def test_two_processes_get_the_scores_of_one_and_a_fault_in_one_ends_both(stored
             assert main(["train", "--config", str(tmp_path / "one.yaml")]) == 0
             assert main(["train", "--config", str(tmp_path / "one_sets.yaml")]) == 0
     (tmp_path / "two.py").write_text(TWO)
-    files = [tmp_path / name for name in ("two.yaml", "two_sets.yaml")]
-    status, printed, errors = torchrun(2, tmp_path / "two.py", Path(__file__).parents[1], *files)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "log.csv").write_text("mine")
+    given = [tmp_path / name for name in ("two.yaml", "two_sets.yaml", "own")]
+    status, printed, errors = torchrun(2, tmp_path / "two.py", Path(__file__).parents[1], *given)
     assert printed.count("best epoch") == 2, f"one process reports\n{errors}"
     pd.testing.assert_series_equal(metrics(tmp_path / "one"), metrics(tmp_path / "two"), rtol=1e-4)
     logs = [pd.read_csv(tmp_path / f"{name}_sets" / "log.csv") for name in ("one", "two")]
@@ -135,6 +142,7 @@ def test_two_processes_get_the_scores_of_one_and_a_fault_in_one_ends_both(stored
     one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
     assert all(np.allclose(one[key], two[key], atol=1e-5) for key in one)
     assert printed.count("same model") == 2, f"with BatchNorm and augmentation\n{errors}"
+    assert printed.count("refused") == 2, f"both say that a folder is not theirs\n{errors}"
     assert status != 0 and "a fault in process 1" in errors
 
 

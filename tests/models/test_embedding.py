@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -208,6 +210,16 @@ def test_damaged_entry_is_computed_again(mini, computed, name, damage):
     assert computed == [7, 7]
     embed(mini, faces)
     assert computed == [7, 7]
+
+
+def test_of_two_that_ask_for_the_same_one_computes_and_both_have_it(mini, computed):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(embed(mini, face_set()).features)) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert computed == [7] and np.array_equal(*found)
 
 
 def test_interrupted_run_leaves_no_entry(mini, computed, monkeypatch):

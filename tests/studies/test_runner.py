@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -32,6 +34,11 @@ CALLS = []
 def measure(value: float, *_) -> pd.DataFrame:
     CALLS.append(value)
     return pd.DataFrame({"value": [value], "name": ["a"], "n": [30], "seed": [int(value)]})
+
+
+def measure_slowly(value: float) -> pd.DataFrame:
+    time.sleep(0.2)
+    return measure(value)
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +101,21 @@ def test_every_study_counts_what_it_is_measured_by():
     for name, path in commands().items():
         module = path.partition(":")[0]
         assert source_hash(module) != source_hash("facekit.studies"), name
+
+
+def test_a_block_that_another_process_measures_is_waited_for_and_read():
+    found = []
+
+    def ask():
+        found.append(BlockCache("toy").rows(Block("a", measure_slowly, (0.5,))))
+
+    threads = [threading.Thread(target=ask) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert CALLS == [0.5] and found[0].equals(found[1])
+    assert [path.suffix for path in BlockCache("toy").folder.iterdir()] == [".json"]
 
 
 def test_a_block_is_kept_for_the_same_content_alone(monkeypatch):

@@ -162,6 +162,7 @@ def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
+    run(tmp_path)
     torch.save({"fingerprint": Evil()}, tmp_path / "last.pt")
     with pytest.raises(TrainingError, match="damaged"):
         run(tmp_path, resume=True)

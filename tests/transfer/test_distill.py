@@ -17,7 +17,7 @@ from tiny import COLOUR, TinyNet, faces
 from facekit.commands import distill as command_module
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.errors import ConfigError, DataError, TrainingError, WeightsError
+from facekit.errors import ConfigError, DataError, OutputError, TrainingError, WeightsError
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import PACKAGED_WEIGHTS, FaceNetMini
 from facekit.models.embedding import embed, state_hash
@@ -383,6 +383,22 @@ def test_command_leaves_weights_configuration_and_scores(command, tmp_path, caps
     with safe_open(out / command_module.WEIGHTS, "pt") as file:
         assert torch.equal(file.get_tensor("stem.0.weight"), last.stem[0].weight.half())
         assert json.loads(file.metadata()["about"])["teacher_sha256"] == state_hash(tiny(3))
+
+
+def test_command_leaves_the_files_of_others_and_of_another_run(command, tmp_path):
+    (tmp_path / "own").mkdir()
+    for name in (command_module.WEIGHTS, "config.json", "metrics.json", "last.pt", "log.csv"):
+        (tmp_path / "own" / name).write_text("mine")
+        with pytest.raises(OutputError, match=f"{name} is in the way"):
+            command("own", epochs=1)
+        assert (tmp_path / "own" / name).read_text() == "mine"
+        (tmp_path / "own" / name).unlink()
+    assert not list((tmp_path / "own").iterdir())
+    command("run", epochs=1)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(TrainingError, match="another run"):
+        command("run", epochs=2, resume=True)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
 def test_command_repeated_ends_in_the_same_weights_and_never_mixes_runs(command, tmp_path):

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from facekit.data.sets import FaceSet
+from facekit.data.sets import STORED, FaceSet
 from facekit.errors import DataError
-from facekit.files import atomic_path
+from facekit.files import atomic_path, may_replace, told, writing
 
 Row = tuple[str, np.ndarray, Sequence[str]]  # heading, pictures uint8 (N, 3, H, W) and captions of a contact sheet
 GAP = 4
@@ -21,16 +21,17 @@ GAP = 4
 def render_into(dest: Path, render: Callable[[], FaceSet]) -> tuple[FaceSet, str]:
     """Writes what `render` returns to a new folder; the set, and how many pictures each split has, as text.
 
-    Raises DataError, before anything is rendered, for a folder that holds a set already, and for one that cannot be
-    written.
+    Raises, before anything is rendered, DataError for a folder that holds a set already, and for one that cannot be
+    written; OutputError where it is another process's or somebody's files are in the way.
     """
-    if (dest / "manifest.json").exists():
-        raise DataError(f"{dest} already holds a set; delete it or choose another folder.")
-    rendered = render()
     try:
-        rendered.save(dest)
+        with writing(dest, *STORED):
+            if (dest / "manifest.json").exists():
+                raise DataError(f"{dest} already holds a set; delete it or choose another folder.")
+            rendered = render()
+            rendered.save(dest)
     except OSError as error:
-        raise DataError(f"{error.filename or dest}: {error.strerror or error}. No set was made.") from None
+        raise DataError(f"{told(error, dest)}. No set was made.") from None
     return rendered, ", ".join(f"{count} {name}" for name, count in rendered.labels["split"].value_counts().items())
 
 
@@ -39,8 +40,9 @@ def write_sheet(path: Path, rows: Sequence[Row], sets: Sequence[FaceSet], headin
 
     heading, foot: room for a row's heading, where it has one, and for its captions, in pixels. levels: so many values
     has a channel; the noise of the pictures hides the steps between them, and the file is a fraction of its size.
-    Raises DataError where it cannot be written.
+    Raises DataError where it cannot be written, OutputError where somebody else's file is in the way.
     """
+    may_replace(path, b"tEXtContent")
     heights = [bool(title) * heading + images.shape[2] + foot for title, images, _ in rows]
     width = max(len(images) * (images.shape[3] + GAP) for _, images, _ in rows) + GAP
     page = Image.new("RGB", (width, sum(heights)), "white")
@@ -58,6 +60,6 @@ def write_sheet(path: Path, rows: Sequence[Row], sets: Sequence[FaceSet], headin
         with atomic_path(path) as temporary:
             page.save(temporary, format="PNG", optimize=True, pnginfo=about)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
+        raise DataError(f"{told(error, path)}. The sheet was not written.") from None
     print(f"{path}: {page.width} × {page.height} pixels, {path.stat().st_size / 1e3:,.0f} kB")
     return 0
