@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,11 @@ from facekit.commands import pack as pack_command
 from facekit.data import growing as journal
 from facekit.data import pack as packing
 from facekit.data import sets as stored
-from facekit.data.growing import GrowingSet, Outcome, npy_header
+from facekit.data.growing import UNFINISHED, GrowingSet, Outcome, npy_header
 from facekit.data.pack import pack
-from facekit.data.sets import FaceSet
-from facekit.errors import ConfigError, DataError
-from facekit.files import sha256_of_file
+from facekit.data.sets import STORED, FaceSet
+from facekit.errors import ConfigError, DataError, OutputError
+from facekit.files import sha256_of_file, writing
 
 
 def jpeg(seed, side=40):
@@ -414,12 +415,16 @@ def test_whatever_happens_to_a_half_packed_set_it_ends_in_the_same_bytes(tmp_pat
         pack(source, tmp_path / "half", size=16)
     monkeypatch.setattr(packing, "finish_set", real)
     os.replace(tmp_path / "half" / "inputs.npy", tmp_path / "half" / ".pack.pixels")
+    with suppress(RuntimeError), writing(tmp_path / "half", *STORED, *UNFINISHED):  # as a kill leaves it
+        marker = (tmp_path / "half" / ".facekit").read_bytes()
+        raise RuntimeError
+    (tmp_path / "half" / ".facekit").write_bytes(marker)
     for number, what in enumerate(accidents(tmp_path / "half" / name, 40)):
         shutil.copytree(tmp_path / "half", tmp_path / f"{number}")
         try:
             pack(source, tmp_path / f"{number}", size=16)
-        except DataError as error:
-            assert "a folder as" in what and "run the same command again" in str(error)
+        except OutputError as error:
+            assert "a folder as" in what and "is in the way" in str(error)
         else:
             assert contents(tmp_path / f"{number}") == contents(tmp_path / "whole"), what
 

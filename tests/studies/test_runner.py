@@ -302,7 +302,15 @@ def test_a_study_is_found_by_its_file_without_loading_any():
     code += "assert not {'torch', 'numpy', 'pandas', 'facekit.studies.probe'} & set(sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     studies = "probe stages rates ladder alignment sharing joint last_stage codings dial mini mini_portraits reference"
-    assert set(json.loads(found)) == {*studies.split(), "utkface", "domains", "domains_real", "card", "show"}
+    assert set(json.loads(found)) == {
+        *studies.split(),
+        "selection",
+        "utkface",
+        "domains",
+        "domains_real",
+        "card",
+        "show",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(commands()))
