@@ -1,0 +1,215 @@
+"""What is killed: packing, training on one process and on two, distillation, a study, a download.
+
+A work is a function of a folder, which it fills; called again it goes on. The clock that facekit measures with stands
+still meanwhile, so that the seconds in its files are the same in every run.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tiny import TinyNet, faces
+
+from facekit import records
+from facekit.commands import distill as distill_command
+from facekit.commands.cli import main
+from facekit.data.sets import FaceSet
+from facekit.models import weights
+
+ROOT = Path(__file__).resolve().parents[2]
+SENT = np.random.default_rng(0).bytes(3 * 2**20)
+
+
+def stand_still() -> None:
+    """From here on no second passes for what facekit measures."""
+    time.perf_counter = partial(float, 0)
+
+
+def checked(status: int) -> None:
+    """Ends this process where a command did not do its work."""
+    if status:
+        sys.exit(status)
+
+
+# --- packing ------------------------------------------------------------------------------------------------------
+
+
+def photos(home: Path) -> None:
+    """1,300 photos with a label table; some are damaged, doubled or not in the table."""
+    rng = np.random.default_rng(0)
+    (home / "photos").mkdir()
+    rows = ["file,town,size"]
+    for n in range(1300):
+        data = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(data, "PNG")
+        content = data.getvalue()[: 200 if n % 97 == 5 else None]
+        for name in (f"{n}.png", f"{n}-again.png") if n % 131 == 7 else (f"{n}.png",):
+            (home / "photos" / name).write_bytes(content)
+            rows += [f"{name},{('Bonn', 'None', '007')[n % 3]},{n}"] if n % 89 else []
+    (home / "photos" / "labels.csv").write_text("\n".join(rows) + "\n")
+
+
+def pack(home: Path, out: Path) -> None:
+    checked(main(["pack", str(home / "photos"), str(out / "set"), "--size", "16"]))
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+TRAIN = "--portraits 12 --epochs 2 --batch_size 4 --plan last_layer --tasks gender,skin_tone --resume true"
+
+
+def train(home: Path, out: Path) -> None:
+    checked(main(["train", *TRAIN.split(), "--out", str(out / "run")]))
+
+
+def train_two(home: Path, out: Path) -> None:
+    """The same on two processes, which torchrun starts; this file is what each of them runs."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    checked(subprocess.run([*start, *TRAIN.split(), "--out", str(out / "run")], env=environment).returncode)
+
+
+# --- distillation -------------------------------------------------------------------------------------------------
+
+
+class Teacher(TinyNet):
+    """A tiny network in FaceNet's place."""
+
+    name = "facenet"
+
+    @classmethod
+    def from_pretrained(cls, path: Path | None = None) -> Teacher:
+        torch.manual_seed(3)
+        return cls().eval()
+
+
+class Student(TinyNet):
+    """A tiny network in the place of facenet-mini."""
+
+    name = "facenet-mini"
+
+    @classmethod
+    def from_pretrained(cls, path: Path | None = None) -> Student:
+        network = cls()
+        network.load_state_dict({name: value.float() for name, value in weights.read_weights(path).items()})
+        return network.eval()
+
+
+def taught(home: Path) -> None:
+    """A set of photos with all three splits."""
+    parts = [faces(40), faces(8, 1, "validation"), faces(12, 2, "test")]
+    labels = pd.concat([part.labels for part in parts])
+    FaceSet(np.concatenate([part.images for part in parts]), labels).resized(32).save(home / "taught")
+
+
+def distill(home: Path, out: Path) -> None:
+    distill_command.FaceNet, distill_command.FaceNetMini = Teacher, Student
+    options = "--epochs 4 --lr 0.02 --batch_size 8 --precision fp32 --device cpu --blended 20 --resume true"
+    checked(main(["distill", str(home / "taught"), "--out", str(out / "run"), *options.split()]))
+
+
+# --- a study ------------------------------------------------------------------------------------------------------
+
+TOY = """
+import numpy as np
+import pandas as pd
+import time
+
+from facekit.studies.runner import Study, blocks_of, study
+
+
+def measure(number: int, seed: int) -> pd.DataFrame:
+    value = np.random.default_rng(seed).normal(size=(200, 200)) * number
+    time.sleep(0.02)
+    return pd.DataFrame({"value": np.linalg.svd(value, compute_uv=False)[:3], "n": number, "seed": seed})
+
+
+@study(photos=False)
+def record() -> Study:
+    "Records `toy`."
+    return Study("toy", what="numbers", data="none", blocks=blocks_of(measure, (), range(1, 6), range(3)))
+"""
+
+
+def toy(home: Path) -> None:
+    (home / "toys").mkdir()
+    (home / "toys" / "__init__.py").write_text("")
+    (home / "toys" / "toy.py").write_text(TOY)
+
+
+def study(home: Path, out: Path) -> None:
+    sys.path.insert(0, str(home))
+    records.REFERENCE = out / "reference"
+    checked(import_module("toys.toy").record())
+
+
+# --- a download ---------------------------------------------------------------------------------------------------
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Sends the same bytes to everybody, in small pieces, from where one asks for."""
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(SENT) - start))
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(SENT) - 1}/{len(SENT)}")
+        self.end_headers()
+        try:
+            for at in range(start, len(SENT), 2**16):
+                self.wfile.write(SENT[at : at + 2**16])
+                time.sleep(0.01)
+        except OSError:  # who asked was killed
+            pass
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def server(home: Path) -> None:
+    """Starts the server as a process of its own, which ends with this one."""
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    (home / "port").write_text(str(made.server_port))
+    parent = os.getpid()
+    if os.fork() == 0:
+        made.timeout = 1
+        while os.getppid() == parent:
+            made.handle_request()
+        os._exit(0)
+    made.socket.close()
+
+
+def download(home: Path, out: Path) -> None:
+    url = f"http://127.0.0.1:{(home / 'port').read_text()}/x.pt"
+    weights.download(url, out / "weights" / "x.pt", sha256(SENT).hexdigest())
+
+
+# Name to the work, what must be there before, and its share of the kills.
+WORKS = {
+    "pack": (pack, photos, 30),
+    "train": (train, None, 20),
+    "train_two": (train_two, None, 10),
+    "distill": (distill, taught, 15),
+    "study": (study, toy, 13),
+    "download": (download, server, 12),
+}
+
+if __name__ == "__main__":
+    stand_still()
+    torch.set_num_threads(1)
+    sys.exit(main(["train", *sys.argv[1:]]))
