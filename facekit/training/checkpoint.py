@@ -79,9 +79,9 @@ def save(folder: Path, state: dict, last: Weights, best: Weights | None) -> None
         if best is not None:
             _write(folder / BEST, _content(best, state["fingerprint"], BEST))
         _write(folder / name, _content(last, state["fingerprint"], name))
-        content = io.BytesIO()  # written by torch itself, a full disk would be an internal error of torch's
-        torch.save({**state, "weights": name}, content)
-        _write(folder / STATE, content.getbuffer())
+        inner = _saved({**state, "weights": name}).getbuffer()
+        sealed = {"state": torch.frombuffer(inner, dtype=torch.uint8), "sha256": hashlib.sha256(inner).hexdigest()}
+        _write(folder / STATE, _saved(sealed).getbuffer())
         _show(folder, state["history"], name)
         _append(folder / EVENTS, state["history"][-1:])
 
@@ -111,6 +111,24 @@ def _append(path: Path, history: Sequence[dict]) -> None:
             RecordWriter(file).write(event.SerializeToString())
 
 
+def _saved(value: dict) -> io.BytesIO:
+    """What torch.save writes; written by torch itself, a full disk would be an internal error of torch's."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content
+
+
+def _opened(content: bytes) -> dict:
+    """What `_saved` made bytes of; raises ValueError for wrong checksums, which torch.load does not compare."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        if wrong := file.testzip():
+            raise ValueError(wrong)
+    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no state of a run")
+    return found
+
+
 @contextmanager
 def _told(folder: Path) -> Iterator[None]:
     """Turns an OSError into a TrainingError."""
@@ -132,10 +150,12 @@ def load(folder: Path, expected: Mapping[str, str], device: torch.device) -> Fou
     if not path.exists():
         return None
     try:
-        with zipfile.ZipFile(path) as file:  # torch.load does not compare the checksums that torch.save writes
-            wrong = file.testzip()
-        state: dict = {} if wrong else torch.load(path, map_location="cpu", weights_only=True)
-        if wrong := wrong or wrong_fields(state, FIELDS):
+        sealed = _opened(path.read_bytes())
+        inner = sealed["state"].numpy().tobytes()
+        if sealed["sha256"] != hashlib.sha256(inner).hexdigest():
+            raise ValueError("it was changed")
+        state = _opened(inner)
+        if wrong := wrong_fields(state, FIELDS):
             raise ValueError(wrong)
     # Bytes of any origin: the readers raise a dozen kinds of errors on damaged files, none of them a bug of ours.
     except Exception as error:

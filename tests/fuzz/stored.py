@@ -258,9 +258,12 @@ def checkpoint(rng: Random, folder: Path) -> Iterator:
         if rng.random() < 0.3:
             file.mkdir()
     elif file.suffix == ".pt" and rng.random() < 0.4:
-        state = torch.load(file, weights_only=True)
+        sealed = torch.load(file, weights_only=True)
+        state = torch.load(io.BytesIO(sealed["state"].numpy().tobytes()), weights_only=True)
         whole = {name: value for name, value in state.items() if name != "optimiser"}
-        file.write_bytes(pt({**state, **mutated_state(rng, whole)}))
+        inner = bytearray(pt({**state, **mutated_state(rng, whole)}))
+        changed = {**sealed, "state": torch.frombuffer(inner, dtype=torch.uint8)}
+        file.write_bytes(pt(changed if rng.random() < 0.8 else mutated_state(rng, sealed)))
     elif file.suffix in (".pt", ".safetensors"):
         file.write_bytes(any_weights(rng, file.read_bytes()))
     else:

@@ -1,5 +1,6 @@
 """Checkpoints: a stopped run ends as an unbroken one, another run's are refused, a damaged one says so."""
 
+import io
 from dataclasses import replace
 from operator import itemgetter
 
@@ -89,13 +90,30 @@ def test_without_validation_the_last_epoch_counts(tmp_path):
     assert same(run(tmp_path, resume=True, validation=None), whole) and whole[1].best_epoch == 6
 
 
+def stored_state(folder) -> dict:
+    """What last.pt holds, inside its seal."""
+    sealed = torch.load(folder / "last.pt", weights_only=True)
+    return torch.load(io.BytesIO(sealed["state"].numpy().tobytes()), weights_only=True)
+
+
+def test_a_state_that_was_changed_and_saved_again_is_not_gone_on_with(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS)
+    sealed, state, content = torch.load(tmp_path / "last.pt", weights_only=True), stored_state(tmp_path), io.BytesIO()
+    state["history"][0]["train_loss"] += 1
+    torch.save(state, content)
+    torch.save(sealed | {"state": torch.frombuffer(content.getbuffer(), dtype=torch.uint8)}, tmp_path / "last.pt")
+    with pytest.raises(TrainingError, match="damaged .it was changed.*train again"):
+        run(tmp_path, resume=True)
+
+
 def test_the_folder_holds_one_checkpoint_a_log_and_no_remains(tmp_path):
     _, result = run(tmp_path)
     names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("events.")}
     assert names == {"best.safetensors", "last-0006.safetensors", "last.pt", "log.csv"}
     logged = pd.read_csv(tmp_path / "log.csv")
     pd.testing.assert_frame_equal(logged, result.history)
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 6
+    assert stored_state(tmp_path)["epoch"] == 6
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
@@ -201,7 +219,7 @@ def equal(one, other) -> bool:
 def test_whatever_happens_to_a_checkpoint_it_is_told_or_nothing_changes(tmp_path, name):
     with pytest.raises(Killed):
         run(tmp_path, STEPS)
-    expected = torch.load(tmp_path / "last.pt", weights_only=True)["fingerprint"]
+    expected = stored_state(tmp_path)["fingerprint"]
     cpu = torch.device("cpu")
     before = checkpoint.load(tmp_path, expected, cpu)
     for what in accidents(tmp_path / name, 120):

@@ -90,6 +90,7 @@ class Sample:
 _PHOTO = re.compile(rf".*\.({'|'.join(suffix[1:] for suffix in PHOTO_SUFFIXES)})(\?.*|([ .]|%[0-9A-F]{{2}})*)", re.I)
 _ARCHIVE = re.compile(r".*\.(zip|7z|rar|tar|tgz|tbz2?|txz|tar\.\w{1,4})", re.I)
 _RAW = re.compile(r".*\.(dng|cr2|cr3|nef|arw|orf|raf|rw2|pef|srw)", re.I)
+ESCAPED = re.compile("%([01][0-9A-F]|7F|[89A-F][0-9A-F])")  # what `clean_name` makes of _UNPRINTABLE
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from facekit.data.readers.archives import Problem, Sample
+from facekit.data.readers.archives import ESCAPED, Problem, Sample
 from facekit.data.readers.table import ClassReader, PhotoReader, Row
 from facekit.data.sets import LabelledSet
 from facekit.errors import DataError
@@ -85,6 +85,8 @@ class ClassFolderReader(ClassReader, PhotoReader):
         classes = known or held
         merged = ((", ".join(map(repr, same[form])), name) for form, name in classes.items() if len(same[form]) > 1)
         self.notes = [f"the folders {folders} are one class, {name!r}" for folders, name in merged]
+        odd = "has characters in its name that no line can show; they are written with %"
+        self.notes += [f"the class {name!r} {odd}" for name in classes.values() if ESCAPED.search(name)]
         return classes
 
     def _class(self, name: str) -> str | None:
