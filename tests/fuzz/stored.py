@@ -263,7 +263,8 @@ def checkpoint(rng: Random, folder: Path) -> Iterator:
         whole = {name: value for name, value in state.items() if name != "optimiser"}
         inner = bytearray(pt({**state, **mutated_state(rng, whole)}))
         changed = {**sealed, "state": torch.frombuffer(inner, dtype=torch.uint8)}
-        file.write_bytes(pt(changed if rng.random() < 0.8 else mutated_state(rng, sealed)))
+        odd = sealed | mutated_state(rng, {"sha256": sealed["sha256"]})
+        file.write_bytes(pt(changed if rng.random() < 0.8 else odd))
     elif file.suffix in (".pt", ".safetensors"):
         file.write_bytes(any_weights(rng, file.read_bytes()))
     else:
