@@ -28,6 +28,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from random import Random
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ def as_packed(number: int) -> np.ndarray:
 
 def numbers_in(names: list[str]) -> list[int]:
     """The numbers of photos in names, in their order."""
-    return [int(found[1]) for name in names if (found := re.search(r"n(\d+)n", str(name)))]
+    return [int(found[-1]) for name in names if (found := re.findall(r"n(\d+)n", str(name)))]
 
 
 def told(faces: FaceSet) -> tuple[list[str], list[str]]:
@@ -361,7 +362,6 @@ CLASSES += (
     "\u202ex",
     "\udce4x",
     "\x01",
-    "..x",
     "train",
     "test",
 )
@@ -425,6 +425,8 @@ def tree(rng: Random, folder: Path) -> Iterator:
         if own is None or "\udce4" in own:
             continue
         merged = len(set(map(plain, classes))) < len(classes)  # then it may have the name of the other
+        # Control characters of a name are escaped, so that it can be shown and told.
+        own = "".join(char if ord(char) > 31 else quote(char) for char in own) if "%" in str(got) else own
         if not isinstance(got, str) or (plain(got) != plain(own) if merged else norm(got) != norm(own)):
             raise Changed(f"class {own!r} came back as {got!r} ({name})")
     return end
@@ -521,7 +523,7 @@ def tar_of(rng: Random, names: list[str], form: str) -> tuple[bytes, list[int]]:
                     entry.type, entry.size = rng.choice((tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.LNKTYPE)), 0
                 case 2 if kind == tarfile.PAX_FORMAT:
                     entry.pax_headers = {
-                        rng.choice(("comment", "size", "path", "mtime", "GNU.sparse.map")): mutate.text(rng)
+                        rng.choice(("comment", "size", "uname", "mtime", "GNU.sparse.map")): mutate.text(rng)
                     }
             starts.append(made.offset)
             made.addfile(entry, io.BytesIO(data) if entry.size else None)
@@ -577,7 +579,8 @@ def broken(rng: Random, form: str, data: bytes, starts: list[int], names: list[s
                 return packed_as(form, bytes(raw)), False  # it says itself that it is something else
             case 6:
                 del raw[at + 512 + rng.randrange(512) : at + 1024]
-        return packed_as(form, bytes(raw)), True
+        # With nothing but zeros from there on, it is a whole archive of those before.
+        return packed_as(form, bytes(raw)), any(raw[at:]) or len(raw) == at
     return mutate.damaged(rng, data), True
 
 

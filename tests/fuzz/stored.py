@@ -184,7 +184,7 @@ def trained(folder: Path, stop_after: int | None = None, resume: bool = False) -
     recipe = plan("probe", list(model.stages), EPOCHS, 0.05)
     held_out = features(20, seed=1, split="validation")
     result = fit(model, method, features(40), held_out, recipe, TrainConfig(8, device="cpu"), folder, resume)
-    return model.state_dict(), result.history.drop(columns="seconds").to_dict("list")
+    return model.state_dict(), result.history.drop(columns="seconds", errors="ignore").to_dict("list")
 
 
 @cache

@@ -24,13 +24,13 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 
-import torch
-
 LEFT_OUT = "events.out.tfevents."
 
 
 def content(folder: Path) -> dict[str, str]:
     """Every file, folder and link below a folder, with its hash."""
+    import torch
+
     found = {}
     for path in sorted(folder.rglob("*")):
         if not path.name.startswith(LEFT_OUT):
@@ -43,7 +43,7 @@ def content(folder: Path) -> dict[str, str]:
 
 def values(state: object) -> str:
     """What a checkpoint holds, as a text."""
-    if isinstance(state, torch.Tensor):
+    if hasattr(state, "dtype"):
         return f"{state.dtype} {tuple(state.shape)} {state.tolist()}"
     if isinstance(state, dict):
         return str({str(key): values(value) for key, value in state.items()})
@@ -161,7 +161,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # One thread and one import for all: the works are forks of this process.
+    # One thread and one import for all, and the first before the second: the works are forks of this process.
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "FACEKIT_PROGRESS": "0"}
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     sys.exit(main())

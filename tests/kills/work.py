@@ -29,6 +29,7 @@ from facekit.commands.cli import main
 from facekit.data.sets import FaceSet
 from facekit.models import weights
 
+torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[2]
 SENT = np.random.default_rng(0).bytes(3 * 2**20)
 
@@ -211,5 +212,4 @@ WORKS = {
 
 if __name__ == "__main__":
     stand_still()
-    torch.set_num_threads(1)
     sys.exit(main(["train", *sys.argv[1:]]))
