@@ -149,6 +149,8 @@ def train(
         raise ConfigError(f"{which} uses no weights, but you name {weights}; leave out one of the two.")
     chosen = row(method)
     folders: dict[str | None, str] = {name: f for name, f in data.items()} if isinstance(data, dict) else {None: data}
+    if not folders:
+        raise ConfigError("data names no set; give a folder, `portraits`, or a folder for each name.")
     names = [name for name in folders if name is not None]
     chosen.check_sets(names)
     labelled = [name for name in folders if name not in chosen.unlabelled]

@@ -175,6 +175,13 @@ def test_columns_become_tasks():
         task_of("same", data)
 
 
+def test_no_set_at_all_is_one_line(capsys):
+    assert main(["train", "--data", "{}"]) == 2
+    assert (
+        capsys.readouterr().err == "error: data names no set; give a folder, `portraits`, or a folder for each name.\n"
+    )
+
+
 def test_bad_choices_are_one_line(stored, tmp_path, capsys):
     with pytest.raises(ConfigError, match="backbone none"):
         load_data(str(stored), 0, "mini")
