@@ -409,7 +409,7 @@ def tree(rng: Random, folder: Path) -> Iterator:
                 (place / f"n{number - 1}n.png" / f"n{number}n.png").write_bytes(photo(number))
                 gone.add(number - 1)
             case 2:
-                (place / "loop").symlink_to(root, target_is_directory=True)
+                (place / f"loop{number}").symlink_to(root, target_is_directory=True)
                 gone.add(number)
             case 3:
                 os.mkfifo(place / f"n{number}n.png")
@@ -419,7 +419,7 @@ def tree(rng: Random, folder: Path) -> Iterator:
                 (place / f"n{number}n.png").write_bytes(rng.choice((b"", b"\0" * 99, photo(number)[:-9])))
             case 6:
                 deep_place = place / "/".join(["d" * 100] * rng.choice((2, 12)))
-                deep_place.mkdir(parents=True)
+                deep_place.mkdir(parents=True, exist_ok=True)
                 (deep_place / f"n{number}n.png").write_bytes(photo(number))
         expected.add(number)
     yield
