@@ -122,7 +122,7 @@ def test_a_changed_answer_takes_back_what_followed_and_the_button_takes_back_all
 
 def test_answers_that_lead_nowhere_are_refused():
     with pytest.raises(LessonError, match="has answers 0 to 1, not 2"):
-        GUIDE.follow([2])
+        GUIDE.follow([0, 2])
     shortest = numbers(min(paths(), key=lambda route: len(route.steps)))
     with pytest.raises(LessonError, match="goes on"):
         GUIDE.follow([*shortest, 0])
@@ -188,3 +188,12 @@ def test_a_guide_that_breaks_a_rule_is_refused(tmp_path, spoil, says):
     path.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(LessonError, match=says):
         FIGURES.read_guide(path)
+
+
+def test_who_has_several_tasks_and_labels_for_all_is_sent_to_multi_task_learning():
+    """Gender and age from the same photos: no second data set is asked for."""
+    tasks = GUIDE.follow([])
+    assert "gender and age" in tasks.text
+    several = next(n for n, answer in enumerate(tasks.answers) if "my own data have labels" in answer.text)
+    ends = {GUIDE.follow([several, n]).lesson for n in range(3)}
+    assert ends == {"05", "06", "07"}
