@@ -5,13 +5,14 @@ after a random part of that time, a third of them once more; it is given again, 
 what the undisturbed one holds, to the byte, and nothing else. Exits 1 if there is a difference.
 
 Not compared: TensorBoard's files, whose names hold time and process. `.pt` files are compared by their values: torch
-writes the name of the temporary file into them. The clock by which facekit measures stands still, so that seconds are
+writes down which of them are one object. The clock by which facekit measures stands still, so that seconds are
 the same. The moments are drawn from the seed; what a work has done by then depends on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import signal
@@ -36,7 +37,9 @@ def content(folder: Path) -> dict[str, str]:
         if not path.name.startswith(LEFT_OUT):
             data = b"no file" if path.is_symlink() or not path.is_file() else path.read_bytes()
             if path.suffix == ".pt" and data[:2] == b"PK":
-                data = values(torch.load(path, "cpu", weights_only=True)).encode()
+                sealed = torch.load(path, "cpu", weights_only=True)  # the state, and a hash of its bytes
+                state = io.BytesIO(sealed["state"].numpy().tobytes())
+                data = values(torch.load(state, "cpu", weights_only=True)).encode()
             found[path.relative_to(folder).as_posix()] = sha256(data).hexdigest()
     return found
 
