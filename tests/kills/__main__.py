@@ -4,7 +4,8 @@ A work runs once undisturbed. Then it is begun in an empty folder, and it and al
 after a random part of that time, a third of them once more; it is given again, to its end. Its folder must then hold
 what the undisturbed one holds, to the byte, and nothing else. Exits 1 if there is a difference.
 
-Not compared: TensorBoard's files, whose names hold time and process. `.pt` files are compared by their values: torch
+Not compared: TensorBoard's files, whose names hold time and process; the cache's notes of which files were compared
+with their checksums (`checked`), which are made of files that are two seconds old. `.pt` files are compared by their values: torch
 writes down which of them are one object. The clock by which facekit measures stands still, so that seconds are
 the same. The moments are drawn from the seed; what a work has done by then depends on the machine.
 """
@@ -34,7 +35,7 @@ def content(folder: Path) -> dict[str, str]:
 
     found = {}
     for path in sorted(folder.rglob("*")):
-        if not path.name.startswith(LEFT_OUT):
+        if not path.name.startswith(LEFT_OUT) and "checked" not in path.relative_to(folder).parts:
             data = b"no file" if path.is_symlink() or not path.is_file() else path.read_bytes()
             if path.suffix == ".pt" and data[:2] == b"PK":
                 sealed = torch.load(path, "cpu", weights_only=True)  # the state, and a hash of its bytes
