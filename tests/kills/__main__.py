@@ -5,9 +5,9 @@ after a random part of that time, a third of them once more; it is given again, 
 what the undisturbed one holds, to the byte, and nothing else. Exits 1 if there is a difference.
 
 Not compared: TensorBoard's files, whose names hold time and process; the cache's notes of which files were compared
-with their checksums (`checked`), which are made of files that are two seconds old. `.pt` files are compared by their values: torch
-writes down which of them are one object. The clock by which facekit measures stands still, so that seconds are
-the same. The moments are drawn from the seed; what a work has done by then depends on the machine.
+with their checksums (`checked`), which are made of files that are two seconds old. `.pt` files are compared by their
+values: torch writes down which of them are one object. The clock by which facekit measures stands still, so that
+seconds are the same. The moments are drawn from the seed; what a work has done by then depends on the machine.
 """
 
 from __future__ import annotations

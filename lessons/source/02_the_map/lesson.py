@@ -30,13 +30,13 @@
 # Two questions, labels in the source and labels in the target, make four fields. Four kinds of transfer live in three
 # of them:
 #
-# - **Multi-task learning**: both have labels. Several tasks are learnt together and share what they need alike.
-# - **Self-taught learning**: only the target has labels, and few. Features are learnt from inputs without labels, then
-#   a classifier on the few.
-# - **Domain adaptation**: only the source has labels, and its inputs are of another kind. Features are made that cannot
-#   tell the domains apart.
-# - **Sample selection bias**: only the source has labels. It comes from the target's own population, but some of it
-#   was more likely to be collected. Its rows are weighted or chosen.
+# - **Multi-task learning** ([lessons 05](05_define_the_problem.ipynb) to 07): both have labels. Several tasks are learnt together and share what they need alike.
+# - **Self-taught learning** ([lesson 09](09_self_taught_learning.ipynb)): only the target has labels, and few. Features
+#   are learnt from inputs without labels, then a classifier on the few.
+# - **Domain adaptation** ([lesson 10](10_domain_adaptation.ipynb)): only the source has labels, and its inputs are of
+#   another kind. Features are made that cannot tell the domains apart.
+# - **Sample selection bias** ([lesson 11](11_sample_selection_bias.ipynb)): only the source has labels. It comes from
+#   the target's own population, but some of it was more likely to be collected. Its rows are weighted or chosen.
 
 # %% [markdown]
 # ### The same in the survey
@@ -447,7 +447,7 @@ print("and a line cannot tell the domains apart:", wrong["apart"].mean() < 0.55)
 # The domains look alike, as was asked. But the middle between the source's women and men now lies in the middle of
 # the target's faces, most of which are women, and the line between the classes runs through them. **That features
 # cannot tell the domains apart does not say that a classifier carries over.** It needs the classes to be about as
-# frequent in both. Without a label in the target nothing in the training shows the mistake: hence the advice of the
+# frequent in both ([lesson 11](11_sample_selection_bias.ipynb) mends this very case). Without a label in the target nothing in the training shows the mistake: hence the advice of the
 # guide, to label a few all the same.
 #
 # ### One field, taken for another
