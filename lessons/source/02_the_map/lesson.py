@@ -444,11 +444,11 @@ print("CORAL costs more than 0.1 of accuracy:", (wrong["none"] - wrong["CORAL"])
 print("and a line cannot tell the domains apart:", wrong["apart"].mean() < 0.55)
 
 # %% [markdown]
-# The domains look alike, as was asked. But the middle between the source's women and men now lies in the middle of
-# the target's faces, most of which are women, and the line between the classes runs through them. **That features
-# cannot tell the domains apart does not say that a classifier carries over.** It needs the classes to be about as
-# frequent in both ([lesson 11](11_sample_selection_bias.ipynb) mends this very case). Without a label in the target nothing in the training shows the mistake: hence the advice of the
-# guide, to label a few all the same.
+# The domains look alike, as was asked. But the middle between the source's women and men now lies in the middle of the
+# target's faces, most of which are women, and the line between the classes runs through them. **That features cannot
+# tell the domains apart does not say that a classifier carries over.** It needs the classes to be about as frequent in
+# both ([lesson 11](11_sample_selection_bias.ipynb) mends this very case). Without a label in the target nothing in the
+# training shows the mistake: hence the advice of the guide, to label a few all the same.
 #
 # ### One field, taken for another
 #
