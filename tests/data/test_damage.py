@@ -385,3 +385,12 @@ def test_bombs_cost_little_and_are_told(tmp_path):
     for name, seconds, mib, told in rows:
         assert float(seconds) < 10 and int(mib) < 32, (name, seconds, mib)
         assert told.startswith(("error", "1 ", "20000 0")), (name, told)
+
+
+def test_a_zip_with_an_entry_that_has_no_name_is_an_error(tmp_path):
+    """One damaged name could be that of any photo."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("a/1.png", "b/2.png", ""):
+            archive.writestr(zipfile.ZipInfo(name), PHOTOS["a/00.png"])
+    with pytest.raises(DataError, match="x.zip is no readable zip .an entry has no name.; download or copy it again"):
+        open_source(tmp_path / "x.zip")

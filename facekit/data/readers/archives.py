@@ -343,6 +343,8 @@ class ZipSource(ListedSource):
             # A wrong length in one entry can hide all that follow. Some programs count no further than two bytes.
             if (count - len(archive.infolist())) % 2**16:
                 raise zipfile.BadZipFile(f"it lists {len(archive.infolist())} of its {count} entries")
+            if not all(member.filename for member in archive.infolist()):
+                raise zipfile.BadZipFile("an entry has no name")
         except Exception as error:  # a damaged directory can fail in any way
             raise DataError(f"{path} is no readable zip ({_told(error)}); download or copy it again.") from None
         members: list[tuple[str, Any, int]] = []
