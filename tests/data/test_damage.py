@@ -387,6 +387,24 @@ def test_bombs_cost_little_and_are_told(tmp_path):
         assert told.startswith(("error", "1 ", "20000 0")), (name, told)
 
 
+def test_a_name_that_is_damaged_in_a_zips_directory_hides_no_photo(tmp_path):
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        for name, data in PHOTOS.items():
+            archive.writestr(name, data)
+    whole = (tmp_path / "whole.zip").read_bytes()
+    places = [place + 46 + n for place in range(len(whole)) if whole.startswith(b"PK\1\2", place) for n in range(8)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 7
+        (tmp_path / "x.zip").write_bytes(damaged)
+        try:
+            found = list(open_source(tmp_path / "x.zip").entries())
+        except DataError as error:
+            assert "x.zip is no readable zip" in str(error)
+        else:
+            assert len(found) == len(PHOTOS) and sum(entry.problem is not None for entry in found) == 1
+
+
 def test_a_zip_with_an_entry_that_has_no_name_is_an_error(tmp_path):
     """One damaged name could be that of any photo."""
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:

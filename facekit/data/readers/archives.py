@@ -357,8 +357,19 @@ class ZipSource(ListedSource):
                 members.append((name, problem, 0))
             elif is_photo(name):
                 members.append((name, member, max(member.file_size, member.compress_size)))
+            elif differ := _other_name(archive, member):  # it may have been a photo's
+                raise DataError(f"{path} is no readable zip ({differ}); download or copy it again.")
         super().__init__(path, members, partial(_zip_bytes, archive))
         self.folders = folders
+
+
+def _other_name(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+    """What zipfile says where the directory calls a member otherwise than its own header does; else nothing."""
+    try:
+        archive.open(member).close()
+    except Exception as error:  # a member that is no photo may be damaged
+        return str(error) if "differ" in str(error) else ""
+    return ""
 
 
 def _zip_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
