@@ -15,7 +15,6 @@ GENERAL = {
     "OwnPhoto": "a trained classifier on a photo of one's own: of the course, not of the lesson that shows it first",
     "confusion_matrix": "a metric",
     "forgetting": "what a tuned network has lost: studies measure parts of it",
-    "define_experiment": "open exercises, of which every lesson from 09 on has one",
     "bench_sharing": "a benchmark, which `python -m benchmarks` finds by its path",
 }
 

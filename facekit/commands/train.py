@@ -100,7 +100,8 @@ def train(
     method that trains a network for each set, a folder in it for each.
 
     Some methods learn from several sets, each with a name: `--data.NAME FOLDER` for each, and where they differ
-    `--tasks.NAME COLUMNS`, `--size.NAME PIXELS`, `--sampling.NAME SHARE`.
+    `--tasks.NAME COLUMNS`, `--size.NAME PIXELS`, `--sampling.NAME SHARE`. One that learns from photos without labels
+    (`contrastive`) looks at no task; what it leaves behind another run starts from with `--weights`.
 
     Args:
         data: Folder of a packed set (photos or embeddings), or `portraits` to render faces; of several sets by name.
@@ -114,7 +115,7 @@ def train(
         backbone: Network below the heads; none if the data are embeddings.
         weights: File with the network's weights, where they are not in their usual place; not with plan scratch and
             not without a network.
-        plan: probe (where nothing else is said), last_layer, last_block, gradual, discriminative,
+        plan: probe (where neither you nor the method says another), last_layer, last_block, gradual, discriminative,
             probe_then_fine_tune, everything or scratch; with scratch the network starts from random weights. Methods
             for several domains have a plan of their own.
         epochs: Passes over the training split, over all phases of the plan together.
@@ -141,6 +142,8 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --method contrastive --plan scratch --size 32 --epochs 50 --out seen
+        python -m facekit train --weights seen/best.safetensors --tasks skin_tone --out run
         python -m facekit train --method series_adapters --data.a cifar --tasks.a object --data.b words --tasks.b text
         torchrun --nproc-per-node 8 -m facekit train --data packed/fairface-160 --backbone facenet --plan everything
     """
@@ -158,8 +161,9 @@ def train(
         check_names(option, said, known)
     if sampling != "uniform" and not names:
         raise ConfigError(f"sampling {sampling!r} shares a step among several sets, and there is one.")
-    if chosen.names is None and (hidden or dropout):
-        raise ConfigError(f"the heads of {chosen.key} have neither hidden layers nor dropout; leave these out.")
+    if (chosen.names is None or not labelled) and (hidden or dropout):
+        which = f"the heads of {chosen.key} have" if labelled else f"{chosen.key} has no heads, and so"
+        raise ConfigError(f"{which} neither hidden layers nor dropout; leave these out.")
     with process_group(device) as world, world.writing(out, *WRITTEN):
         faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
         sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}

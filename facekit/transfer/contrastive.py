@@ -16,10 +16,11 @@ from torch import nn
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
+from facekit.models.backbones.base import Backbone
 from facekit.models.staged import Staged
 from facekit.training.batches import Batch
 from facekit.training.methods import Loss, Method
-from facekit.transfer.table import Parameter, Row
+from facekit.transfer.table import ALONE, Parameter, Row
 
 TEMPERATURE = 0.5
 GREY = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601)
@@ -96,7 +97,9 @@ class Contrastive(Method):
         super().__init__(())
         if not temperature > 0:
             raise ConfigError(f"the temperature must be positive, got {temperature}.")
-        self.temperature, self.views = temperature, views or Views()
+        self.temperature, self.views = float(temperature), views or Views()
+        told = (self.temperature, self.views.smallest, self.views.light, self.views.grey)
+        self.register_buffer("told", torch.tensor(told))  # buffers are a part of a run's fingerprint
         self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
     def loss(self, model: Staged, batch: Batch) -> Loss:
@@ -118,13 +121,24 @@ def dead_dimensions(data: FeatureSet, share: float = 0.99) -> int:
     return len(values) - 1 - int(np.searchsorted(values.cumsum() / values.sum(), share))
 
 
+def _photos(backbone: Backbone | None) -> Backbone:
+    """What the row trains; raises ConfigError for embeddings."""
+    if backbone is None:
+        raise ConfigError("contrastive learns from photos, of which it makes views; features have none.")
+    return backbone
+
+
 ROWS: Sequence[Row] = (
     Row(
         name="contrastive",
         about="self-taught learning: two views of a photo belong together, other photos apart (Chen et al. 2020)",
         acts="during",
         sets="unlabelled photos",
+        unlabelled=(ALONE,),
         labels="none",
         parameters={"temperature": Parameter(TEMPERATURE, "divides the cosines, above 0")},
+        loss=lambda net, temperature: Contrastive(net.embedding_dim, temperature),
+        network=_photos,
+        plan="everything",
     ),
 )

@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # the rows of methods that need no network can be read withou
     Tasks = Sequence[Task] | Mapping[str, Sequence[Task]]
 
 
+ALONE = None  # the name of one set that has none
+
+
 @dataclass(frozen=True)
 class Parameter:
     """What a method can be told. default: used where nothing is said, None where something must be. about: one line."""
@@ -42,12 +45,12 @@ class Row:
     acts: `before` training (on rows, weights or features), `during` it (as a Method in the loop) or `after` it (on
     scores). sets: the sets that it learns from, in words. names: by which it is given them: () where it is one set
     without a name, None where there may be any, one a domain. unlabelled: those of the names whose labels it does not
-    look at. labels: what of them it needs. parameters: by name.
+    look at, `ALONE` for the one set. labels: what of them it needs. parameters: by name.
 
     Those that act during training say how: `loss` makes the Method of `tasks` (of several sets by name), `period`
     (steps an epoch), the network and the parameters, and `network` what it trains of `stack` or `backbone`, `tasks` and
-    the parameters, a Classifier where there is none; each gets those that it names. faster: stages that learn so many
-    times faster than the plan says. learn: for a probe, (rows, tasks, seed) to a classifier.
+    the parameters, a Classifier where there is none; each gets those that it names. plan: where nobody names one.
+    faster: stages that learn so many times faster than it says. learn: for a probe, (rows, tasks, seed) to a network.
     """
 
     name: str
@@ -55,11 +58,12 @@ class Row:
     acts: Literal["before", "during", "after"]
     sets: str = "one set"
     names: tuple[str, ...] | None = ()
-    unlabelled: tuple[str, ...] = ()
+    unlabelled: tuple[str | None, ...] = ()
     labels: str = "of every task"
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     loss: Callable[..., Method] | None = None
     network: Callable[..., Staged] | None = None
+    plan: str = "probe"
     faster: Mapping[str, float] = field(default_factory=dict)
     learn: Callable[[FeatureSet, Sequence[Task], int], Classifier] | None = None
 
@@ -88,10 +92,10 @@ class Row:
         yield list(sizes), config
 
     def planned(self, net: Staged, name: str | None, epochs: int, lr: float, **given: Any) -> Plan:
-        """The plan by its name, `probe` if there is none, or the method's own. lr: peak rate of what is new."""
+        """The plan by its name, that of the row if there is none, or the method's own. lr: peak rate of what is new."""
         from facekit.training.plans import plan
 
-        return plan(name or "probe", list(net.stages), epochs, lr).faster(self.faster)
+        return plan(name or self.plan, list(net.stages), epochs, lr).faster(self.faster)
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, with those that were given in the type of their defaults; raises ConfigError for others."""
@@ -133,7 +137,11 @@ class Row:
                 "use a method of multi-domain learning, such as parallel_adapters."
             )
         known = {"tasks": tasks, "period": steps, "backbone": backbone, "sets": sets, **self.checked(given)}
-        net = classifier() if self.network is None else _called(self.network, known | {"stack": stack()})
+        if self.network is None:
+            net = classifier()
+        else:
+            known["stack"] = stack() if "stack" in signature(self.network).parameters else None
+            net = _called(self.network, known)
         return net, _called(self.loss, known | {"net": net})
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import TinyNet, faces
 
-from facekit.data.sets import FeatureSet
+from facekit.commands.cli import main
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
+from facekit.models.backbones.mini import FaceNetMini
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.plans import plan as make_plan
 from facekit.transfer.contrastive import Contrastive, Views, dead_dimensions, nt_xent
+from facekit.transfer.table import row as method_of
 
 
 def test_the_loss_by_a_double_loop():
@@ -103,3 +109,53 @@ def test_impossible_losses_are_refused():
             nt_xent(one, other, temperature)
     with pytest.raises(ConfigError, match="temperature"):
         Contrastive(6, 0.0)
+
+
+def unlabelled_photos(folder) -> str:
+    """Small photos on disk, with a split and nothing else."""
+    data = faces(24).resized(32)
+    labels = pd.DataFrame({"split": ["train"] * 20 + ["validation"] * 4})
+    return str(FaceSet(data.images, labels, data.manifest).save(folder))
+
+
+def test_the_command_trains_on_one_set_without_labels(tmp_path, monkeypatch, capsys):
+    mini = FaceNetMini()
+    monkeypatch.setattr(FaceNetMini, "from_pretrained", lambda path=None: copy.deepcopy(mini))
+    data, seen = unlabelled_photos(tmp_path / "photos"), tmp_path / "seen"
+    options = ["--data", data, "--size=32", "--epochs=2", "--batch_size=10"]
+    assert main(["train", "--method=contrastive", *options, f"--out={seen}", "--temperature=0.2"]) == 0
+    log = pd.read_csv(seen / "log.csv")
+    assert {"train_loss", "train_found"} <= set(log) and not any("validation" in name for name in log)
+    assert json.loads((seen / "metrics.json").read_text())["metrics"] == []
+    found, before = load_file(seen / "best.safetensors"), mini.state_dict()
+    assert not found.keys() ^ before.keys(), "the network alone, without what stood behind it"
+    assert all(not torch.equal(found[name], before[name]) for name in found if name.endswith("weight"))
+    capsys.readouterr()
+    again = ["train", "--method=contrastive", *options, f"--out={seen}", "--resume=true"]
+    assert main([*again, "--temperature=0.3"]) == 2 and "another run" in capsys.readouterr().err
+    assert main([*again, "--temperature=0.2"]) == 0
+
+
+def test_what_it_leaves_behind_another_run_starts_from(tmp_path):
+    data, seen = unlabelled_photos(tmp_path / "photos"), tmp_path / "seen"
+    options = ["--size=32", "--epochs=1", "--batch_size=10"]
+    alone = ["--method=contrastive", "--plan=scratch", f"--data={data}", f"--out={seen}"]
+    assert main(["train", *alone, *options]) == 0
+    used = ["--weights", str(seen / "best.safetensors"), "--portraits=60", f"--out={tmp_path / 'run'}"]
+    assert main(["train", *used, *options]) == 0
+    one, other = load_file(seen / "best.safetensors"), load_file(tmp_path / "run" / "best.safetensors")
+    kept = {name.removeprefix("backbone."): value for name, value in other.items() if "heads" not in name}
+    assert all(torch.equal(one[name], value) for name, value in kept.items())
+
+
+def test_features_and_heads_are_refused():
+    with pytest.raises(ConfigError, match="learns from photos"):
+        method_of("contrastive").trained(None, None, [], 1)
+    with pytest.raises(ConfigError, match="temperature of the method contrastive"):
+        method_of("contrastive").trained(None, None, [], 1, TinyNet(), temperature="warm")
+
+
+def test_hidden_layers_of_heads_that_are_not_there_are_refused(tmp_path, capsys):
+    command = ["train", "--method=contrastive", "--portraits=20", f"--out={tmp_path / 'run'}"]
+    assert main([*command, "--hidden=8"]) == 2
+    assert "contrastive has no heads" in capsys.readouterr().err

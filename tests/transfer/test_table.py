@@ -13,9 +13,9 @@ from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.plans import plan
 from facekit.transfer import table as module
-from facekit.transfer.table import Parameter, Row, row, table
+from facekit.transfer.table import ALONE, Parameter, Row, row, table
 
-TRAINED = [key for key, each in table().items() if each.trains and each.names == ()]
+TRAINED = [key for key, each in table().items() if each.trains and each.names == () and ALONE not in each.unlabelled]
 TASKS = (SIDE, LEVEL)
 
 
