@@ -30,9 +30,10 @@ from facekit.models.backbones.base import Backbone
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed, uses_bf16
-from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+from facekit.tasks import AGE_BAND, EXPRESSION, GENDER, GLASSES, RACE, SKIN_TONE, Task
 from facekit.training.augment import Augment
 from facekit.training.config import Recipe
+from facekit.transfer.adaptation import low_light
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,15 @@ class Domains:
     def split(self, name: Split) -> dict[str, FaceSet]:
         """The pictures of one split, by domain."""
         return {domain: pictures.split(name) for domain, pictures in self.pictures.items()}
+
+
+@dataclass(frozen=True)
+class TwoDomains:
+    """Faces of one source and one target, each with a split to learn from and one to score, and tasks of both."""
+
+    source: FaceSet
+    target: FaceSet
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,18 @@ class Course:
         recipe = replace(real.recipe, steps=real.recipe.steps * 2 // 3, batch_size=rows * len(domains))
         return Domains({skin.name: SMALL_RENDERERS[skin.name](DRAWN, self.seed)} | real.pictures, domains, recipe)
 
+    def two_domains(self) -> TwoDomains:
+        """Faces that look different in source and target: rendered photos, and sketches of other people.
+
+        In profile full FairFace's photos, and others of them in low light.
+        """
+        train, _, test = TWO_DOMAINS
+        if self.profile == "laptop":
+            return portrait_domains(TWO_DOMAINS, FaceNetMini.image_size, self.seed)
+        faces = _limited(photos("fairface"), (2 * train, 0, min(2 * test, 1000)), self.seed)
+        source, target = (faces.select(np.arange(place, len(faces), 2)) for place in range(2))
+        return TwoDomains(source, low_light(target, seed=self.seed), (RACE, GENDER, AGE_BAND))
+
     def backbone(self) -> Backbone:
         """The pretrained network, a fresh copy each time."""
         return FaceNetMini.from_pretrained() if self.profile == "laptop" else FaceNet.from_pretrained()
@@ -220,6 +242,25 @@ def _limited(data, sizes: tuple[int, int, int], seed: int):
 
 
 _portraits = cache(render_portraits)
+
+
+TWO_DOMAINS = (800, 0, 400)
+
+
+def portrait_domains(
+    n: tuple[int, int, int],
+    size: int,
+    seed: int,
+    styles: tuple[str, str] = ("photo", "sketch"),
+    glasses: tuple[str, ...] | None = GLASSES.classes,
+) -> TwoDomains:
+    """Rendered portraits of different people in two styles. n: as in `render_portraits`. glasses: who wears some, half
+    of the people, or as many as wear them at each age."""
+    wish = {GLASSES.name: glasses} if glasses else None
+    source, target = (
+        render_portraits(n, 1000 + 2 * seed + place, size, style, wish) for place, style in enumerate(styles)
+    )
+    return TwoDomains(source, target, (EXPRESSION, GLASSES, GENDER))
 
 
 # --- pictures beside faces -------------------------------------------------------------------------------------------

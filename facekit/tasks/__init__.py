@@ -5,13 +5,26 @@ Loads no torch: what only reads or draws labels does not wait for it.
 
 from __future__ import annotations
 
-from facekit.tasks.faces import AGE_BAND, AGE_BANDS, GENDER, RACE, RACES, SKIN_TONE, age_band, age_in_years
+from facekit.tasks.faces import (
+    AGE_BAND,
+    AGE_BANDS,
+    EXPRESSION,
+    GENDER,
+    GLASSES,
+    RACE,
+    RACES,
+    SKIN_TONE,
+    age_band,
+    age_in_years,
+)
 from facekit.tasks.task import KINDS, MISSING, Joint, Task, encode_all, nearest_class
 
 __all__ = [
     "AGE_BAND",
     "AGE_BANDS",
+    "EXPRESSION",
     "GENDER",
+    "GLASSES",
     "KINDS",
     "MISSING",
     "RACE",

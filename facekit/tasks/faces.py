@@ -17,6 +17,8 @@ AGE_BAND = Task("age", "multiclass", AGE_BANDS, midpoints=(1, 6, 14.5, 24.5, 34.
 
 # Rendered portraits have a skin tone (Monk scale, 10 steps), never a race; the error is counted in steps.
 SKIN_TONE = Task("skin_tone", "multiclass", tuple(str(step) for step in range(1, 11)), midpoints=tuple(range(1, 11)))
+EXPRESSION = Task("expression", "multiclass", ("neutral", "smile", "surprise", "frown"))
+GLASSES = Task("glasses", "multiclass", ("no", "yes"))
 
 
 def age_band(years: pd.Series) -> pd.Series:

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from facekit.data.sets import FeatureSet
+from facekit.data.leaks import with_noise
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.training.loop import predict
 from facekit.transfer.selection import DOMAIN, domain_probe, two_sets
@@ -76,6 +77,17 @@ def domain_accuracy(source: FeatureSet, target: FeatureSet, seed: int = 0) -> fl
         for place, (_, held) in enumerate(halves)
     ]
     return sum(right) / 2
+
+
+def low_light(faces: FaceSet, light: float = 0.25, noise: float = 0.04, seed: int = 0) -> FaceSet:
+    """The photos as a dark room gives them: a share of the light, and normal noise of a share of the range (255).
+
+    A made shift, too: values are rounded and clipped as a camera does. Raises ConfigError for a share outside 0 to 1.
+    """
+    if not 0 <= light <= 1:
+        raise ConfigError(f"light is a share from 0 to 1, got {light}.")
+    dark = replace(faces, inputs=np.rint(faces.images * np.float32(light)).astype(np.uint8))
+    return with_noise(dark, np.ones(len(faces), bool), noise, seed)
 
 
 def another_camera(data: FeatureSet, mixing: float = 0.8, offset: float = 0.35, seed: int = 0) -> FeatureSet:

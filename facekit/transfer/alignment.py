@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,12 @@ from torch import nn
 
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import AnyBackbone
+from facekit.models.backbones.base import AnyBackbone, Backbone
+from facekit.models.staged import Staged
 from facekit.tasks import Task
 from facekit.training.batches import Batch
 from facekit.training.methods import Loss, Method
+from facekit.training.plans import Plan
 from facekit.transfer.table import Parameter, Row
 
 SOURCE, TARGET = "source", "target"
@@ -80,15 +84,19 @@ def kernel_mean_distance(
 
 
 class _TwoSets(Method):
-    """The tasks' losses on the source, and beside them what a subclass says of both sets' embeddings, `beside`."""
+    """The tasks' losses on the source, and beside them what a subclass says of both sets' embeddings, `beside`.
+
+    separate: each set passes by itself, so that BatchNorm has in training the statistics of one domain at a time; the
+    running ones are then of both, and each domain needs its own afterwards (`with_statistics_of`).
+    """
 
     together = True
 
-    def __init__(self, tasks: Sequence[Task], strength: float, ramp: int) -> None:
+    def __init__(self, tasks: Sequence[Task], strength: float, ramp: int, separate: bool) -> None:
         super().__init__({SOURCE: tasks, TARGET: ()})
         if not (strength >= 0 and math.isfinite(strength)) or ramp < 0:
             raise ConfigError(f"strength and ramp must be 0 or more, got {strength} and {ramp}.")
-        self.strength = strength
+        self.strength, self.separate = strength, separate
         self.ramp: torch.Tensor
         self.steps: torch.Tensor
         self.register_buffer("ramp", torch.tensor(float(max(ramp, 1))))
@@ -102,8 +110,10 @@ class _TwoSets(Method):
         if inputs[0].shape[1:] != inputs[1].shape[1:]:
             shapes = " and ".join(str(tuple(x.shape[1:])) for x in inputs)
             raise ConfigError(f"source and target need inputs of one shape, got {shapes}; resize one of them.")
-        # In one pass: BatchNorm then sees both domains in training, as its running statistics do afterwards.
-        source, target = embed(torch.cat(inputs)).split([len(x) for x in inputs])
+        if self.separate:
+            source, target = map(embed, inputs)
+        else:  # in one pass: BatchNorm then sees both domains in training, as its running statistics do afterwards
+            source, target = embed(torch.cat(inputs)).split([len(x) for x in inputs])
         outputs, targets = heads(source), batches[SOURCE].targets
         weights = self.weights_of(SOURCE)
         logs = {task.name: task.loss(outputs[task.name], targets[task.name]) for task in self.tasks}
@@ -126,13 +136,18 @@ class Alignment(_TwoSets):
     """The tasks' losses on the source plus strength · distance of both sets' embeddings (times √D).
 
     distance: `coral_distance` (deep CORAL) or `kernel_mean_distance` (deep adaptation networks, Long et al. 2015,
-    1502.02791). ramp: steps until the strength is reached; 0: at once. Logs the distance.
+    1502.02791). ramp: steps until the strength is reached; 0: at once. separate: see `_TwoSets`. Logs the distance.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], strength: float = 1.0, ramp: int = 0, distance: Distance = coral_distance
+        self,
+        tasks: Sequence[Task],
+        strength: float = 1.0,
+        ramp: int = 0,
+        distance: Distance = coral_distance,
+        separate: bool = False,
     ) -> None:
-        super().__init__(tasks, strength, ramp)
+        super().__init__(tasks, strength, ramp, separate)
         self.distance = distance
 
     def beside(self, source: torch.Tensor, target: torch.Tensor, strength: torch.Tensor) -> Loss:
@@ -159,12 +174,20 @@ class DomainAdversarial(_TwoSets):
     """Domain-adversarial training: embeddings of which a discriminator cannot say where they come from.
 
     Ganin et al., JMLR 2016, 1505.07818. The discriminator learns at full rate; behind the reversal the backbone learns,
-    with `strength`, that it cannot succeed. dim: of the embedding. ramp: steps until the strength is reached. Logs the
-    discriminator's loss (log 2 where it guesses).
+    with `strength`, that it cannot succeed. dim: of the embedding. ramp: steps until the strength is reached. separate:
+    see `_TwoSets`. Logs the discriminator's loss (log 2 where it guesses).
     """
 
-    def __init__(self, tasks: Sequence[Task], dim: int, strength: float = 0.3, ramp: int = 0, hidden: int = 64) -> None:
-        super().__init__(tasks, strength, ramp)
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        dim: int,
+        strength: float = 0.3,
+        ramp: int = 0,
+        hidden: int = 64,
+        separate: bool = False,
+    ) -> None:
+        super().__init__(tasks, strength, ramp, separate)
         self.scale = math.sqrt(dim)
         self.discriminator = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
@@ -177,7 +200,48 @@ class DomainAdversarial(_TwoSets):
         return found, {"discriminator": found}
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdaptationRow(Row):
+    """A row whose network learns with the target's photos beside: all of it, unless a plan says otherwise."""
+
+    def planned(self, net: Staged, name: str | None, epochs: int, lr: float, **given: Any) -> Plan:
+        """See Row. Raises ConfigError for plan probe: a frozen network embeds both as it did before."""
+        if name == "probe":
+            raise ConfigError(f"plan probe leaves the network as it is, and {self.key} is to change it; use another.")
+        return super().planned(net, name or "everything", epochs, lr, **given)
+
+
+def _network_of(net: Staged) -> Backbone:
+    """The network below the heads; raises ConfigError where there is none that could change an embedding."""
+    backbone: Backbone | None = getattr(net, "backbone", None)
+    if backbone is None:
+        raise ConfigError("domain adaptation in training needs a network below the heads; ready embeddings stay apart.")
+    return backbone
+
+
+def _aligned(distance: Distance) -> Callable[..., Method]:
+    """What makes the Method of a row that draws both sets together by this distance."""
+
+    def loss(tasks: Mapping[str, Sequence[Task]], net: Staged, strength: float, ramp: int) -> Method:
+        _network_of(net)
+        return Alignment(tasks[SOURCE], strength, ramp, distance)
+
+    return loss
+
+
+def _adversarial(tasks: Mapping[str, Sequence[Task]], net: Staged, strength: float, ramp: int) -> Method:
+    return DomainAdversarial(tasks[SOURCE], _network_of(net).embedding_dim, strength, ramp)
+
+
 _strength = {"strength": Parameter(1.0, "weight of the distance, 0 or more"), "ramp": Parameter(0, "steps until then")}
+_two_sets = partial(
+    AdaptationRow,
+    acts="during",
+    sets="source and target",
+    names=(SOURCE, TARGET),
+    unlabelled=(TARGET,),
+    labels="of the source alone",
+)
 ROWS = (
     Row(
         name="adaptive batch norm",
@@ -186,28 +250,22 @@ ROWS = (
         sets="source and target, photos",
         labels="of the source alone",
     ),
-    Row(
+    _two_sets(
         name="coral loss",
         about="domain adaptation: covariances of both domains' embeddings are drawn together (Sun & Saenko 2016)",
-        acts="during",
-        sets="source and target",
-        labels="of the source alone",
         parameters=_strength,
+        loss=_aligned(coral_distance),
     ),
-    Row(
+    _two_sets(
         name="kernel means",
         about="domain adaptation: the kernel means of both domains' embeddings are drawn together (Long et al. 2015)",
-        acts="during",
-        sets="source and target",
-        labels="of the source alone",
         parameters=_strength,
+        loss=_aligned(kernel_mean_distance),
     ),
-    Row(
+    _two_sets(
         name="domain-adversarial",
         about="domain adaptation: a discriminator must not tell source from target (Ganin et al. 2016)",
-        acts="during",
-        sets="source and target",
-        labels="of the source alone",
         parameters={"strength": Parameter(0.3, "of the reversed gradient, 0 or more"), "ramp": _strength["ramp"]},
+        loss=_adversarial,
     ),
 )

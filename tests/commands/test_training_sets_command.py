@@ -19,6 +19,7 @@ from facekit.commands import train as command
 from facekit.commands.cli import main
 from facekit.commands.train import sized, task_of, train
 from facekit.course.profiles import SMALL_RENDERERS
+from facekit.data.portraits import render_portraits
 from facekit.data.sets import FeatureSet
 from facekit.models.adapters import Domain
 from facekit.models.backbones.mini import FaceNetMini
@@ -149,6 +150,53 @@ def test_methods_for_a_labelled_and_an_unlabelled_set_fit_in(tmp_path, monkeypat
     scores = pd.DataFrame(about["metrics"]).set_index(["set", "split", "metric"])["value"]
     assert used == [0.5] and scores["target", "test", "accuracy"] > 0.8 and ("source", "validation") in scores.index
     assert main(["train", *folders[:1], *options, f"--out={tmp_path / 'other'}"]) == 2
+
+
+@pytest.fixture(scope="module")
+def photos_and_sketches(tmp_path_factory) -> list[str]:
+    """Labelled photos, and sketches whose training rows have no label, as options of the command."""
+    folder = tmp_path_factory.mktemp("adapted")
+    photos, sketches = (render_portraits((24, 8, 8), seed, 32, style) for seed, style in enumerate(("photo", "sketch")))
+    sketches.labels.loc[sketches.labels["split"] == "train", "gender"] = None
+    return [f"--data.{name}={part.save(folder / name)}" for name, part in (("source", photos), ("target", sketches))]
+
+
+@pytest.mark.parametrize("method", ["coral_loss", "kernel_means", "domain_adversarial"])
+def test_domain_adaptation_in_training_needs_no_label_of_the_target(photos_and_sketches, tmp_path, method):
+    options = ["--tasks.source=gender", "--size=32", "--steps=2", "--epochs=1", "--batch_size=16", "--ramp=1"]
+    given = ["train", "--method", method, *photos_and_sketches, *options, "--strength=0.5"]
+    assert main([*given, f"--out={tmp_path / 'run'}"]) == 0
+    about = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert about["moved"]["stem"], "the whole network learns where no plan is named"
+    scores = pd.DataFrame(about["metrics"]).set_index(["set", "split", "task"])
+    assert {("source", "validation", "gender"), ("target", "test", "gender")} <= set(scores.index)
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert ("train_discriminator" if method == "domain_adversarial" else "train_distance") in log
+    assert log["validation_source_gender"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plan=probe"], "plan probe leaves the network as it is, and coral_loss is to change it"),
+        (["--strength=-1"], "strength and ramp must be 0 or more"),
+        (["--tasks.target=gender"], "tasks are said of target; the sets are source"),
+    ],
+)
+def test_what_adaptation_cannot_use_is_one_line(photos_and_sketches, tmp_path, options, message, capsys):
+    given = ["train", "--method=coral_loss", *photos_and_sketches, "--tasks.source=gender", "--size=32", *options]
+    assert main([*given, f"--out={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_ready_embeddings_cannot_be_brought_together(tmp_path, capsys):
+    folders = [
+        f"--data.{name}={features(20, seed=i).save(tmp_path / name)}" for i, name in enumerate(("source", "target"))
+    ]
+    given = ["train", "--method=kernel_means", *folders, "--tasks.source=colour", "--backbone=none"]
+    assert main([*given, f"--out={tmp_path / 'run'}"]) == 2
+    assert "needs a network below the heads" in capsys.readouterr().err
 
 
 BOTH = ["--tasks.skin=lesion,box", "--tasks.words=text"]

@@ -107,3 +107,23 @@ def test_a_set_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("FACEKIT_DATA", str(tmp_path))
     with pytest.raises(DataError, match="ISIC.md"):
         real_domains()
+
+
+def test_two_domains_are_photos_and_sketches_of_other_people_or_real_photos_and_others_in_low_light(monkeypatch):
+    monkeypatch.setattr(course_module, "TWO_DOMAINS", (6, 0, 4))
+    drawn = start("10").two_domains()
+    for part in (drawn.source, drawn.target):
+        assert part.labels["split"].value_counts().to_dict() == {"train": 6, "test": 4}
+        for task in drawn.tasks:
+            assert (part.targets([task])[task.name] >= 0).all()
+    assert not set(drawn.source.labels["identity"]) & set(drawn.target.labels["identity"])
+
+    faces = toy("gender", ["Male", "Female"], (160, 160))
+    faces = FaceSet(np.maximum(faces.images, 100), faces.labels.assign(race="White", age="3-9", row=range(len(faces))))
+    monkeypatch.setenv("FACEKIT_PROFILE", "full")
+    monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
+    monkeypatch.setattr(course_module, "photos", {"fairface": faces}.__getitem__)
+    real = start("10").two_domains()
+    assert len(real.source) == len(real.target) == 10 and real.source.images.min() == 100
+    assert real.target.images.mean() < 0.3 * real.source.images.mean()
+    assert not set(real.source.labels["row"]) & set(real.target.labels["row"])

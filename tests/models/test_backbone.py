@@ -10,12 +10,13 @@ from facekit.errors import ConfigError, TrainingError
 from facekit.models.backbones.base import Backbone, fused_copy
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.backbones.small import SmallNet
 from facekit.models.embedding import state_hash
 from facekit.models.heads import Classifier, Heads, parameter_counts
 from facekit.tasks import GENDER
 
 
-@pytest.fixture(scope="module", params=[FaceNet, FaceNetMini], ids=["facenet", "mini"])
+@pytest.fixture(scope="module", params=[FaceNet, FaceNetMini, SmallNet], ids=["facenet", "mini", "small"])
 def backbone(request) -> Backbone:
     torch.manual_seed(0)
     return request.param().eval()
@@ -61,7 +62,7 @@ def test_one_photo_cannot_train_the_last_batchnorm(backbone):
         with pytest.raises(TrainingError, match="at least two"):
             backbone(noise(1, backbone.smallest_size))
         backbone.freeze()
-        assert backbone(noise(1, backbone.smallest_size)).shape == (1, 512)
+        assert backbone(noise(1, backbone.smallest_size)).shape == (1, backbone.embedding_dim)
     finally:
         backbone.freeze([])
         backbone.eval()
@@ -74,6 +75,7 @@ def test_unknown_stage_is_refused_and_changes_nothing(backbone):
     assert all(p.requires_grad for p in backbone.parameters())
 
 
+@pytest.mark.parametrize("backbone", [FaceNet, FaceNetMini], ids=["facenet", "mini"], indirect=True)  # named layers
 def test_fused_copy_agrees_and_leaves_the_original_alone(backbone):
     with torch.no_grad():  # statistics as of a trained network, so that fusing has something to do
         for module in backbone.modules():

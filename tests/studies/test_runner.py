@@ -304,6 +304,8 @@ def test_a_study_is_found_by_its_file_without_loading_any():
     studies = "probe stages rates ladder alignment sharing joint last_stage codings dial mini mini_portraits reference"
     assert set(json.loads(found)) == {
         *studies.split(),
+        "adaptation",
+        "adaptation_portraits",
         "selection",
         "utkface",
         "domains",
@@ -317,6 +319,6 @@ def test_a_study_is_found_by_its_file_without_loading_any():
 def test_every_study_says_its_record_and_needs_photos_before_anything_else(name, monkeypatch, capsys):
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     assert "    Args:\n" in text and subcommands("record")[name] == f"facekit.studies.{name}:record"
-    if name != "domains":  # drawn pictures
+    if name not in ("domains", "adaptation_portraits"):  # drawn pictures
         assert main(["record", name]) == 2
         assert "FACEKIT_PROFILE=full" in capsys.readouterr().err

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import scipy.linalg
 
-from facekit.data.sets import FeatureSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
-from facekit.transfer.adaptation import another_camera, coral, domain_accuracy
+from facekit.transfer.adaptation import another_camera, coral, domain_accuracy, low_light
 
 
 def rows(n: int, seed: int, spread: float = 1.0, place: float = 0.0, dim: int = 5) -> FeatureSet:
@@ -78,6 +78,18 @@ def test_a_camera_is_a_symmetric_map_with_bounded_gains():
     assert np.allclose(matrix, matrix.T, atol=1e-6)
     gains = np.linalg.eigvalsh(matrix)
     assert -0.15 < gains[0] < 0.15 and 1.85 < gains[-1] < 2.15
+
+
+def test_low_light_is_a_share_of_the_light_and_noise_of_its_own():
+    images = np.full((400, 3, 8, 8), 200, np.uint8)
+    photos = FaceSet(images, pd.DataFrame({"split": ["train"] * 400}))
+    dark = low_light(photos, light=0.25, noise=0.04, seed=1)
+    assert dark.images.dtype == np.uint8 and abs(dark.images.mean() - 50) < 0.2
+    assert abs(dark.images.std() - 0.04 * 255) < 0.2 and (photos.images == 200).all()
+    assert (low_light(photos, 0.25, 0, 2).images == 50).all()
+    assert (low_light(photos, seed=1).images != low_light(photos, seed=2).images).any()
+    with pytest.raises(ConfigError, match="light is a share"):
+        low_light(photos, light=1.1)
 
 
 def test_domains_that_are_one_cannot_be_told_apart():

@@ -209,6 +209,24 @@ def test_an_unlabelled_set_takes_part_and_a_stopped_run_goes_on(make, tmp_path):
     assert again == whole
 
 
+def test_apart_each_domain_is_normalised_by_its_own_batch():
+    """Training on photos and on the same photos in weaker contrast: apart they have one covariance, together two."""
+    photos = faces(48)
+    weaker = replace(photos, inputs=((photos.images.astype(np.float64) - 127.5) * 0.3 + 127.5).round().astype(np.uint8))
+    found = {}
+    for separate in (True, False):
+        method = Alignment((COLOUR,), 0.0, separate=separate)
+        model = classifier().train()
+        model.backbone.linear[0].p = 0.0  # dropout would differ from pass to pass
+        sets = {"source": photos, "target": replace(weaker, labels=weaker.labels[["split"]])}
+        batches = {
+            name: next(Batches(part, method.tasks_of(name), 48, shuffle=False, name=name).epoch())
+            for name, part in sets.items()
+        }
+        found[separate] = method.loss_together(model, batches)[1]["distance"].item()
+    assert found[True] < 0.05 * found[False]
+
+
 @pytest.mark.parametrize("wrong", [{"strength": -1.0}, {"strength": math.nan}, {"ramp": -1}])
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ConfigError, match="0 or more"):
