@@ -95,7 +95,8 @@ def measured(nets: tuple[Classifier, Classifier], sets: tuple[FaceSet, FaceSet],
 
     sets: source and target, with train and test. `accuracy` is that on the target's test. `source_accuracy`;
     `domain_accuracy` of a fresh probe on both tests; `reverse_accuracy`: a probe that learns the target's training rows
-    by their given answers, on the source (Ganin et al. 2016); `entropy` of the answers on the target's training rows.
+    by their given answers, on the source (Ganin et al. 2016), NaN where all answers are one; `entropy` of the answers
+    on the target's training rows.
     """
     tests = [part.split("test") for part in sets]
     own, other = (seen_by(net, part.split("train")) for net, part in zip(nets, sets, strict=True))

@@ -233,7 +233,9 @@ def test_every_shipped_record_names_its_making_and_no_single_face(path):
     keys = [column for column in rows if column not in ("value", "seconds", "cpu_seconds", "moved", "steps")]
     assert not rows.duplicated(keys).any(), "one row a measurement"
     shares = rows[rows["metric"].isin(["accuracy", "balanced_accuracy", "recognition"])]["value"]
-    assert shares.between(0, 1).all() and not rows["value"].isna().any()
+    assert shares.between(0, 1).all()
+    # Who gives one answer alone cannot be asked what another learns from the answers.
+    assert set(rows.loc[rows["value"].isna(), "metric"]) <= {"reverse_accuracy"}
     if "n" in rows:
         counts = rows["n"].dropna()  # a speed rests on no faces: 0, or empty
         assert ((counts >= 20) | (counts == 0)).all(), "a figure rests on many faces"
