@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from pathlib import Path
 from random import Random
 
 # Texts that programs take for something else: missing values, numbers, dates, paths, markup, control characters.
@@ -210,3 +211,13 @@ def written(rng: Random, text: str) -> bytes:
         case 4 if rng.random() < 0.4:
             return rng.choice(("[" * 90_000, '{"a":' * 90_000, "[" * 400 + "]" * 400)).encode()
     return text.encode("utf-8", "surrogatepass")
+
+
+def struck(rng: Random, file: Path) -> None:
+    """A file is damaged, gone, or a folder by now."""
+    if rng.random() < 0.1:
+        file.unlink()
+        if rng.random() < 0.5:
+            file.mkdir()
+    else:
+        file.write_bytes(damaged(rng, file.read_bytes()))

@@ -803,12 +803,8 @@ def packed(rng: Random, folder: Path) -> Iterator:
         made = io.StringIO(newline="")
         csv.writer(made, lineterminator="\n").writerows(rows)
         file.write_bytes(made.getvalue().encode("utf-8", "replace"))
-    elif rng.random() < 0.1:
-        file.unlink()
-        if rng.random() < 0.5:
-            file.mkdir()
     else:
-        file.write_bytes(mutate.damaged(rng, data))
+        mutate.struck(rng, file)
     yield
     same_set(FaceSet.load(folder / "set"))
     return "accepted"

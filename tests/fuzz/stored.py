@@ -396,12 +396,8 @@ def cached(rng: Random, folder: Path) -> Iterator:
     data = file.read_bytes()
     if file.suffix == ".json" and rng.random() < 0.7:
         file.write_bytes(mutate.written(rng, json.dumps(mutate.changed(rng, json.loads(data)))))
-    elif rng.random() < 0.1:
-        file.unlink()
-        if rng.random() < 0.5:
-            file.mkdir()
     else:
-        file.write_bytes(mutate.damaged(rng, data))
+        mutate.struck(rng, file)
     (folder / "damaged").write_bytes(file.read_bytes() if file.is_file() else b"")
     yield
     for _ in range(2):
