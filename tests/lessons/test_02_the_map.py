@@ -212,6 +212,15 @@ def test_a_changed_answer_takes_back_what_followed_and_the_button_takes_back_all
     assert len(view.radios) == 1 and view.answers == []
 
 
+def test_an_answer_leaves_the_questions_above_as_they_are():
+    """The front end draws again what is no longer the same object; a key pressed there would then reach nothing."""
+    view = FIGURES.GuideView(GUIDE)
+    for number in numbers(max(paths(), key=lambda route: len(route.steps))):
+        above = view.box.children[: 2 * len(view.radios)]
+        view.radios[-1].value = number
+        assert view.box.children[: len(above)] == above
+
+
 def test_answers_that_lead_nowhere_are_refused():
     with pytest.raises(LessonError, match="has answers 0 to 1, not 2"):
         GUIDE.follow([0, 2])

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -278,6 +279,7 @@ class GuideView:
     def restart(self) -> None:
         """Takes all answers back."""
         self.radios: list[widgets.RadioButtons] = []
+        self._titles: list[widgets.HTML] = []  # kept: what is a new object is drawn anew, and loses the focus
         self._go_on()
 
     def _go_on(self) -> None:
@@ -287,20 +289,18 @@ class GuideView:
             radio = radio_buttons([answer.text for answer in where.answers])
             radio.observe(lambda _: self._answered(place), names="value")
             self.radios.append(radio)
+            self._titles.append(widgets.HTML(f"<b>{place + 1}. {html.escape(where.text)}</b>"))
         else:
             lesson, _ = self.guide.lesson_text(where.lesson)
             texts = (html.escape(each) for each in (where.kind, where.advice, where.survey, lesson))
             text = "<b>{}.</b> {} In the survey: {}. See {}.".format(*texts)
         self.result.value = status_line(text, escape=False)
-        rows: list[widgets.Widget] = []
-        for n, radio in enumerate(self.radios):
-            question = self.guide.follow(self.answers[:n])
-            rows += [widgets.HTML(f"<b>{n + 1}. {html.escape(question.text)}</b>"), radio]
-        self.box.children = [*rows, self.result, self.again]
+        asked = chain.from_iterable(zip(self._titles, self.radios, strict=True))
+        self.box.children = [*asked, self.result, self.again]
 
     def _answered(self, place: int) -> None:
         if self.radios[place].value is not None:
-            del self.radios[place + 1 :]
+            del self.radios[place + 1 :], self._titles[place + 1 :]
             self._go_on()
 
 
