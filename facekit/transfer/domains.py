@@ -129,11 +129,13 @@ class DomainMethod(Row):
         steps: int,
         backbone: Backbone | None = None,
         sets: Mapping[Any, LabelledSet] | None = None,
+        groups: Task | None = None,
         /,
         **given: Any,
     ) -> tuple[Staged, Method]:
         """See Row; needs a backbone, tasks by domain and the sets."""
         self.checked(given)
+        self.check_groups(groups)
         trunk, domains = self._parts(backbone if sets is not None else None, tasks)
         return self.built(trunk, domains, sets or {})
 
