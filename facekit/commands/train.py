@@ -21,7 +21,7 @@ from facekit.evaluation.metrics import evaluate
 from facekit.files import pasted_path
 from facekit.models.backbones.base import Backbone
 from facekit.models.build import BACKBONES, Base, sized
-from facekit.models.folder import MODEL, described, write
+from facekit.models.folder import MODEL, began_with, described, write
 from facekit.models.staged import Staged
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Joint, Task
 from facekit.training import checkpoint
@@ -196,11 +196,11 @@ def train(
         for group, own in chosen.runs(sizes, config):
             settings.seed_everything(seed)
             network: Backbone | None = None
-            began: dict[str, str] | None = None
+            began: dict[str, Any] | None = None
             if backbone != "none":
                 kind = BACKBONES[backbone]
                 network = kind() if plan == "scratch" else kind.from_pretrained(weights)
-                began = None if plan == "scratch" else kind.weights_from(weights)
+                began = None if plan == "scratch" else began_with(backbone, weights)
             sets = {name: sized(faces[name], network, of_set(size, name), chosen.names is None) for name in group}
             width = network.embedding_dim if network is not None else sets[group[0]].inputs.shape[1]
             parts = {side: of_split(sets, side) for side in SPLITS}
@@ -319,7 +319,10 @@ def task_of(name: str, data: LabelledSet) -> Task:
         return Task(name, "string", tuple(sorted(set("".join(column.dropna().astype(str))))))
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return Task(name, "regression", scale=float(seen.std()))
-    return Task(name, "multiclass", tuple(sorted(column.dropna().unique())))
+    classes = tuple(sorted(column.dropna().unique()))
+    if not all(isinstance(label, str) for label in classes):
+        raise DataError(f"column {name!r} holds {classes[0]!r}, neither a text nor a number; pack the set again.")
+    return Task(name, "multiclass", classes)
 
 
 def report(

@@ -11,7 +11,8 @@
   and the `temperature` that its outputs are divided by to be probabilities, null where none could be fitted), its
   `input` (kind and shape of an input, and the size that was asked for), its `framing` (how its faces were cut) and its
   `data` (source, licence, SHA-256, rows by split);
-- `recipe`: plan, epochs, rates, batches, augmentation, seed, the best epoch, how many parameters of each stage moved;
+- `recipe`: plan, epochs, rates, batches, augmentation, seed, the column of the groups that the method minded, the best
+  epoch, how many parameters of each stage moved;
 - `scores` on validation and test, each with its bootstrap interval and n;
 - `versions` of facekit, torch and Python; `weights`: name, bytes and SHA-256 of the file; `sha256` of all of this.
 """
@@ -60,6 +61,7 @@ INPUT: Fields = {"kind": str, "size": int | list | None, "shape": list}
 RECIPE: Fields = {
     **{"plan": str, "epochs": int, "lr": NUMBER, "batch_size": int, "precision": str, "channels_last": bool},
     **{"seed": int, "best_epoch": int, "steps": int, "moved": dict, "augment": dict | None},
+    "groups": str | None,
 }
 SCORE: Fields = {
     **{"task": str, "metric": str, "group": str, "split": str, "n": int},
@@ -151,6 +153,26 @@ def described(
         "framing": framing,
         "data": {**told, **({"request": request} if drawn else {}), "sha256": content, "rows": rows},
     }
+
+
+def began_with(backbone: str, path: Path | None) -> dict[str, Any]:
+    """The entry `started_from` of a training that begins with the weights of a file, by default the usual ones.
+
+    Of what another training left it says on which data, under which terms, and what that one began with in turn.
+    """
+    found: dict[str, Any] = BACKBONES[backbone].weights_from(path)
+    if path is None or path.name != WEIGHTS:
+        return found
+    try:
+        run = read(path.parent).about
+    except DataError:  # it lies there without a description
+        return found
+    told = {
+        key: "; ".join(dict.fromkeys(str(part["data"].get(key, "not stated")) for part in run["sets"]))
+        for key in ("source", "licence")
+    }
+    told["source"] = f"facekit's train, method {run['method']}, on {told['source']}"
+    return found | told | {"started_from": run["network"]["started_from"]}
 
 
 def write(folder: Path, about: Mapping[str, Any]) -> None:

@@ -170,6 +170,9 @@ def test_columns_become_tasks():
     assert level.kind == "regression" and level.scale == pytest.approx(data.labels["level"].std())
     with pytest.raises(DataError, match="no label column"):
         task_of("hair", data)
+    data.labels["flag"] = data.labels["level"] > 50
+    with pytest.raises(DataError, match="'flag' holds .*False.*, neither a text nor a number"):
+        task_of("flag", data)
     data.labels["same"] = "x"
     with pytest.raises(DataError, match="fewer than two"):
         task_of("same", data)
