@@ -258,24 +258,31 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
         where = f"sets, entry {place}"
         part = check(where, entry, SET)
         kept = check(f"{where}, input", part["input"], INPUT)
-        shape, asked = kept["shape"], kept["size"]
-        sides = shape if asked is None else [*shape, *([asked] if isinstance(asked, int) else asked)]
-        need(all(type(side) is int and side > 0 for side in sides), f"{where}: no input is {shape} of size {asked}")
         kind = FeatureSet.kind if name is None else FaceSet.kind
         need(kept["kind"] == kind, f"{where}: this network takes a {kind}, not a {kept['kind']}")
-        fits = shape == [width] if name is None else len(shape) == 3 and max(sides) <= MOST_PIXELS
-        need(fits and (asked is None or isinstance(asked, int) or len(asked) == 2), f"{where}: inputs of {shape}")
-        tasks = [_task(path, check(f"{where}, a task", task, TASK)) for task in part["tasks"]]
-        heat = {task["name"]: task["temperature"] for task in part["tasks"]}
+        shape, size = kept["shape"], kept["size"]
+        fits = shape == [width] if name is None else len(shape) == 3 and all(map(_is_side, shape))
+        need(fits, f"{where}: inputs of {shape}")
+        pair = isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))
+        need(size is None or _is_side(size) or pair, f"{where}: photos of size {size}")
+        tasks = [check(f"{where}, a task", task, TASK) for task in part["tasks"]]
+        heat = {task["name"]: task["temperature"] for task in tasks}
         need(all(t is None or _finite(t) and t > 0 for t in heat.values()), f"{where}: a temperature is not above 0")
-        side = tuple(asked) if isinstance(asked, list) else asked
-        parts.append(Part(part["name"], tuple(tasks), heat, kind, tuple(shape), side))
+        asked = tuple(size) if isinstance(size, list) else size
+        parts.append(Part(part["name"], tuple(_task(path, task) for task in tasks), heat, kind, tuple(shape), asked))
     names = [part.name for part in parts]
     need(0 < len(names) == len(set(names)) and (None not in names or len(names) == 1), f"sets are called {names}")
     return Stored(
-        path.parent, about["method"], about["parameters"], name, width, hidden, network["dropout"], tuple(parts),
-        dict(about),
-    )  # fmt: skip
+        path=path.parent,
+        method=about["method"],
+        parameters=about["parameters"],
+        backbone=name,
+        width=width,
+        hidden=hidden,
+        dropout=network["dropout"],
+        parts=tuple(parts),
+        about=dict(about),
+    )
 
 
 def _task(path: Path, entry: Mapping[str, Any]) -> Task:
@@ -288,6 +295,11 @@ def _task(path: Path, entry: Mapping[str, Any]) -> Task:
         return Task(entry["name"], entry["kind"], classes, midpoints, entry["scale"])
     except ConfigError as error:
         raise DataError(f"{path} cannot be used ({str(error).rstrip('.')}); {AGAIN}") from None
+
+
+def _is_side(value: object) -> bool:
+    """Whether this is a number of pixels that a photo may have."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_PIXELS
 
 
 def _finite(value: object) -> bool:
