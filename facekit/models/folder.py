@@ -128,11 +128,11 @@ def described(
 ) -> dict[str, Any]:
     """A set's entry of `model.json`. data: as it was stored. size: what `sized` was told, and learnt: what it gave."""
     manifest = data.manifest
-    request = manifest.get("request")
-    asked = request if isinstance(request, dict) else {}
-    drawn = "generator" in manifest
+    request = manifest.get("request", {})
+    rendered, drawn = "generator" in manifest, "drawn_with_seed" in manifest
+    cut = "not known" if "align" not in request else "aligned" if request["align"] else "whole photo"
     framing = {
-        "how": "rendered" if drawn else "aligned" if asked.get("align") else "whole photo" if asked else "not known",
+        "how": "rendered" if rendered else "drawn embeddings" if drawn else cut,
         "reader": manifest.get("reader"),
         "pixels": manifest.get("pixels"),
         "backbone": manifest.get("backbone"),
@@ -143,7 +143,8 @@ def described(
     else:  # drawn just now
         table = hashlib.sha256(data.labels.to_csv(index=False).encode()).hexdigest()
         content = {"inputs": data.content_hash(), "labels": table}
-    told = {key: manifest[key] for key in ("source", "licence", "datasheet", "generator") if key in manifest}
+    keys = ("source", "licence", "datasheet", "generator", "drawn_with_seed", *(("request",) if rendered else ()))
+    told = {key: manifest[key] for key in keys if key in manifest}
     shape = list(learnt.inputs.shape[1:])
     rows = {split: int((data.labels["split"] == split).sum()) for split in SPLITS}
     return {
@@ -151,7 +152,7 @@ def described(
         "tasks": [{**asdict(task), "temperature": temperatures.get(task.name)} for task in tasks],
         "input": {"kind": data.kind, "size": list(size) if isinstance(size, Sequence) else size, "shape": shape},
         "framing": framing,
-        "data": {**told, **({"request": request} if drawn else {}), "sha256": content, "rows": rows},
+        "data": {**told, "sha256": content, "rows": rows},
     }
 
 
