@@ -418,6 +418,8 @@ def model(rng: Random, folder: Path) -> Iterator:
     found = load(folder / "run", "cpu")
     repr(found), found.scores.to_string()
     got = found.outputs(features(9)), found.probabilities(features(9))
+    if not mended and found.about != json.loads((whole / MODEL).read_bytes()):
+        raise Changed("another description of a model that was damaged")
     for one, other in zip(got, (outputs, probabilities), strict=True):
         if not mended and (one.keys() != other.keys() or not all(torch.equal(one[name], other[name]) for name in one)):
             raise Changed("other answers of a model that was damaged")
