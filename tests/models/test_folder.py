@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 import torch
 from damage import accidents, odd_json
 from safetensors.torch import load_file, save_file
-from tiny import SIDE, features
+from tiny import SIDE, TinyNet, faces, features
 
 from facekit.answers.model import load
 from facekit.commands.cli import main
 from facekit.commands.train import train
-from facekit.data.sets import FeatureSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError, FacekitError, WeightsError
 from facekit.files import sealed_json, sha256_of_file
+from facekit.models.embedding import origin
 from facekit.models.folder import FORMAT, MODEL, WEIGHTS, described, read
 from facekit.training.methods import Supervised
 
@@ -116,6 +118,9 @@ def test_it_says_how_the_faces_were_cut(manifest, how):
     )
     told = {key: manifest.get(key) for key in ("reader", "pixels", "backbone")}
     assert found["framing"] == {"how": how, **told, "stored": [6]}
+    photos = FaceSet(faces(5).images, faces(5).labels, manifest)
+    embedded = described(None, replace(photos, manifest=origin(photos, TinyNet())), [], {}, None, photos)["framing"]
+    assert embedded["how"] == ("not known" if "drawn" in how else how) and embedded["backbone"] == "tiny"
     assert ("request" in found["data"]) == (how == "rendered"), "a packed set's request names its source's files"
 
 
