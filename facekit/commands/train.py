@@ -348,10 +348,8 @@ def report(
             if not scored:
                 continue
             one = model.only(name) if name is not None else model
-            outputs, targets = (
-                predict(one, part, device=config.device, precision=config.precision),
-                part.targets(scored),
-            )
+            outputs = predict(one, part, device=config.device, precision=config.precision)
+            targets = part.targets(scored)
             where = {"split": side} if name is None else {"set": name, "split": side}
             tables.append(evaluate(scored, outputs, targets).assign(**where))
             for task in tasks[name] if side == "validation" else ():
