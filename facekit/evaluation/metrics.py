@@ -28,7 +28,7 @@ _DRAWS_AT_ONCE = 2**22  # bounds the memory of a bootstrap to some tens of megab
 
 def accuracy(predictions: Values, targets: Values) -> float:
     """Share of the known class indices in `targets` (N,) that `predictions` (N,) name; NaN where none is known."""
-    predictions, targets = _known_classes(predictions, targets)
+    predictions, targets = known_classes(predictions, targets)
     return float(np.mean(predictions == targets)) if len(targets) else float("nan")
 
 
@@ -39,10 +39,10 @@ def age_mae(task: Task, predictions: Values, targets: Values, years: Values | No
     `Task.encode` give them, (N,). For classes a prediction counts as its class's midpoint, and so does a target unless
     `years` (N,), the exact numbers with NaN for unknown, has it. Raises ConfigError for classes without midpoints.
     """
-    pair = task.both_as("number", _array(predictions), _array(targets))
+    pair = task.both_as("number", as_array(predictions), as_array(targets))
     if pair is None:
         raise ConfigError(f"task {task.name!r} has classes without midpoints, so no error in numbers.")
-    errors = _absolute_errors(*pair, years)
+    errors = absolute_errors(*pair, years)
     return float(np.nanmean(errors)) if np.isfinite(errors).any() else float("nan")
 
 
@@ -51,10 +51,10 @@ def confusion_matrix(task: Task, predictions: Values, targets: Values) -> pd.Dat
 
     A predicted number counts as the class with the nearest midpoint. Raises ConfigError for a task without classes.
     """
-    pair = task.both_as("class", _array(predictions), _array(targets))
+    pair = task.both_as("class", as_array(predictions), as_array(targets))
     if pair is None:
         raise ConfigError(f"task {task.name!r} predicts a number; a confusion matrix needs classes.")
-    counts = _counts(*_known_classes(*pair), len(task.classes))
+    counts = confusion_counts(*known_classes(*pair), len(task.classes))
     classes = list(task.classes)
     return pd.DataFrame(counts, pd.Index(classes, name="true"), pd.Index(classes, name="predicted"))
 
@@ -69,7 +69,7 @@ def bootstrap_interval(
     themselves where it misses it, which can happen to a biased statistic (a largest gap, say). (NaN, NaN) where there
     are no rows. Raises ConfigError for an n_boot or a level that gives no interval.
     """
-    return _bootstrap(_array(values), statistic, n_boot, level, seed)[1:]
+    return _bootstrap(as_array(values), statistic, n_boot, level, seed)[1:]
 
 
 def evaluate(
@@ -112,25 +112,33 @@ def _metrics(task: Task, predictions: np.ndarray, targets: np.ndarray, years: Va
         yield "accuracy", partial(_class_score, _accuracy, len(task.classes), pair)
         yield "balanced_accuracy", partial(_class_score, _balanced, len(task.classes), pair)
     if (pair := task.both_as("number", predictions, targets)) is not None:
-        yield "mae", partial(_row_score, _absolute_errors(*pair, years))
+        yield "mae", partial(_row_score, absolute_errors(*pair, years))
 
 
 def _class_score(
     statistic: Statistic, n_classes: int, pair: Sequence[np.ndarray], member: np.ndarray, n_boot: int, seed: int
 ) -> Score:
-    """Scores that depend on the rows through their confusion counts (B, classes, classes) only.
-
-    The counts of n rows drawn with replacement are multinomial with the observed shares: drawing counts instead of
-    rows is the same bootstrap at a cost that does not grow with n.
-    """
-    counts = _counts(*_known_classes(*(side[member] for side in pair)), n_classes)
+    """Scores that depend on the rows through their confusion counts (B, classes, classes) only."""
+    counts = confusion_counts(*known_classes(*(side[member] for side in pair)), n_classes)
     n = int(counts.sum())
     if n == 0:
         return float("nan"), float("nan"), float("nan"), 0
+    draws = resampled(counts, n_boot, np.random.default_rng(seed))
+    return *around(statistic(counts[None]), statistic(draws), LEVEL), n
+
+
+def resampled(counts: np.ndarray, n_boot: int, rng: np.random.Generator, n: int | None = None) -> np.ndarray:
+    """Counts of rows by category, of any shape, to those of n_boot resamples (n_boot, ...), int64.
+
+    n: the rows of a resample, as many as there are if None. The counts of n rows drawn with replacement are multinomial
+    with the observed shares: drawing counts instead of rows is the same bootstrap at a cost that does not grow with n.
+    """
     seen = np.flatnonzero(counts)
     draws = np.zeros((n_boot, counts.size), np.int64)
-    draws[:, seen] = np.random.default_rng(seed).multinomial(n, counts.ravel()[seen] / n, n_boot)
-    return *_around(statistic(counts[None]), statistic(draws.reshape(n_boot, n_classes, n_classes)), LEVEL), n
+    if len(seen):
+        found = counts.ravel()[seen]
+        draws[:, seen] = rng.multinomial(int(found.sum()) if n is None else n, found / found.sum(), n_boot)
+    return draws.reshape(n_boot, *counts.shape)
 
 
 def _row_score(rows: np.ndarray, member: np.ndarray, n_boot: int, seed: int) -> Score:
@@ -158,7 +166,7 @@ def _bootstrap(
         statistic(rows[rng.integers(0, len(rows), (min(at_once, n_boot - start), len(rows)))])
         for start in range(0, n_boot, at_once)
     ]
-    return _around(statistic(rows[None]), np.concatenate(parts), level)
+    return around(statistic(rows[None]), np.concatenate(parts), level)
 
 
 def _ratio(resamples: np.ndarray) -> np.ndarray:
@@ -182,14 +190,14 @@ def _balanced(counts: np.ndarray) -> np.ndarray:
     return recalls.sum(axis=1) / (totals > 0).sum(axis=1)
 
 
-def _around(values: np.ndarray, statistics: np.ndarray, level: float) -> tuple[float, float, float]:
+def around(values: np.ndarray, statistics: np.ndarray, level: float) -> tuple[float, float, float]:
     """A value (1,) and the interval of its `statistics` (n_boot,), widened to it."""
     value = float(values[0])
     low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])
     return value, min(float(low), value), max(float(high), value)
 
 
-def _array(values: Values) -> np.ndarray:
+def as_array(values: Values) -> np.ndarray:
     """Values as a NumPy array, from any device and dtype."""
     if isinstance(values, torch.Tensor):
         values = values.detach()
@@ -197,26 +205,26 @@ def _array(values: Values) -> np.ndarray:
     return np.asarray(values)
 
 
-def _known_classes(predictions: Values, targets: Values) -> tuple[np.ndarray, np.ndarray]:
+def known_classes(predictions: Values, targets: Values) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and targets of the rows whose class is known, int64."""
-    predictions, targets = _array(predictions), _array(targets)
+    predictions, targets = as_array(predictions), as_array(targets)
     _same_length(predictions, targets)
     known = targets >= 0
     return predictions[known].astype(np.int64), targets[known].astype(np.int64)
 
 
-def _counts(predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> np.ndarray:
+def confusion_counts(predictions: np.ndarray, targets: np.ndarray, n_classes: int) -> np.ndarray:
     """Confusion counts (classes, classes), rows true, columns predicted."""
     if len(targets) and max(predictions.max(), targets.max()) >= n_classes:
         raise DataError(f"a class index is {max(predictions.max(), targets.max())}, but there are {n_classes} classes.")
     return np.bincount(targets * n_classes + predictions, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def _absolute_errors(predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> np.ndarray:
+def absolute_errors(predictions: np.ndarray, targets: np.ndarray, years: Values | None) -> np.ndarray:
     """|predicted - true| (N,), NaN where nothing is known of the truth."""
     _same_length(predictions, targets)
     if years is not None:
-        exact = _array(years).astype(np.float64)
+        exact = as_array(years).astype(np.float64)
         _same_length(predictions, exact)
         targets = np.where(np.isnan(exact), targets, exact)
     return np.abs(predictions.astype(np.float64) - targets)
@@ -234,7 +242,7 @@ def _predictions(task: Task, outputs: Mapping, targets: Mapping) -> tuple[np.nda
             raise DataError(f"no {what} of task {task.name!r}; there are {', '.join(table) or 'none'}.")
     if outputs[task.name].isnan().any():
         raise DataError(f"the outputs of task {task.name!r} contain NaN; the model that made them is broken.")
-    return _array(task.predict(outputs[task.name])), _array(targets[task.name])
+    return as_array(task.predict(outputs[task.name])), as_array(targets[task.name])
 
 
 def _members(groups: pd.Series | pd.DataFrame | Sequence[str] | None, n: int) -> Iterator[tuple[str, np.ndarray]]:
