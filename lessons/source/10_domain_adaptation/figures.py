@@ -12,11 +12,12 @@ SHOWN = 8
 
 
 def two_domains(source: FaceSet, target: FaceSet, column: str) -> Figure:
-    """Eight faces of the source above eight of the target, with their labels in one column."""
+    """Eight faces of the source above eight of the target, with their labels in one column (yes is its name)."""
     rows = range(0, 4 * SHOWN, 4)  # portraits come four of a person
     images = np.concatenate([part.select(rows).images for part in (source, target)])
+    spoken = {"yes": column, "no": f"no {column}"}
     captions = [
-        f"{name}\n{label}"
+        f"{name}\n{spoken.get(label, label)}"
         for name, part in (("source", source), ("target", target))
         for label in part.labels[column].iloc[list(rows)]
     ]
