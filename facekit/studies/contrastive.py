@@ -78,9 +78,9 @@ def measure_longer(unlabelled: FaceSet, pool: FaceSet, test: FaceSet, seed: int)
 
 @study(photos=False)
 def record(seeds: tuple[int, ...] = SEEDS) -> Study:
-    """Records `contrastive_portraits`: contrastive learning that goes on for eight times as many steps as in `record selftaught`.
+    """Records `contrastive_portraits`: contrastive learning in eight times as many steps as `record selftaught`.
 
-    The faces, the draws of labels and the probe are those of that record. Takes about a quarter of an hour on one core.
+    Faces, draws of labels and the probe are those of that record. Takes about a quarter of an hour on one core.
 
     Args:
         seeds: Of the networks, their training and the draws of labels.
