@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,9 +52,9 @@ class Record:
 
     def sample(self) -> str:
         """One sentence on the test photos of FairFace that the figures rest on; empty where they rest on others."""
-        found = re.search(r"(?<![\d,])(\d[\d,]*) test photos", self.about["data"], re.ASCII)
-        n = int(found[1].replace(",", "")) if found and self.about["data"].startswith("FairFace") else 0
-        if not n:
+        before, found, _ = self.about["data"].partition(" test photos")
+        number = before.rpartition(" ")[2].replace(",", "")
+        if not (found and before.startswith("FairFace") and number.isdecimal() and (n := int(number))):
             return ""
         points = 100 * 1.96 * (0.7 * 0.3 / n) ** 0.5
         luck = "; these are an easy sample for race and a hard one for age" if n == USUAL_TEST else ""
