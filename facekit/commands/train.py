@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -16,29 +16,28 @@ from facekit import settings
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split, read_manifest
 from facekit.errors import ConfigError, DataError
+from facekit.evaluation.calibration import fit_temperature
 from facekit.evaluation.metrics import evaluate
-from facekit.files import pasted_path, write_json
+from facekit.files import pasted_path
 from facekit.models.backbones.base import Backbone
-from facekit.models.backbones.facenet import FaceNet
-from facekit.models.backbones.mini import FaceNetMini
-from facekit.models.heads import Classifier, Heads
-from facekit.models.multitask import Stack, mlp, stack_of
+from facekit.models.build import BACKBONES, Base, sized
+from facekit.models.folder import MODEL, began_with, described, write
 from facekit.models.staged import Staged
-from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Joint, Task
 from facekit.training import checkpoint
 from facekit.training.augment import augment_for
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.distributed import process_group
 from facekit.training.loop import fit
+from facekit.training.plans import Plan
 from facekit.training.scoring import predict
 from facekit.training.shares import Sampling
 from facekit.transfer.table import row, table
 
 Data = TypeVar("Data", bound=LabelledSet)
-MOST_PIXELS = 4096  # a side of a photo
 TASKS = {task.name: task for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
-WRITTEN = (*checkpoint.WRITTEN, "metrics.json")
-BACKBONES: dict[str, type[FaceNet] | type[FaceNetMini]] = {"facenet": FaceNet, "mini": FaceNetMini}
+WRITTEN = (*checkpoint.WRITTEN, MODEL)
+FEWEST = 20  # labels that a temperature is fitted on
 
 
 def prepare(arguments: list[str]) -> list[str]:
@@ -71,6 +70,7 @@ def train(
     out: Path = Path("run"),
     tasks: str | list[str] | dict[str, str | list[str]] = "gender",
     method: str = "hard",
+    groups: str | list[str] | None = None,
     parameters: dict[str, float] | None = None,
     backbone: Literal["facenet", "mini", "none"] = "mini",
     weights: Path | None = None,
@@ -96,8 +96,9 @@ def train(
     """Trains heads, and as much of a network below them as the plan says, on photos or embeddings with labels.
 
     On several GPUs or machines: `torchrun --nproc-per-node N -m facekit train …` with the same options. The folder
-    `out` gets the model of the best epoch (best.safetensors), log.csv, metrics.json and what --resume needs; of a
-    method that trains a network for each set, a folder in it for each.
+    `out` is then the model, which `facekit.load("run")` gives back: best.safetensors, the network of the best epoch,
+    and model.json, which says what it answers, how it was made and how well it does. Beside them are log.csv and what
+    --resume needs; of a method that trains a network for each set, a folder in `out` is the model of each.
 
     Some methods learn from several sets, each with a name: `--data.NAME FOLDER` for each, and where they differ
     `--tasks.NAME COLUMNS`, `--size.NAME PIXELS`, `--sampling.NAME SHARE`. One that learns from photos without labels
@@ -111,6 +112,8 @@ def train(
             any other column is a number or a set of classes as `pack` printed. By name, or the same of every set.
         method: How the tasks' losses and networks go together: hard, single, soft, cross_stitch, uncertainty … ;
             `python -m facekit methods` lists all with their parameters.
+        groups: Label column whose classes are the groups that a method minds (group_dro), or several separated by
+            commas, whose combinations are; the best epoch is then that whose worst group has the lowest loss.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
         backbone: Network below the heads; none if the data are embeddings.
         weights: File with the network's weights, where they are not in their usual place; not with plan scratch and
@@ -142,6 +145,7 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --method group_dro --groups skin_tone --weight_decay 0.5 --out run
         python -m facekit train --method contrastive --plan scratch --size 32 --epochs 50 --out seen
         python -m facekit train --weights seen/best.safetensors --tasks skin_tone --out run
         python -m facekit train --method series_adapters --data.a cifar --tasks.a object --data.b words --tasks.b text
@@ -164,9 +168,15 @@ def train(
     if (chosen.names is None or not labelled) and (hidden or dropout):
         which = f"the heads of {chosen.key} have" if labelled else f"{chosen.key} has no heads, and so"
         raise ConfigError(f"{which} neither hidden layers nor dropout; leave these out.")
+    if chosen.grouped == (groups is None):
+        says = "minds groups; name the label column with them, --groups race" if groups is None else "looks at none"
+        raise ConfigError(f"the method {chosen.key} {says}.")
     with process_group(device) as world, world.writing(out, *WRITTEN):
         faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
         sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}
+        group_task = None
+        if groups is not None:
+            faces[None], group_task = with_groups(groups, faces[None])
         changes: Any = {name: augment_for(wanted) for name, wanted in sought.items()} if augment else None
         config = TrainConfig(
             batch_size,
@@ -186,21 +196,25 @@ def train(
         for group, own in chosen.runs(sizes, config):
             settings.seed_everything(seed)
             network: Backbone | None = None
+            began: dict[str, Any] | None = None
             if backbone != "none":
                 kind = BACKBONES[backbone]
                 network = kind() if plan == "scratch" else kind.from_pretrained(weights)
+                began = None if plan == "scratch" else began_with(backbone, weights)
             sets = {name: sized(faces[name], network, of_set(size, name), chosen.names is None) for name in group}
             width = network.embedding_dim if network is not None else sets[group[0]].inputs.shape[1]
             parts = {side: of_split(sets, side) for side in SPLITS}
             wanted = {name: sought[name] for name in group}
             every = [task for each in wanted.values() for task in each]
+            base = Base(network, width, hidden, dropout)
             model, learner = chosen.trained(
-                partial(new_stack, network, width, hidden, dropout),
-                partial(new_classifier, network, width, hidden, dropout, every),
+                base.stack,
+                partial(base.classifier, every),
                 wanted.get(None, wanted),
                 own.steps or -(-max(sizes[name] for name in group) // own.batch_size),
                 network,
                 parts["train"],
+                group_task,
                 **(parameters or {}),
             )
             recipe = chosen.planned(model, plan, epochs, lr, **(parameters or {}))
@@ -211,7 +225,22 @@ def train(
             with world.writing(folder, *WRITTEN):
                 result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
                 if world.first:
-                    report(model, wanted, parts, result, own, folder)
+                    scores, temperatures = report(model, wanted, parts, result, own)
+                    about = {
+                        "method": chosen.key,
+                        "parameters": chosen.checked(parameters or {}),
+                        "network": {
+                            "backbone": None if network is None else backbone,
+                            **{"width": width, "hidden": hidden, "dropout": dropout, "started_from": began},
+                        },
+                        "sets": [
+                            described(name, faces[name], wanted[name], temperatures[name], of_set(size, name), part)
+                            for name, part in sets.items()
+                        ],
+                        "recipe": recipe_of(recipe, lr, own, group_task, result, world.size),
+                        "scores": scores,
+                    }
+                    write(folder, about)
     return 0
 
 
@@ -235,30 +264,13 @@ def tasks_of(columns: str | list[str] | None, data: LabelledSet, labelled: bool)
     return [task_of(name.strip(), data) for name in names]
 
 
-def new_stack(network: Backbone | None, width: int, hidden: int, dropout: float) -> Stack:
-    """The network as a stack, or a hidden layer on embeddings of `width` numbers."""
-    return mlp(width, (hidden,), dropout) if network is None else stack_of(network)
-
-
-def new_classifier(network: Backbone | None, width: int, hidden: int, dropout: float, tasks: list[Task]) -> Classifier:
-    """The network, or nothing, with a head for each task."""
-    return Classifier(network, Heads(width, tasks, hidden, dropout))
-
-
-def sized(
-    data: FaceSet | FeatureSet, network: Backbone | None, size: int | list[int] | None, keeps_form: bool
-) -> FaceSet | FeatureSet:
-    """Photos at that size, by default the network's; those that keep their form with a shorter side of at most that."""
-    if network is None or not isinstance(data, FaceSet):
-        return data
-    if size is None:
-        side, shape = network.image_size, data.images.shape[2:]
-        scale = min(1.0, side / min(shape))
-        size = [round(scale * length) for length in shape] if keeps_form else side
-    sides = [size, size] if isinstance(size, int) else size
-    if len(sides) != 2 or not all(0 < side <= MOST_PIXELS for side in sides):
-        raise ConfigError(f"size is a side or [height, width], each from 1 to {MOST_PIXELS} pixels; got {size}.")
-    return data.resized((sides[0], sides[1]))
+def with_groups(columns: str | list[str], data: Data) -> tuple[Data, Task]:
+    """The groups as a task: the classes of a column, or the combinations of several; the set then has their column."""
+    parts = tasks_of(columns, data, labelled=True)
+    if len(parts) == 1:
+        return data, parts[0]
+    joint = Joint(tuple(parts))
+    return replace(data, labels=joint.add_to(data.labels)), joint.task
 
 
 def of_split(sets: Mapping[str | None, Data], side: Split) -> dict[str | None, Data]:
@@ -307,7 +319,10 @@ def task_of(name: str, data: LabelledSet) -> Task:
         return Task(name, "string", tuple(sorted(set("".join(column.dropna().astype(str))))))
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return Task(name, "regression", scale=float(seen.std()))
-    return Task(name, "multiclass", tuple(sorted(column.dropna().unique())))
+    classes = tuple(sorted(column.dropna().unique()))
+    if not all(isinstance(label, str) for label in classes):
+        raise DataError(f"column {name!r} holds {classes[0]!r}, neither a text nor a number; pack the set again.")
+    return Task(name, "multiclass", classes)
 
 
 def report(
@@ -316,26 +331,42 @@ def report(
     parts: Mapping[Split, Mapping[str | None, LabelledSet]],
     result: FitResult,
     config: TrainConfig,
-    out: Path,
-) -> None:
-    """Prints and writes (`metrics.json`) the scores on validation and test: columns `set` where it has a name, `split`.
+) -> tuple[list[dict[str, Any]], dict[str | None, dict[str, float]]]:
+    """Prints and returns the scores on validation and test, and the temperature of each set's tasks, by name.
 
-    A set whose labels were not looked at in training is scored in the tasks that it has labels for.
+    A score is a row: `set` where it has a name, `split`, and the columns of `evaluate`. A set whose labels were not
+    looked at in training is scored in the tasks that it has labels for. A temperature is fitted on the labels of
+    validation, where there are enough of them, in the tasks whose outputs are scores of classes.
     """
     print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.steps} steps, {result.seconds:.1f} s")
     everything = [task for each in tasks.values() for task in each]
-    tables = []
+    tables: list[pd.DataFrame] = []
+    temperatures: dict[str | None, dict[str, float]] = {name: {} for name in tasks}
     for side, sets in parts.items():
         for name, part in sets.items() if side != "train" else ():
             scored = tasks[name] or [task for task in everything if set(task.columns) <= set(part.labels)]
-            if scored:
-                one = model.only(name) if name is not None else model
-                outputs = predict(one, part, device=config.device, precision=config.precision)
-                where = {"split": side} if name is None else {"set": name, "split": side}
-                tables.append(evaluate(scored, outputs, part.targets(scored)).assign(**where))
+            if not scored:
+                continue
+            one = model.only(name) if name is not None else model
+            outputs = predict(one, part, device=config.device, precision=config.precision)
+            targets = part.targets(scored)
+            where = {"split": side} if name is None else {"set": name, "split": side}
+            tables.append(evaluate(scored, outputs, targets).assign(**where))
+            for task in tasks[name] if side == "validation" else ():
+                seen = targets[task.name][task.known(targets[task.name])]
+                if task.softmax and len(seen) >= FEWEST and len(seen.unique()) > 1:
+                    temperatures[name][task.name] = fit_temperature(outputs[task.name], targets[task.name])
     scores = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if tables:
         print(scores.drop(columns="group").to_string(index=False, float_format="{:.4f}".format))
-    about = {name: getattr(result, name) for name in ("best_epoch", "steps", "seconds", "moved")}
-    metrics = json.loads(scores.to_json(orient="records", double_precision=15))
-    write_json(out / "metrics.json", {"configuration": asdict(config), **about, "metrics": metrics})
+    return scores.astype(object).where(scores.notna(), None).to_dict("records"), temperatures
+
+
+def recipe_of(
+    recipe: Plan, lr: float, config: TrainConfig, groups: Task | None, result: FitResult, processes: int
+) -> dict[str, Any]:
+    """How a model was trained, without what changes nothing of it, and what came of it."""
+    told = {name: value for name, value in asdict(config).items() if name not in ("device", "compile", "steps")}
+    told |= {"steps_an_epoch": config.steps, "groups": None if groups is None else groups.name}
+    found = {"best_epoch": result.best_epoch, "steps": result.steps, "moved": result.moved}
+    return {"plan": recipe.name, "epochs": recipe.epochs, "lr": lr, **told, "processes": processes} | found
