@@ -61,8 +61,8 @@ def balanced_weights(data: LabelledSet, groups: Task) -> np.ndarray:
 def reweighing(data: LabelledSet, groups: Task, task: Task) -> np.ndarray:
     """Weights of the rows, float64 (N,), mean 1, with which group and label of `task` are independent.
 
-    w = P(group) P(label) / P(group, label) of its cell: Kamiran & Calders, Knowledge and Information Systems 2012,
-    algorithm 3. Groups and labels stay as frequent as they are. Rows that lack one of the two have weight 0. Raises
+    w = P(group) P(label) / P(group, label) of its cell (Kamiran & Calders, Knowledge and Information Systems 2012).
+    Groups and labels stay as frequent as they are. Rows that lack one of the two have weight 0. Raises
     ConfigError for a task without classes, one that is the groups themselves, or one group; DataError for no labels.
     """
     if groups.name == task.name:
@@ -105,7 +105,7 @@ class GroupDRO(Method):
     it. step_size: 0 keeps all groups alike, which is the balanced baseline. adjustment: C, adds C / √n_g to the losses
     that q sees, so that small groups, which are learnt by heart, count more (section 3.3). It needs strong weight decay
     or an early end: a network that fits every row has no worst group on these rows (section 3.2). The epoch whose worst
-    group has the lowest validation loss is the best.
+    group has the lowest validation loss is the best; that loss is noise where a group has a few rows there.
 
     Of several processes the weights are those of the whole batch. Logs the tasks' losses, and q as `weight_<group>`.
     """
