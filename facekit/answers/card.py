@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from facekit.answers import words
-from facekit.answers.evaluate import METRICS, Evaluation, TaskScores
+from facekit.answers.evaluate import METRICS, Evaluation, TaskScores, drawn
 from facekit.errors import ConfigError, OutputError
 from facekit.evaluation.groups import PUBLISHED
 from facekit.records import fill, markdown
@@ -40,7 +40,7 @@ OUT_OF_SCOPE = (
     "Finding out or checking who somebody is, and following or sorting people without their knowledge and consent.",
     "Faces of other kinds than those it was measured on below: other places, cameras, ages, cuts.",
 )
-OF_DRAWN = "Photos of people: it has learnt from drawings alone."
+OF_DRAWN = "People: what it has learnt from was drawn by a program."
 OF_TASK = {
     "race": (
         "Saying what race somebody is. The labels are what others thought when they saw a photo; race is no property "
@@ -141,7 +141,7 @@ def _table(rows: pd.DataFrame) -> str:
 def _out_of_scope(part: Mapping) -> list[str]:
     named = {task["name"].removesuffix("_years") for task in part["tasks"]}
     own = [text for name, texts in OF_TASK.items() if name in named for text in texts]
-    return [*own, *OUT_OF_SCOPE, *([OF_DRAWN] if words.drawn(part["data"]) else [])]
+    return [*own, *OUT_OF_SCOPE, *([OF_DRAWN] if drawn(part["data"]) else [])]
 
 
 def _factors(evaluation: Evaluation) -> str:
@@ -205,7 +205,7 @@ def _caveats(evaluation: Evaluation) -> Iterator[str]:
                 f"{task.task.name}: groups of which nothing can be told for want of faces: {told}. That nothing is "
                 "told does not mean that the model works for them."
             )
-    if words.drawn(evaluation.data):
+    if drawn(evaluation.data):
         yield "The labels of drawn faces are exact. Those of photos are not, and scores on photos are lower for it."
     else:
         yield "Labels have errors of their own, and what the annotators got wrong the model is praised for repeating."

@@ -24,6 +24,7 @@ from facekit.evaluation.calibration import temperature_scaled
 from facekit.evaluation.disclosure import withheld
 from facekit.evaluation.groups import PUBLISHED, GroupCounts
 from facekit.evaluation.metrics import N_BOOT
+from facekit.models.folder import TOLD
 from facekit.tasks import AGE_BANDS, GENDER, RACE, SKIN_TONE, Task, age_band
 
 MOST_GROUPS = 50  # of a column; more are no groups but numbers, or names
@@ -38,7 +39,6 @@ METRICS = {
     "calibration_error": "calibration error",
 }
 COLUMNS = ("task", "metric", "n", "value", "low", "high", "small")  # of `scores.csv`, beside those of groups
-TOLD = ("source", "name", "licence", "datasheet", "generator")  # of a set's manifest
 _OTHER = (*COLUMNS, "shown")
 FEW, BLANK = f"< {PUBLISHED}", "not shown"
 ALL = "all faces"
@@ -166,11 +166,7 @@ def evaluate(
     notes = [*_seen(part, data, split, labels), *notes, *unscored, *(note for each in counts for note in each.notes())]
     sizes = {name: _sizes(columns[name], order) for name, order in orders.items()}
     about = {
-        **{
-            key: data.manifest[key]
-            for key in ("source", "name", "licence", "datasheet", "generator")
-            if key in data.manifest
-        },
+        **{key: data.manifest[key] for key in TOLD if key in data.manifest},
         **{"kind": data.kind, "shape": list(data.inputs.shape[1:]), "split": split, "rows": len(rows)},
     }
     return Evaluation(model.about, part, about, tuple(by), sizes, found, tuple(notes))
@@ -287,11 +283,11 @@ def _seen(part: Mapping[str, Any], data: LabelledSet, split: Split | None, label
             None: "The model has learnt from most of these rows: its scores here are better than on new faces.",
         }
         notes += [said[split]] if split in said else []
-    if "generator" in data.manifest and isinstance(data, FaceSet):
+    if drawn(data.manifest) and isinstance(data, FaceSet):
         notes.append("These faces are drawn by a program and show nobody: the scores say nothing about photos.")
-    elif "generator" in data.manifest:
+    elif drawn(data.manifest):
         notes.append("These embeddings are drawn from a statistical model, not computed from photos.")
-    if data.manifest.get("name") == "FairFace" and split == "test" and len(labels) == 1000:
+    elif "fairface" in f"{data.manifest.get('name')} {data.manifest.get('source')}".lower() and len(labels) == 1000:
         notes.append(
             "These 1,000 of FairFace's official validation photos are an easy sample for race and a hard one for age: "
             "on its other photos classifiers of race score lower than here, and of age a little higher."
@@ -302,6 +298,11 @@ def _seen(part: Mapping[str, Any], data: LabelledSet, split: Split | None, label
             "they are too narrow."
         )
     return notes
+
+
+def drawn(about: Mapping[str, Any]) -> bool:
+    """Whether a program has drawn a set, by its manifest or what a model says of it."""
+    return "generator" in about or "drawn_with_seed" in about
 
 
 def _same_inputs(trained: Mapping[str, str], data: LabelledSet) -> bool:

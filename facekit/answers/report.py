@@ -15,7 +15,7 @@ from facekit.answers.evaluate import BEFORE, METRICS, Evaluation, TaskScores
 from facekit.show.vector import curves, intervals
 
 PAGE = Path(__file__).with_name("report.html")
-WIDTH, LINES = 100, 24  # of the terminal; a longer table is left to the report
+WIDTH, LINES = 100, 16  # of the terminal; a longer table is left to the report
 SHORT = {"balanced accuracy": "balanced", "mean absolute error": "mean abs. error", "calibration error": "calibration"}
 BLANK = ("–", "not shown", "< ")  # how a cell begins that says nothing
 

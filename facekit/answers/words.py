@@ -130,17 +130,13 @@ def training(about: Mapping[str, Any]) -> str:
 
 def data_facts(data: Mapping[str, Any]) -> dict[str, str]:
     """What is known of a set: source, licence, datasheet."""
-    source = " / ".join(dict.fromkeys(str(data[key]) for key in ("name", "source") if data.get(key)))
+    named = " / ".join(dict.fromkeys(str(data[key]) for key in ("name", "source") if data.get(key)))
+    source = named or "not stated in the set's manifest"
     return {
-        "source": plain(source or "not stated in the set's manifest"),
+        "source": plain(f"drawn from a model of {source}" if "drawn_with_seed" in data else source),
         "licence": plain(data.get("licence") or "not stated in the set's manifest"),
         "datasheet": plain(data.get("datasheet") or "none"),
     }
-
-
-def drawn(data: Mapping[str, Any]) -> bool:
-    """Whether a program has drawn a set."""
-    return "generator" in data
 
 
 def learnt_from(part: Mapping[str, Any]) -> dict[str, str]:

@@ -42,6 +42,7 @@ FORMAT = 1
 MODEL, WEIGHTS, STATE, OLD = "model.json", "best.safetensors", "last.pt", "metrics.json"
 AGAIN = "copy the folder again from where it is whole, or train again."
 RESUME = "give the same train command once more with --resume true"
+TOLD = ("name", "source", "licence", "datasheet", "generator", "drawn_with_seed")  # of a set's manifest
 Fields = Mapping[str, type | UnionType]
 NUMBER = int | float
 TOP: Fields = {
@@ -141,7 +142,7 @@ def described(
     else:  # drawn just now
         table = hashlib.sha256(data.labels.to_csv(index=False).encode()).hexdigest()
         content = {"inputs": data.content_hash(), "labels": table}
-    told = {key: manifest[key] for key in ("source", "licence", "datasheet", "generator") if key in manifest}
+    told = {key: manifest[key] for key in TOLD if key in manifest}
     shape = list(learnt.inputs.shape[1:])
     rows = {split: int((data.labels["split"] == split).sum()) for split in SPLITS}
     return {
