@@ -24,13 +24,16 @@ import yaml
 from safetensors.torch import load_file, save
 from tiny import COLOUR, LEVEL, TinyNet, faces, features, probe
 
+from facekit.answers.model import load
 from facekit.commands import train as command
 from facekit.commands.cli import main
 from facekit.course.quizzes import QuizView, read_quiz
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
+from facekit.files import sealed_json, sha256_of_file
 from facekit.models.backbones import mini
 from facekit.models.embedding import embed
+from facekit.models.folder import MODEL, WEIGHTS
 from facekit.records import recorded
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
@@ -377,6 +380,52 @@ def weights(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
+# --- the folder of a trained model ---------------------------------------------------------------------------------
+
+
+@cache
+def whole_model() -> tuple[Path, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A model's folder, with its outputs and its probabilities."""
+    folder = Path("model").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    command.fit = fit  # `config` has put another one there
+    options = {"epochs": 2, "hidden": 4, "lr": 0.05, "batch_size": 16, "device": "cpu"}
+    command.train(str(stored_features()), folder, ["side", "level"], "soft", backbone="none", **options)
+    found = load(folder, "cpu")
+    return folder, found.outputs(features(9)), found.probabilities(features(9))
+
+
+def model(rng: Random, folder: Path) -> Iterator:
+    """A model's folder of which a file was damaged, or was edited by somebody who mended the checksums."""
+    whole, outputs, probabilities = whole_model()
+    (folder / "run").mkdir()
+    for name in (MODEL, WEIGHTS):
+        shutil.copy(whole / name, folder / "run")
+    file, weights = folder / "run" / MODEL, folder / "run" / WEIGHTS
+    about, mended = json.loads(file.read_bytes()), rng.random() < 0.6
+    if rng.random() < 0.7:
+        about = mutate.changed(rng, about)
+    elif mended:
+        weights.write_bytes(any_weights(rng, weights.read_bytes()))
+        about["weights"] |= {"bytes": weights.stat().st_size, "sha256": sha256_of_file(weights)}
+    else:
+        mutate.struck(rng, rng.choice((file, weights)))
+    if mended and isinstance(about, dict):
+        file.write_bytes(mutate.written(rng, json.dumps(sealed_json(about))))
+    elif isinstance(about, dict) and file.is_file() and about != json.loads(whole.joinpath(MODEL).read_bytes()):
+        file.write_bytes(mutate.written(rng, json.dumps(about)))
+    yield
+    found = load(folder / "run", "cpu")
+    repr(found), found.scores.to_string()
+    got = found.outputs(features(9)), found.probabilities(features(9))
+    if not mended and found.about != json.loads((whole / MODEL).read_bytes()):
+        raise Changed("another description of a model that was damaged")
+    for one, other in zip(got, (outputs, probabilities), strict=True):
+        if not mended and (one.keys() != other.keys() or not all(torch.equal(one[name], other[name]) for name in one)):
+            raise Changed("other answers of a model that was damaged")
+    return "accepted"
+
+
 # --- cached features ----------------------------------------------------------------------------------------------
 
 
@@ -457,4 +506,4 @@ def quiz(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
-TARGETS = {target.__name__: target for target in (config, checkpoint, weights, cached, record, quiz)}
+TARGETS = {target.__name__: target for target in (config, checkpoint, weights, model, cached, record, quiz)}
