@@ -68,6 +68,9 @@ SCORE: Fields = {
     **{"task": str, "metric": str, "group": str, "split": str, "n": int},
     **{"value": NUMBER | None, "low": NUMBER | None, "high": NUMBER | None},
 }
+FRAMING: Fields = {"how": str}
+DATA: Fields = {"sha256": dict, "rows": dict}
+BEGAN: Fields = {"file": str, "sha256": str, "source": str, "licence": str}
 FILE: Fields = {"file": str, "bytes": int, "sha256": str}
 
 
@@ -251,6 +254,9 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     need(width > 0 <= hidden and 0 <= network["dropout"] < 1, "network: width, hidden or dropout cannot be")
     # Before it is built: what is larger than its own file was not written like that.
     need(name is not None or 4 * width * max(hidden, 1) <= file["bytes"], "network: it is larger than its weights")
+    if network["started_from"] is not None:
+        check("network, started_from", network["started_from"], BEGAN)
+    need(all(map(_finite, about["parameters"].values())), "parameters: one is no number")
     recipe = check("recipe", about["recipe"], RECIPE)
     need(recipe["precision"] in ("fp32", "bf16"), f"recipe: precision {recipe['precision']!r}")
     for place, row in enumerate(about["scores"]):
@@ -259,6 +265,9 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     for place, entry in enumerate(about["sets"]):
         where = f"sets, entry {place}"
         part = check(where, entry, SET)
+        check(f"{where}, framing", part["framing"], FRAMING)
+        rows = check(f"{where}, data", part["data"], DATA)["rows"].values()
+        need(all(isinstance(n, int) for n in rows), f"{where}: rows by split are {list(rows)}")
         kept = check(f"{where}, input", part["input"], INPUT)
         kind = FeatureSet.kind if name is None else FaceSet.kind
         need(kept["kind"] == kind, f"{where}: this network takes a {kind}, not a {kept['kind']}")
