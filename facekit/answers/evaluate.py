@@ -184,12 +184,19 @@ def _targets(tasks: Sequence[Task], labels: pd.DataFrame) -> tuple[dict[str, tor
             notes.append(f"{task.name} was not scored: this set has no labels of it (no column {missing[0]!r}).")
         else:
             try:
-                targets[task.name] = task.encode(labels[task.name])
+                with np.errstate(over="ignore"):  # a number that float32 cannot hold becomes infinite
+                    targets[task.name] = task.encode(labels[task.name])
             except DataError as error:
                 raise DataError(
                     f"{str(error).rstrip('.')}. The model answers with its own classes: give that label one of their "
                     "names, or leave it empty, and make the set again."
                 ) from None
+            if targets[task.name].isinf().any():
+                row = labels.index[int(targets[task.name].isinf().nonzero()[0])]
+                raise DataError(
+                    f"row {row}, column {task.name!r}: {str(labels.at[row, task.name])!r} is too large a number; correct it "
+                    "or leave it empty, and make the set again."
+                )
             if not task.known(targets[task.name]).any():
                 notes.append(f"{task.name} was not scored: no row of this split has a label of it.")
                 del targets[task.name]
@@ -323,12 +330,12 @@ class _Counts:
 
     def add(self, outputs: torch.Tensor, targets: torch.Tensor, groups: pd.DataFrame) -> None:
         """Adds rows; raises DataError for outputs that are not finite."""
-        if not outputs.isfinite().all():
+        said = self.task.predict(outputs)
+        if not (outputs.isfinite().all() and said.isfinite().all()):
             raise DataError(
                 f"the outputs of {self.task.name!r} are not finite: the model is broken, or its inputs are; train "
                 "again or repair them."
             )
-        said = self.task.predict(outputs)
         if not self.task.softmax:
             self.after.add(said, targets, groups)
             return

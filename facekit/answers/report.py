@@ -269,4 +269,4 @@ def _wrapped(text: str) -> list[str]:
 
 def csv(evaluation: Evaluation) -> str:
     """`Evaluation.scores` as CSV."""
-    return evaluation.scores.to_csv(index=False)
+    return evaluation.scores.to_csv(index=False, lineterminator="\r\n")  # so that a carriage return is quoted

@@ -38,7 +38,7 @@ def trained(home: Path, **changes) -> Path:
     """A model folder; its set lies in `home / "set"`."""
     if not (home / "set").exists():
         with_splits().save(home / "set")
-    options = {"tasks": ["side", "level"], "backbone": "none", "epochs": 3, "lr": 0.05, "batch_size": 32, "hidden": 8}
+    options = {"tasks": ["side", "level"], "backbone": "none", "epochs": 15, "lr": 0.05, "batch_size": 32, "hidden": 8}
     options |= {"plan": "everything", **changes}
     train(data=str(home / "set"), out=home / "run", **options)
     return home / "run"

@@ -216,6 +216,16 @@ def test_missing_labels_are_a_group_of_their_own_and_named(model, data, found):
     assert any(f"fewer than {PUBLISHED} of 420 rows" in note for note in notes)
 
 
+def test_rows_of_an_unknown_group_are_never_the_worst(model, data):
+    wrong = data.labels["side"].map({"left": "right", "right": "left"})
+    labels = data.labels.assign(side=data.labels["side"].where(data.labels["town"].notna(), wrong))
+    labels["town"] = labels["town"].replace("Ulm", "Bonn")  # so that all groups are shown
+    side = evaluate(model, replace(data, labels=labels), ("town", "colour")).tasks[0]
+    unknown = side.of(("town",)).query("metric == 'accuracy'").set_index("town")["value"]
+    assert unknown.idxmin() == UNKNOWN and len(side.worst)
+    assert not side.worst["group"].str.contains(UNKNOWN).any()
+
+
 def test_tasks_and_classes_that_the_set_does_not_have_are_named(model, data):
     notes = evaluate(model, replace(data, labels=data.labels.drop(columns="level"))).notes
     assert any("level was not scored: this set has no labels of it" in note for note in notes)
@@ -276,6 +286,9 @@ def test_sets_that_cannot_be_answered_or_compared_are_refused(model, data):
         evaluate(model, data.split("test").select(range(19)))
     with pytest.raises(DataError, match="unknown label 'up'.*its own classes"):
         evaluate(model, replace(data, labels=data.labels.assign(side="up")))
+    with pytest.raises(DataError, match="row 503, column 'level': '1e.300' is too large"):
+        far = data.labels["level"].where(data.labels.index != 503, 1e300)
+        evaluate(model, replace(data, labels=data.labels.assign(level=far)))
     with pytest.raises(DataError, match="nothing to compare .*The set has"):
         evaluate(model, replace(data, labels=data.labels.drop(columns=["side", "level"])))
     with pytest.raises(ConfigError, match="takes embeddings"):
