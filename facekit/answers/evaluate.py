@@ -24,7 +24,7 @@ from facekit.evaluation.calibration import temperature_scaled
 from facekit.evaluation.disclosure import withheld
 from facekit.evaluation.groups import PUBLISHED, GroupCounts
 from facekit.evaluation.metrics import N_BOOT
-from facekit.models.folder import TOLD
+from facekit.models.folder import TOLD, framing
 from facekit.tasks import AGE_BANDS, GENDER, RACE, SKIN_TONE, Task, age_band
 
 MOST_GROUPS = 50  # of a column; more are no groups but numbers, or names
@@ -75,6 +75,13 @@ class TaskScores:
         return self.scores[(there == [name in by for name in columns]).all(axis=1)].drop(
             columns=[name for name in columns if name not in by]
         )
+
+
+    def extremes(self, by: Sequence[str]) -> tuple[pd.Series, pd.Series]:
+        """The rows of `worst` about the groups of these columns: the worst group, and the gap."""
+        name = " × ".join(by)  # compared as Python does: pandas takes a character of code 0 for the end of a text
+        worst, gap = (row for _, row in self.worst.iterrows() if row["by"] == name)
+        return worst, gap
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +201,8 @@ def _targets(tasks: Sequence[Task], labels: pd.DataFrame) -> tuple[dict[str, tor
             if targets[task.name].isinf().any():
                 row = labels.index[int(targets[task.name].isinf().nonzero()[0])]
                 raise DataError(
-                    f"row {row}, column {task.name!r}: {str(labels.at[row, task.name])!r} is too large a number; correct it "
-                    "or leave it empty, and make the set again."
+                    f"row {row}, column {task.name!r}: {str(labels.at[row, task.name])!r} is too large a number; "
+                    "correct it or leave it empty, and make the set again."
                 )
             if not task.known(targets[task.name]).any():
                 notes.append(f"{task.name} was not scored: no row of this split has a label of it.")
@@ -291,6 +298,19 @@ def _seen(part: Mapping[str, Any], data: LabelledSet, split: Split | None, label
             None: "The model has learnt from most of these rows: its scores here are better than on new faces.",
         }
         notes += [said[split]] if split in said else []
+    learnt, here = part["framing"], framing(data)
+    if learnt.get("backbone") and here["backbone"] and learnt["backbone"] != here["backbone"]:
+        notes.append(
+            f"These embeddings are those of {here['backbone']}; the model has learnt from those of "
+            f"{learnt['backbone']}, whose numbers may mean something else."
+        )
+    if learnt["how"] == "rendered" and here["how"] != "rendered":
+        notes.append("The model has learnt from drawn faces alone, and these are others.")
+    elif {learnt["how"], here["how"]} == {"aligned", "whole photo"}:
+        notes.append(
+            f"The faces here were cut otherwise ({here['how']}) than those that the model has learnt from "
+            f"({learnt['how']}): pack these photos in the same way for a fair score."
+        )
     if drawn(data.manifest) and isinstance(data, FaceSet):
         notes.append("These faces are drawn by a program and show nobody: the scores say nothing about photos.")
     elif drawn(data.manifest):

@@ -73,8 +73,7 @@ def glance(evaluation: Evaluation) -> pd.DataFrame:
         if not evaluation.by:
             rows.append((each.task.name, score))
         for by in evaluation.tables[1:]:
-            found = each.worst[each.worst["by"] == " × ".join(by)].set_index("what")
-            worst, gap = found.loc["worst"], found.loc["gap"]
+            worst, gap = each.extremes(by)
             told = [words.number(value, each.main) for value in (worst.value, gap.value, gap.corrected)]
             by_chance = "–" if math.isnan(gap.p) else f"{gap.p:.3f}"
             group = words.plain(worst.group) or "too few faces"

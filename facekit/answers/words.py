@@ -78,8 +78,7 @@ def crossed(task: TaskScores, by: Sequence[str]) -> pd.DataFrame:
 
 def finding(task: TaskScores, by: Sequence[str]) -> str:
     """A sentence or two on the worst group and the gap of one table."""
-    rows = task.worst[task.worst["by"] == " × ".join(by)]
-    worst, gap = (rows[rows["what"] == what].iloc[0] for what in ("worst", "gap"))
+    worst, gap = task.extremes(by)
     left = f" {gap.left_out} cells with too few faces or without a label were left out." if gap.left_out else ""
     if math.isnan(gap.value):
         return f"No two groups here have {SMALL} faces or more, so no worst group and no gap can be told."

@@ -122,6 +122,21 @@ class Stored:
         return Base(network, self.width, self.hidden, self.dropout)
 
 
+def framing(data: LabelledSet) -> dict[str, Any]:
+    """How the faces of a stored set were cut: how, reader, pixels, backbone (of embeddings), stored (their shape)."""
+    manifest = data.manifest
+    request = manifest.get("request", {})
+    rendered, drawn = "generator" in manifest, "drawn_with_seed" in manifest
+    cut = "not known" if "align" not in request else "aligned" if request["align"] else "whole photo"
+    return {
+        "how": "rendered" if rendered else "drawn embeddings" if drawn else cut,
+        "reader": manifest.get("reader"),
+        "pixels": manifest.get("pixels"),
+        "backbone": manifest.get("backbone"),
+        "stored": list(data.inputs.shape[1:]),
+    }
+
+
 def described(
     name: str | None,
     data: LabelledSet,
@@ -131,17 +146,7 @@ def described(
     learnt: LabelledSet,
 ) -> dict[str, Any]:
     """A set's entry of `model.json`. data: as it was stored. size: what `sized` was told, and learnt: what it gave."""
-    manifest = data.manifest
-    request = manifest.get("request", {})
-    rendered, drawn = "generator" in manifest, "drawn_with_seed" in manifest
-    cut = "not known" if "align" not in request else "aligned" if request["align"] else "whole photo"
-    framing = {
-        "how": "rendered" if rendered else "drawn embeddings" if drawn else cut,
-        "reader": manifest.get("reader"),
-        "pixels": manifest.get("pixels"),
-        "backbone": manifest.get("backbone"),
-        "stored": list(data.inputs.shape[1:]),
-    }
+    manifest, rendered = data.manifest, "generator" in data.manifest
     if files := manifest.get("files"):
         content = {file: about["sha256"] for file, about in files.items()}
     else:  # drawn just now
@@ -155,7 +160,7 @@ def described(
         "name": name,
         "tasks": [{**asdict(task), "temperature": temperatures.get(task.name)} for task in tasks],
         "input": {"kind": data.kind, "size": list(size) if isinstance(size, Sequence) else size, "shape": shape},
-        "framing": framing,
+        "framing": framing(data),
         "data": {**told, "sha256": content, "rows": rows},
     }
 

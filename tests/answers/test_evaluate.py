@@ -1,5 +1,6 @@
 """Scores by group: equal to those of all rows at once, the same however the rows are cut, and silent on a few faces."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -204,6 +205,24 @@ def test_drawn_faces_and_several_pictures_of_a_person_are_named(tmp_path):
     train(tasks="gender", epochs=1, steps=1, size=32, portraits=160, out=tmp_path / "run")
     notes = evaluate(facekit.load(tmp_path / "run"), render_portraits(160), split="train").notes
     assert "has learnt" in notes[0] and "show nobody" in notes[1] and "too narrow" in notes[2]
+
+
+@pytest.mark.parametrize(
+    ("learnt", "here", "said"),
+    [
+        ({"backbone": "facenet"}, {"backbone": "mini"}, "those of mini; the model has learnt from those of facenet"),
+        ({"request": {"align": True}}, {"request": {"align": False}}, r"\(whole photo\) than .* \(aligned\)"),
+        ({"generator": {"name": "x"}}, {}, "learnt from drawn faces alone"),
+        ({"backbone": "facenet"}, {"backbone": "facenet"}, None),
+        ({"request": {"align": True}}, {"request": {"align": True}}, None),
+        ({}, {"drawn_with_seed": 1}, "drawn from a statistical model"),
+    ],
+)
+def test_faces_that_are_unlike_those_of_the_training_are_named(tmp_path, learnt, here, said):
+    replace(with_splits(), manifest=learnt).save(tmp_path / "set")
+    model = facekit.load(trained(tmp_path, epochs=1))
+    notes = evaluate(model, replace(people(), manifest=here)).notes
+    assert [note for note in notes if re.search(said, note)] if said else not notes
 
 
 def test_missing_labels_are_a_group_of_their_own_and_named(model, data, found):

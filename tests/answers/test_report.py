@@ -102,6 +102,19 @@ def test_texts_of_the_set_stand_on_the_page_as_they_are(found, page):
     assert all(town in read for town in TOWNS) and not Page(page).all("b")
 
 
+@pytest.mark.parametrize("name", ["\0", "a\rb", "=1+1", "<b>&", "{x}", "| -", "value ", "ü" * 60])
+def test_any_name_of_a_column_or_group_can_be_told(model, name):
+    data = replace(model[1], labels=model[1].labels.rename(columns={"town": name}))
+    data.labels["colour"] = data.labels["colour"].map({"dark": name, "bright": "bright"})
+    found = evaluate(model[0], data, (name, "colour"), n_boot=20)
+    read = Page(report.html(found))
+    assert read.wrong == [] and words.plain(name) in " ".join(read.texts)
+    text = cards.card(found)
+    assert cards.written(text) == {} and max(map(len, report.terminal(found).splitlines())) <= report.WIDTH
+    rows = pd.read_csv(io.BytesIO(report.csv(found).encode()), dtype=str, keep_default_na=False)
+    assert len(rows) == len(found.scores) and len(rows.columns) == len(found.scores.columns)
+
+
 def test_figures_on_page_card_and_terminal_are_those_of_the_scores(found, page):
     text, made, lines = " ".join(Page(page).texts), cards.card(found), report.terminal(found)
     seen = 0
