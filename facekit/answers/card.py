@@ -87,7 +87,7 @@ def card(evaluation: Evaluation, said_by_owner: Mapping[str, str] | None = None,
         rows=f"{evaluation.data['rows']:,}",
         split="all splits" if split is None else f"its split {split}",
         notes=_list(evaluation.notes) or "- Nothing was found that needs a warning.",
-        learnt=_list(f"{name}: {text}" for name, text in words.learnt_from(part).items()),
+        learnt=_list(f"{name}: {text}" for name, text in words.learnt_from(evaluation).items()),
         overall=_overall(evaluation),
         analyses="\n\n".join(part for task in evaluation.tasks for part in _analyses(evaluation, task)),
         ethics=_list(_ethics(evaluation)),
@@ -152,11 +152,7 @@ def _factors(evaluation: Evaluation) -> str:
 
 
 def _groups(evaluation: Evaluation) -> str:
-    told = []
-    for name, sizes in evaluation.groups.items():
-        each = ", ".join(f"{group} {'not shown' if pd.isna(n) else f'{n:,}'}" for group, n in sizes.items())
-        told.append(f"{name}: {each}")
-    return "; ".join(told) or "none"
+    return "; ".join(f"{name}: {words.sizes(groups)}" for name, groups in evaluation.groups.items()) or "none"
 
 
 def _overall(evaluation: Evaluation) -> str:

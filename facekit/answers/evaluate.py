@@ -76,7 +76,6 @@ class TaskScores:
             columns=[name for name in columns if name not in by]
         )
 
-
     def extremes(self, by: Sequence[str]) -> tuple[pd.Series, pd.Series]:
         """The rows of `worst` about the groups of these columns: the worst group, and the gap."""
         name = " × ".join(by)  # compared as Python does: pandas takes a character of code 0 for the end of a text
@@ -90,7 +89,8 @@ class Evaluation:
 
     data: of the set that was answered, as far as it says: source, licence, datasheet, kind, shape, split, rows. by:
     the group columns. groups: of each, its groups in order with the number of rows (missing where it is not shown).
-    tasks: what was scored. notes: what a reader has to know before the figures, most important first.
+    learnt: the same of the rows that the model has learnt from, where they are of the same set; else empty. tasks:
+    what was scored. notes: what a reader has to know before the figures, most important first.
     """
 
     about: Mapping[str, Any]
@@ -98,6 +98,7 @@ class Evaluation:
     data: Mapping[str, Any]
     by: tuple[str, ...]
     groups: Mapping[str, pd.Series]
+    learnt: Mapping[str, pd.Series]
     tasks: tuple[TaskScores, ...]
     notes: tuple[str, ...]
 
@@ -173,11 +174,18 @@ def evaluate(
     )
     notes = [*_seen(part, data, split, labels), *notes, *unscored, *(note for each in counts for note in each.notes())]
     sizes = {name: _sizes(columns[name], order) for name, order in orders.items()}
+    learnt = {}
+    if _same_inputs(part["data"]["sha256"], data):
+        train = data.labels[data.labels["split"] == "train"]
+        for name in by:
+            texts = _texts(train[name], name).fillna(UNKNOWN)
+            if texts.nunique() <= MOST_GROUPS:
+                learnt[name] = _sizes(texts, _ordered(name, texts.unique(), model.tasks))
     about = {
         **{key: data.manifest[key] for key in TOLD if key in data.manifest},
         **{"kind": data.kind, "shape": list(data.inputs.shape[1:]), "split": split, "rows": len(rows)},
     }
-    return Evaluation(model.about, part, about, tuple(by), sizes, found, tuple(notes))
+    return Evaluation(model.about, part, about, tuple(by), sizes, learnt, found, tuple(notes))
 
 
 def _targets(tasks: Sequence[Task], labels: pd.DataFrame) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -228,15 +236,10 @@ def grouped(
     for name in by:
         if name not in labels:
             raise DataError(f"the set has no column {name!r} to group by; it has {_candidates(labels)}.")
-        values = labels[name].reset_index(drop=True)
-        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        if numeric and name in YEARS:
-            values = age_band(values)
-        elif numeric:
-            values = values.map("{:g}".format, na_action="ignore")
-        values = values.astype(object).map(str, na_action="ignore")
+        values = _texts(labels[name].reset_index(drop=True), name)
         seen = values.dropna().unique()
         if len(seen) > MOST_GROUPS:
+            numeric = pd.api.types.is_numeric_dtype(labels[name])
             remedy = "cut the numbers into bands" if numeric else "name a column whose values are shared by many faces"
             raise DataError(
                 f"column {name!r} has {len(seen)} different values in {len(values)} rows, more than {MOST_GROUPS}: a "
@@ -256,10 +259,16 @@ def grouped(
                 "and no candidate for the worst."
             )
             values = values.fillna(UNKNOWN)
-        orders[name] = _ordered(name, [group for group in values.unique() if group != UNKNOWN], tasks)
-        orders[name] += [UNKNOWN] if (values == UNKNOWN).any() else []
+        orders[name] = _ordered(name, values.unique(), tasks)
         columns[name] = values
     return pd.DataFrame(columns, index=range(len(labels))), orders, notes
+
+
+def _texts(values: pd.Series, name: str) -> pd.Series:
+    """The groups of a label column as texts, None or NaN where the label is missing."""
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        values = age_band(values) if name in YEARS else values.map("{:g}".format, na_action="ignore")
+    return values.astype(object).map(str, na_action="ignore")
 
 
 def _candidates(labels: pd.DataFrame) -> str:
@@ -269,8 +278,10 @@ def _candidates(labels: pd.DataFrame) -> str:
     return ", ".join(found) or "no column of 2 to 50 groups"
 
 
-def _ordered(name: str, groups: list[str], tasks: Sequence[Task]) -> list[str]:
-    """Groups in the order of a task's classes, of ages or of numbers; others by the alphabet."""
+def _ordered(name: str, groups: Sequence[str], tasks: Sequence[Task]) -> list[str]:
+    """Groups in the order of a task's classes, of ages or of numbers; others by the alphabet; `unknown` is the last."""
+    if UNKNOWN in groups:
+        return [*_ordered(name, [group for group in groups if group != UNKNOWN], tasks), UNKNOWN]
     known = [task.classes for task in tasks if task.name == name]
     for order in (*known, AGE_BANDS, RACE.classes, GENDER.classes, SKIN_TONE.classes):
         if set(groups) <= set(order):

@@ -210,12 +210,11 @@ def _facts(evaluation: Evaluation) -> str:
     }
     data = words.data_facts(evaluation.data)
     answered = {**data, "rows answered": f"{evaluation.data['rows']:,}"}
-    for name, sizes in evaluation.groups.items():
-        told = [f"{words.plain(group)} {'–' if pd.isna(n) else f'{n:,}'}" for group, n in sizes.items()]
-        answered[f"rows by {words.plain(name)}"] = ", ".join(told)
+    for name, groups in evaluation.groups.items():
+        answered[f"rows by {words.plain(name)}"] = words.sizes(groups)
     tables = (
         ("The model", model),
-        ("What it learnt from", words.learnt_from(part)),
+        ("What it learnt from", words.learnt_from(evaluation)),
         ("What it answered here", answered),
     )
     return "\n".join(_pairs(caption, pairs) for caption, pairs in tables)

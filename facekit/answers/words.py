@@ -110,7 +110,7 @@ def started(about: Mapping[str, Any]) -> str:
     """Where the training began."""
     began = about["network"]["started_from"]
     if began is None:
-        return "random weights" if about["network"]["backbone"] else "random weights, on embeddings"
+        return "random weights"
     return f"{began['file']} (SHA-256 {began['sha256'][:16]}…): {began['source']}; {began['licence']}"
 
 
@@ -138,12 +138,20 @@ def data_facts(data: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def learnt_from(part: Mapping[str, Any]) -> dict[str, str]:
-    """What is known of the set that a model was trained on: as `data_facts`, with rows by split and its hash."""
-    data = part["data"]
+def sizes(groups: pd.Series) -> str:
+    """Groups with their numbers of rows."""
+    return ", ".join(f"{plain(group)} {'not shown' if pd.isna(n) else f'{n:,}'}" for group, n in groups.items())
+
+
+def learnt_from(evaluation: Evaluation) -> dict[str, str]:
+    """What is known of the set that a model was trained on: as `data_facts`, with rows by split and group, and hash."""
+    part, data = evaluation.part, evaluation.part["data"]
     rows = ", ".join(f"{n:,} {split}" for split, n in data["rows"].items())
     sha = ", ".join(f"{name} {value}" for name, value in data["sha256"].items())
-    return {**data_facts(data), "rows": rows, "framing": framing(part), "SHA-256": sha}
+    by = {f"rows of train by {plain(name)}": sizes(groups) for name, groups in evaluation.learnt.items()}
+    if not by and evaluation.by:
+        by = {"rows by group": "not known: another set than the one that was answered here"}
+    return {**data_facts(data), "rows": rows, **by, "framing": framing(part), "SHA-256": sha}
 
 
 def framing(part: Mapping[str, Any]) -> str:

@@ -331,6 +331,18 @@ def test_the_random_state_of_the_caller_stays(model, data):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_the_groups_that_the_model_has_learnt_from_are_counted_where_they_are_known(model, data, found, tmp_path):
+    train = data.split("train").labels
+    sizes = train["town"].fillna(UNKNOWN).value_counts()
+    shown = found.learnt["town"].dropna()
+    assert len(shown) >= 3 and (shown == sizes[shown.index]).all() and (shown >= PUBLISHED).all()
+    ages = age_band(train["age_years"]).value_counts()
+    assert (ages < PUBLISHED).any() and set(ages.index) - set(found.groups["age_years"].index)
+    assert ages.sum() - found.learnt["age_years"].sum() >= PUBLISHED  # what is not shown, together
+    other = FeatureSet.load(with_splits({"train": 60, "test": 60}).save(tmp_path / "other"))
+    assert evaluate(model, other, ("colour",)).learnt == {}
+
+
 def test_margins_are_blank_where_their_groups_are(data, found):
     sizes = grouped(data.split("test"))["town"].value_counts().reindex([*sorted(TOWNS), UNKNOWN])
     assert found.groups["town"].isna().tolist() == withheld(sizes.to_numpy()).tolist()
