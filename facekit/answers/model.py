@@ -112,12 +112,13 @@ class Model:
                 f"{self.folder} answers for {', '.join(self.sets)}, each with its own tasks; choose one: "
                 f"only({self.sets[0]!r})."
             )
-        kind, shape = self._part.kind, self._part.shape
-        wanted = "photos, a FaceSet" if kind == FaceSet.kind else f"embeddings of {shape[0]} numbers, a FeatureSet"
-        if data.kind != kind or (kind == FeatureSet.kind and data.inputs.shape[1:] != shape):
+        shape = self._part.shape
+        photos = len(shape) == 3
+        wanted = "photos, a FaceSet" if photos else f"embeddings of {shape[0]} numbers, a FeatureSet"
+        if photos != isinstance(data, FaceSet) or not photos and data.inputs.shape[1:] != shape:
             given = f"a {data.kind} of shape {data.inputs.shape}"
             said = self.about["sets"][0]["framing"].get("backbone")
-            remedy = f" Embed the photos with {said} first." if said and data.kind == FaceSet.kind else ""
+            remedy = f" Embed the photos with {said} first." if said and isinstance(data, FaceSet) else ""
             raise ConfigError(f"{self.folder} takes {wanted}, got {given}.{remedy}")
         if not len(data):
             raise DataError(f"this {data.kind} has no rows; there is nothing to answer.")

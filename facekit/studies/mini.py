@@ -219,5 +219,6 @@ def card(scores: Record, groups: Record, portraits: Record, about: dict) -> str:
         portraits=accuracy_table(portraits.rows, PORTRAIT_TASKS),
         groups=markdown_of(by_group.rename(columns={"age": "age band", "cosine": "cosine to FaceNet"})),
         record=scores.about,
+        sample=scores.sample(),
         drawn=portraits.about,
     )

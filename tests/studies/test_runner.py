@@ -305,6 +305,7 @@ def test_a_study_is_found_by_its_file_without_loading_any():
         *studies.split(),
         "adaptation",
         "adaptation_portraits",
+        "contrastive",
         "selection",
         "selftaught",
         "selftaught_real",
