@@ -253,7 +253,7 @@ def _text(task: TaskScores, by: Sequence[str]) -> list[str]:
     if len(shown) > LINES:
         shown, more = rows[:1], [f"  {len(shown) - 1} groups are shown in the report."]
     elif left := len(rows) - len(shown):
-        more = [f"  {left} groups are not shown: too few faces, or they would give such a group away."]
+        more = [f"  Not shown: {left}, of too few faces, or they would give such a group away."]
     lines = [[each if len(each) <= 30 else f"{each[:29]}…" for each in row] for row in (["", *head], *shown)]
     widths = [max(len(row[place]) for row in lines) for place in range(len(head) + 1)]
     texts = [[(str.rjust if n else str.ljust)(row[n], width) for n, width in enumerate(widths)] for row in lines]

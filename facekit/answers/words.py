@@ -79,7 +79,8 @@ def crossed(task: TaskScores, by: Sequence[str]) -> pd.DataFrame:
 def finding(task: TaskScores, by: Sequence[str]) -> str:
     """A sentence or two on the worst group and the gap of one table."""
     worst, gap = task.extremes(by)
-    left = f" {gap.left_out} cells with too few faces or without a label were left out." if gap.left_out else ""
+    n = gap.left_out
+    left = f" {n} group{'s' * (n > 1)} of too few faces, or without a label, {'were' if n > 1 else 'was'} left out."
     if math.isnan(gap.value):
         return f"No two groups here have {SMALL} faces or more, so no worst group and no gap can be told."
     show = [number(value, task.main) for value in (worst.value, gap.value, gap.corrected, gap.low, gap.high)]
@@ -88,7 +89,7 @@ def finding(task: TaskScores, by: Sequence[str]) -> str:
     return (
         f"Worst of {gap.groups}: {plain(worst.group)}, {show[0]}. Gap to the best {show[1]}, corrected {show[2]} "
         f"(limits {show[3]} to {show[4]}). If all groups were equal, a gap like this or wider would come up in "
-        f"{chance} of 100 samples of this size: {verdict}.{left}"
+        f"{chance} of 100 samples of this size: {verdict}.{left if n else ''}"
     )
 
 
