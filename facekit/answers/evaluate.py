@@ -38,6 +38,7 @@ METRICS = {
     BEFORE: "calibration error before",
     "calibration_error": "calibration error",
 }
+COUNTED = ("accuracy", "balanced_accuracy", "mae")  # also by two columns together
 COLUMNS = ("task", "metric", "n", "value", "low", "high", "small")  # of `scores.csv`, beside those of groups
 _OTHER = (*COLUMNS, "shown")
 FEW, BLANK = f"< {PUBLISHED}", "not shown"
@@ -87,8 +88,9 @@ class TaskScores:
 class Evaluation:
     """What `evaluate` found. about: `model.json`. part: its entry of the set that the model learnt these tasks from.
 
-    data: of the set that was answered, as far as it says: source, licence, datasheet, kind, shape, split, rows. by:
-    the group columns. groups: of each, its groups in order with the number of rows (missing where it is not shown).
+    data: of the set that was answered, as far as it says: source, licence, datasheet, kind, shape, split, rows, and
+    whether the training has seen them (`seen`). by: the group columns. groups: of each, its groups in order with the
+    number of rows (missing where it is not shown).
     learnt: the same of the rows that the model has learnt from, where they are of the same set; else empty. tasks:
     what was scored. notes: what a reader has to know before the figures, most important first.
     """
@@ -174,8 +176,11 @@ def evaluate(
     )
     notes = [*_seen(part, data, split, labels), *notes, *unscored, *(note for each in counts for note in each.notes())]
     sizes = {name: _sizes(columns[name], order) for name, order in orders.items()}
-    learnt = {}
+    learnt, seen = {}, "not known: this is another set than that of the training, and who is in both was not looked at"
     if _same_inputs(part["data"]["sha256"], data):
+        seen = {"test": "no; they are of the same set, and were set aside", "train": "yes, all"}.get(
+            split or "", "most of them" if split is None else "the best epoch and the temperature were chosen on them"
+        )
         train = data.labels[data.labels["split"] == "train"]
         for name in by:
             texts = _texts(train[name], name).fillna(UNKNOWN)
@@ -183,7 +188,7 @@ def evaluate(
                 learnt[name] = _sizes(texts, _ordered(name, texts.unique(), model.tasks))
     about = {
         **{key: data.manifest[key] for key in TOLD if key in data.manifest},
-        **{"kind": data.kind, "shape": list(data.inputs.shape[1:]), "split": split, "rows": len(rows)},
+        **{"kind": data.kind, "shape": list(data.inputs.shape[1:]), "split": split, "rows": len(rows), "seen": seen},
     }
     return Evaluation(model.about, part, about, tuple(by), sizes, learnt, found, tuple(notes))
 
@@ -388,10 +393,14 @@ class _Counts:
 
     def scores(self, by: Sequence[str], n_boot: int, seed: int) -> TaskScores:
         """Everything that may be shown of the counts."""
-        parts, worst = [], []
+        parts: list[pd.DataFrame] = []
+        worst: list[pd.DataFrame] = []
         for names in tables_of(by):
-            table = self.after.scores(names, n_boot=n_boot, seed=seed)
-            if self.temperature is not None and self.task.softmax:
+            # No calibration by two columns together: an error of it says little of small cells (it is above 0 even for
+            # perfect probabilities), and takes longer than all other scores together.
+            asked = [name for name in parts[0]["metric"].unique() if name in COUNTED] if len(names) > 1 else None
+            table = self.after.scores(names, asked, n_boot=n_boot, seed=seed)
+            if self.temperature is not None and self.task.softmax and asked is None:
                 raw = self.before.scores(names, ["calibration_error"], n_boot=n_boot, seed=seed)
                 table = pd.concat([table, raw.assign(metric=BEFORE)], ignore_index=True)
             order = [name for name in METRICS if (table["metric"] == name).any()]

@@ -210,6 +210,7 @@ def _facts(evaluation: Evaluation) -> str:
     }
     data = words.data_facts(evaluation.data)
     answered = {**data, "rows answered": f"{evaluation.data['rows']:,}"}
+    answered["seen in training"] = evaluation.data["seen"]
     for name, groups in evaluation.groups.items():
         answered[f"rows by {words.plain(name)}"] = words.sizes(groups)
     tables = (

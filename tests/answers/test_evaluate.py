@@ -199,6 +199,9 @@ def test_rows_that_the_model_has_learnt_from_are_said_to_be(model, data, tmp_pat
     assert not any("learnt" in note for note in evaluate(model, data).notes)
     other = FeatureSet.load(with_splits({"train": 60, "test": 60}).save(tmp_path / "other"))
     assert not any("learnt" in note for note in evaluate(model, other, split="train").notes)
+    said = [evaluate(model, data, split=split).data["seen"] for split in ("train", "validation", None, "test")]
+    assert [text.split()[0] for text in said] == ["yes,", "the", "most", "no;"]
+    assert evaluate(model, other).data["seen"].startswith("not known")
 
 
 def test_drawn_faces_and_several_pictures_of_a_person_are_named(tmp_path):
