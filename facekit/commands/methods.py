@@ -39,6 +39,8 @@ def described(method: Row) -> str:
     """A method in a few lines: key, what it does, what it needs, parameters."""
     lines = [method.about, f"acts {method.acts} training; sets: {method.sets}; labels: {method.labels}"]
     dashes = "--" if method.trains else ""
+    if method.grouped:
+        lines.append("--groups: the label column whose classes are the groups, or several, whose combinations are")
     for name, parameter in method.parameters.items():
         default = "" if parameter.default is None else f" (default {parameter.default:g})"
         lines.append(f"{dashes}{name}: {parameter.about}{default}")

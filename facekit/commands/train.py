@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -24,7 +24,7 @@ from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.heads import Classifier, Heads
 from facekit.models.multitask import Stack, mlp, stack_of
 from facekit.models.staged import Staged
-from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
+from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Joint, Task
 from facekit.training import checkpoint
 from facekit.training.augment import augment_for
 from facekit.training.config import FitResult, Precision, TrainConfig
@@ -71,6 +71,7 @@ def train(
     out: Path = Path("run"),
     tasks: str | list[str] | dict[str, str | list[str]] = "gender",
     method: str = "hard",
+    groups: str | list[str] | None = None,
     parameters: dict[str, float] | None = None,
     backbone: Literal["facenet", "mini", "none"] = "mini",
     weights: Path | None = None,
@@ -111,6 +112,8 @@ def train(
             any other column is a number or a set of classes as `pack` printed. By name, or the same of every set.
         method: How the tasks' losses and networks go together: hard, single, soft, cross_stitch, uncertainty … ;
             `python -m facekit methods` lists all with their parameters.
+        groups: Label column whose classes are the groups that a method minds (group_dro), or several separated by
+            commas, whose combinations are; the best epoch is then that whose worst group has the lowest loss.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
         backbone: Network below the heads; none if the data are embeddings.
         weights: File with the network's weights, where they are not in their usual place; not with plan scratch and
@@ -142,6 +145,7 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --method group_dro --groups skin_tone --weight_decay 0.5 --out run
         python -m facekit train --method contrastive --plan scratch --size 32 --epochs 50 --out seen
         python -m facekit train --weights seen/best.safetensors --tasks skin_tone --out run
         python -m facekit train --method series_adapters --data.a cifar --tasks.a object --data.b words --tasks.b text
@@ -164,9 +168,15 @@ def train(
     if (chosen.names is None or not labelled) and (hidden or dropout):
         which = f"the heads of {chosen.key} have" if labelled else f"{chosen.key} has no heads, and so"
         raise ConfigError(f"{which} neither hidden layers nor dropout; leave these out.")
+    if chosen.grouped == (groups is None):
+        says = "minds groups; name the label column with them, --groups race" if groups is None else "looks at none"
+        raise ConfigError(f"the method {chosen.key} {says}.")
     with process_group(device) as world, world.writing(out, *WRITTEN):
         faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
         sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}
+        group_task = None
+        if groups is not None:
+            faces[None], group_task = with_groups(groups, faces[None])
         changes: Any = {name: augment_for(wanted) for name, wanted in sought.items()} if augment else None
         config = TrainConfig(
             batch_size,
@@ -201,6 +211,7 @@ def train(
                 own.steps or -(-max(sizes[name] for name in group) // own.batch_size),
                 network,
                 parts["train"],
+                group_task,
                 **(parameters or {}),
             )
             recipe = chosen.planned(model, plan, epochs, lr, **(parameters or {}))
@@ -233,6 +244,15 @@ def tasks_of(columns: str | list[str] | None, data: LabelledSet, labelled: bool)
         return []
     names = columns.split(",") if isinstance(columns, str) else columns or []
     return [task_of(name.strip(), data) for name in names]
+
+
+def with_groups(columns: str | list[str], data: Data) -> tuple[Data, Task]:
+    """The groups as a task: the classes of a column, or the combinations of several; the set then has their column."""
+    parts = tasks_of(columns, data, labelled=True)
+    if len(parts) == 1:
+        return data, parts[0]
+    joint = Joint(tuple(parts))
+    return replace(data, labels=joint.add_to(data.labels)), joint.task
 
 
 def new_stack(network: Backbone | None, width: int, hidden: int, dropout: float) -> Stack:

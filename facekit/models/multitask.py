@@ -130,9 +130,17 @@ class SharedNet(Staged):
 
     def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the stack takes, to outputs (N, task.n_outputs) by task name."""
+        return self.heads(self.embed(inputs))
+
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the stack takes, to what all tasks share: the output of the last shared stage."""
         x = self.inputs(inputs)
         for stage in self.trunk.values():
             x = stage(x)
+        return x
+
+    def heads(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What all tasks share to outputs by task name."""
         each = dict.fromkeys(self.towers, x)
         for name in self.private:
             each = self._exchange(name, {task: tower[name](each[task]) for task, tower in self.towers.items()})

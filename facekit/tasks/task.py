@@ -138,10 +138,15 @@ class Task:
         outputs: (N, n_outputs), of a text (N, positions, n_outputs), any floating dtype; computed in float32 at least.
         No host synchronisation (but CTC's own, on a GPU).
         """
+        known, each = self.known_losses(outputs, targets)
+        return each.sum() / known.sum().clamp_min(1)
+
+    def known_losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which targets are known, a mask (N,), and the loss of every row (N,), 0 where none is; see `loss`."""
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # bf16 goes up, float64 stays
         known, each = self.known(targets), self.losses(outputs, targets)
         # where, not a product: the loss of a row without a label may be infinite or NaN, and 0 * inf is NaN.
-        return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp_min(1)
+        return known, torch.where(known, each, torch.zeros_like(each))
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Loss of every row (N,), 0 or more. That of a missing label is not used, but its gradient must be finite."""

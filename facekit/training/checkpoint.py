@@ -58,7 +58,7 @@ def fingerprint(
     config: TrainConfig,
 ) -> dict[str, str]:
     """One hash a part of what decides a run's result; the device and torch.compile are not among them."""
-    tasks = [asdict(task) for task in method.tasks]
+    tasks = [asdict(task) for task in (*method.tasks, *([method.groups] if method.groups else []))]
     parts = {
         "model": state_hash(model),
         "method": [type(method).__name__, tasks, *method.set_weights.items(), state_hash(method)],

@@ -218,14 +218,14 @@ def _batches(
     found = {}
     for name, data in sets.items():
         about = f"the {'training' if rows else 'validation'} set{'' if name is None else f' {name!r}'}"
-        tasks = method.tasks_of(name)
+        tasks, carried = method.tasks_of(name), method.carried_of(name)
         if not rows and not tasks:
             raise ConfigError(f"{type(method).__name__} has no task to validate on {about}; leave that set out.")
         augment = config.augment.get(str(name)) if isinstance(config.augment, Mapping) else config.augment
         try:
             found[name] = Batches(
                 data,
-                tasks,
+                carried,
                 rows[name] if rows else max(config.batch_size, 256),
                 config.seed,
                 world.device,
@@ -239,7 +239,7 @@ def _batches(
             if name is None:
                 raise
             raise type(error)(f"{about}: {error}") from error
-        for task in tasks:
+        for task in carried:
             if not task.known(found[name].targets[task.name]).any():
                 raise DataError(
                     f"{about} has no label at all for {task.name!r}; label some rows or leave the task out."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -28,12 +28,16 @@ class Method(nn.Module):
     something else than labels sets `needs_labels` to False and may have no task; it is then trained without a
     validation set.
 
+    A method that minds groups of rows names them in `groups`, a task with classes that no head needs to answer: the
+    batches carry their indices beside the tasks' targets, and the best epoch is that whose worst group does best.
+
     Of several sets the loop passes one batch after the other to `loss` and takes each one's gradient before the next,
     so that memory is that of one. A method that needs them at once sets `together` and has `loss_together` instead.
     """
 
     needs_labels = True
     together = False
+    groups: Task | None = None
 
     def __init__(
         self, tasks: Sequence[Task] | Mapping[str, Sequence[Task]], weights: Mapping[str, Any] | None = None
@@ -64,9 +68,31 @@ class Method(nn.Module):
         """The tasks of a set; the same for every set, unless the method was given tasks by set."""
         return self.by_set[self._known(name)]
 
+    def carried_of(self, name: str | None) -> tuple[Task, ...]:
+        """What a set's batches carry targets of: the tasks, and the groups if they are not one of them."""
+        tasks = self.tasks_of(name)
+        more = self.groups is not None and self.groups.name not in [task.name for task in tasks]
+        return (*tasks, self.groups) if self.groups is not None and more else tasks
+
     def weights_of(self, name: str | None) -> dict[str, float]:
         """Task to weight in a set."""
         return self.set_weights[self._known(name)]
+
+    def group_losses(self, outputs: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        """By task and group, (tasks, groups, 2), the sum of the losses of the known labels and their number.
+
+        Rows without a group are in none; a sum carries its gradient, and is exactly 0 where there is no row.
+        """
+        assert self.groups is not None, "who calls this has groups"
+        found = batch.targets[self.groups.name]
+        names = torch.arange(len(self.groups.classes), device=found.device)
+        parts = []
+        for task in self.tasks_of(batch.set):
+            known, each = task.known_losses(outputs[task.name], batch.targets[task.name])
+            member = (found == names[:, None]) & known  # (groups, N)
+            sums = torch.where(member, each, torch.zeros_like(each)).sum(1)
+            parts.append(torch.stack([sums, member.sum(1).to(sums.dtype)], 1))
+        return torch.stack(parts)
 
     def outputs(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """What the model says of a batch, task name to outputs, in training and validation."""
@@ -86,6 +112,16 @@ class Method(nn.Module):
         if name not in self.by_set:
             raise ConfigError(f"{type(self).__name__} learns from the sets {list(self.by_set)}, by name; got {name!r}.")
         return name
+
+
+def group_means(sums: torch.Tensor, weights: Iterable[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Σ_t weight · mean loss of every group (groups,), and which groups have a label at all, a mask (groups,).
+
+    sums: (tasks, groups, 2), of losses and their number, see `Method.group_losses`.
+    """
+    means = sums[..., 0] / sums[..., 1].clamp_min(1)
+    total = sum(weight * value for weight, value in zip(weights, means, strict=True))
+    return cast(torch.Tensor, total), sums[..., 1].sum(0) > 0
 
 
 class Supervised(Method):

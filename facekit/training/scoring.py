@@ -9,7 +9,7 @@ from facekit.data.sets import LabelledSet
 from facekit.training import distributed
 from facekit.training.batches import Batches
 from facekit.training.config import Precision
-from facekit.training.methods import Method
+from facekit.training.methods import Method, group_means
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -50,13 +50,14 @@ def validate(
     """`validation_loss`, and `validation_<task>` and `accuracy_<task>` over the known labels of all processes.
 
     A task's loss is the mean over its known labels, however they are cut into batches; the first is the sum of the
-    tasks' losses with the method's weights. With a name of the set: `validation_<set>_<task>`, `accuracy_<set>_<task>`.
+    tasks' losses with the method's weights, of a method with groups that of its worst group. With a name of the set: `validation_<set>_<task>`, `accuracy_<set>_<task>`.
     Leaves the model in evaluation mode.
     """
     model.eval()
     tasks, weights = method.tasks_of(batches.name), method.weights_of(batches.name)
     label = f"{batches.name}_" if batches.name is not None else ""
     found = []  # of a batch: of every task loss, correct, known
+    by_group: list[torch.Tensor] = []  # of a batch: of every task and group loss, known
     for batch in batches.epoch():
         with autocast(world.device, precision):
             outputs = method.outputs(model, batch)
@@ -68,6 +69,8 @@ def validate(
             correct = (task.predict(outputs[task.name]) == targets).sum() if classes else torch.zeros_like(known)
             rows.append(torch.stack([task.loss(outputs[task.name], targets) * known, correct, known]))
         found.append(torch.stack(rows))
+        if method.groups is not None:
+            by_group.append(method.group_losses(outputs, batch))
     totals = torch.zeros(len(tasks), 3, dtype=torch.float64)
     for batch_totals in torch.stack(found).cpu() if found else ():  # not every device has float64
         totals += batch_totals
@@ -77,4 +80,10 @@ def validate(
         scores["validation_loss"] += weights[task.name] * loss / known
         if task.argmax:
             scores[f"accuracy_{label}{task.name}"] = correct / known
+    if method.groups is not None:
+        sums = torch.zeros(len(tasks), len(method.groups.classes), 2, dtype=torch.float64)
+        for batch_sums in torch.stack(by_group).cpu() if by_group else ():
+            sums += batch_sums
+        losses, there = group_means(world.sum(sums).cpu(), weights.values())
+        scores["validation_loss"] = torch.where(there, losses, -torch.inf).max().item()
     return scores

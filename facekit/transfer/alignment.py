@@ -83,7 +83,32 @@ def kernel_mean_distance(
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
-class _TwoSets(Method):
+class Ramped(Method):
+    """A Method one of whose terms has a strength, which grows from 0 over the first `ramp` steps; 0: at once.
+
+    Raises ConfigError unless both are 0 or more.
+    """
+
+    strength: torch.Tensor
+    ramp: torch.Tensor
+    steps: torch.Tensor
+
+    def __init__(self, tasks: Sequence[Task] | Mapping[str, Sequence[Task]], strength: float, ramp: int) -> None:
+        super().__init__(tasks)
+        if not (strength >= 0 and math.isfinite(strength)) or ramp < 0:
+            raise ConfigError(f"strength and ramp must be 0 or more, got {strength} and {ramp}.")
+        self.register_buffer("strength", torch.tensor(float(strength)))
+        self.register_buffer("ramp", torch.tensor(float(max(ramp, 1))))
+        self.register_buffer("steps", torch.tensor(0.0 if ramp else math.inf))
+
+    def _now(self) -> torch.Tensor:
+        """The strength in this step: it grows from 0, 2 / (1 + exp(−10 p)) − 1 of it at the share p of the ramp."""
+        share = (self.steps / self.ramp).clamp(max=1)
+        self.steps += 1
+        return self.strength * torch.where(share < 1, 2 / (1 + torch.exp(-10 * share)) - 1, 1.0)
+
+
+class _TwoSets(Ramped):
     """The tasks' losses on the source, and beside them what a subclass says of both sets' embeddings, `beside`.
 
     separate: each set passes by itself, so that BatchNorm has in training the statistics of one domain at a time; the
@@ -93,14 +118,8 @@ class _TwoSets(Method):
     together = True
 
     def __init__(self, tasks: Sequence[Task], strength: float, ramp: int, separate: bool) -> None:
-        super().__init__({SOURCE: tasks, TARGET: ()})
-        if not (strength >= 0 and math.isfinite(strength)) or ramp < 0:
-            raise ConfigError(f"strength and ramp must be 0 or more, got {strength} and {ramp}.")
-        self.strength, self.separate = strength, separate
-        self.ramp: torch.Tensor
-        self.steps: torch.Tensor
-        self.register_buffer("ramp", torch.tensor(float(max(ramp, 1))))
-        self.register_buffer("steps", torch.tensor(0.0 if ramp else math.inf))
+        super().__init__({SOURCE: tasks, TARGET: ()}, strength, ramp)
+        self.separate = separate
 
     def loss_together(self, model: nn.Module, batches: Mapping[str, Batch]) -> Loss:
         """See Method; counts a step. Logs the tasks' losses and what stands beside them."""
@@ -120,12 +139,6 @@ class _TwoSets(Method):
         total: Any = sum(weights[name] * value for name, value in logs.items())
         beside, own = self.beside(source, target, self._now())
         return total + beside, logs | own
-
-    def _now(self) -> torch.Tensor:
-        """The strength in this step: it grows from 0, 2 / (1 + exp(−10 p)) − 1 of it at the share p of the ramp."""
-        share = (self.steps / self.ramp).clamp(max=1)
-        self.steps += 1
-        return self.strength * torch.where(share < 1, 2 / (1 + torch.exp(-10 * share)) - 1, 1.0)
 
     def beside(self, source: torch.Tensor, target: torch.Tensor, strength: torch.Tensor) -> Loss:
         """What is added to the tasks' losses, and what is logged."""
@@ -202,10 +215,10 @@ class DomainAdversarial(_TwoSets):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptationRow(Row):
-    """A row whose network learns with the target's photos beside: all of it, unless a plan says otherwise."""
+    """A row whose network learns to embed otherwise than it did: all of it, unless a plan says otherwise."""
 
     def planned(self, net: Staged, name: str | None, epochs: int, lr: float, **given: Any) -> Plan:
-        """See Row. Raises ConfigError for plan probe: a frozen network embeds both as it did before."""
+        """See Row. Raises ConfigError for plan probe: a frozen network embeds as it did before."""
         if name == "probe":
             raise ConfigError(f"plan probe leaves the network as it is, and {self.key} is to change it; use another.")
         return super().planned(net, name or "everything", epochs, lr, **given)

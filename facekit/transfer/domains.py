@@ -125,11 +125,13 @@ class DomainMethod(Row):
         steps: int,
         backbone: Backbone | None = None,
         sets: Mapping[Any, LabelledSet] | None = None,
+        groups: Task | None = None,
         /,
         **given: Any,
     ) -> tuple[Staged, Method]:
         """See Row; needs a backbone, tasks by domain and the sets."""
         self.checked(given)
+        self.check_groups(groups)
         if backbone is None or sets is None or not isinstance(tasks, Mapping):
             raise ConfigError(f"the method {self.key} needs pictures, and a backbone that all domains share.")
         return self.built(backbone, [Domain(name, tuple(part)) for name, part in tasks.items()], sets)

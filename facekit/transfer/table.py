@@ -48,9 +48,10 @@ class Row:
     look at, `ALONE` for the one set. labels: what of them it needs. parameters: by name.
 
     Those that act during training say how: `loss` makes the Method of `tasks` (of several sets by name), `period`
-    (steps an epoch), the network and the parameters, and `network` what it trains of `stack` or `backbone`, `tasks` and
-    the parameters, a Classifier where there is none; each gets those that it names. plan: where nobody names one.
-    faster: stages that learn so many times faster than it says. learn: for a probe, (rows, tasks, seed) to a network.
+    (steps an epoch), the network, `groups` if it minds any, and the parameters, and `network` what it trains of `stack`
+    or `backbone`, `tasks` and the parameters, a Classifier where there is none; each gets those that it names. plan:
+    where nobody names one. faster: stages that learn so many times faster than it says. learn: for a probe, (rows,
+    tasks, seed) to a network.
     """
 
     name: str
@@ -77,6 +78,11 @@ class Row:
         """Whether it acts in the training loop, so that the command line can train with it."""
         return self.loss is not None
 
+    @property
+    def grouped(self) -> bool:
+        """Whether its Method minds groups of rows, and so has to be told them."""
+        return self.loss is not None and "groups" in signature(self.loss).parameters
+
     def check_sets(self, given: Sequence[str]) -> None:
         """Raises ConfigError unless it learns from sets of these names, none standing for one set without a name."""
         if given if self.names is None else set(given) == set(self.names):
@@ -86,6 +92,13 @@ class Row:
             f"the method {self.key} learns from {self.sets}; give {wanted}, not "
             f"{', '.join(given) or 'one without a name'}."
         )
+
+    def check_groups(self, groups: Task | None) -> None:
+        """Raises ConfigError where groups are missing, or given to a method that does not look at them."""
+        if self.grouped and groups is None:
+            raise ConfigError(f"the method {self.key} minds groups of rows; name the label column with them as groups.")
+        if groups is not None and not self.grouped:
+            raise ConfigError(f"the method {self.key} looks at no groups; leave {groups.name} out.")
 
     def runs(self, sizes: Mapping[Any, int], config: TrainConfig) -> Iterator[tuple[list, TrainConfig]]:
         """For each network that is trained: the names of its sets, and how it is trained. sizes: rows of all sets."""
@@ -121,22 +134,26 @@ class Row:
         steps: int,
         backbone: Backbone | None = None,
         sets: Mapping[Any, LabelledSet] | None = None,
+        groups: Task | None = None,
         /,
         **given: Any,
     ) -> tuple[Staged, Method]:
         """The network and the Method of this row. stack, classifier: make what the network is built from, one of them
         is called. tasks: of several sets by name. steps: in an epoch. backbone: None where the inputs are features.
-        sets: what is learnt from. given: parameters. Raises ConfigError where the row does not train like that.
+        sets: what is learnt from. groups: of rows, for a method that minds them. given: parameters. Raises ConfigError
+        where the row does not train like that.
         """
         if self.loss is None:
             raise ConfigError(f"{self.key} acts {self.acts} training, on {self.sets}; it is used from Python.")
+        self.check_groups(groups)
         each = [task for part in tasks.values() for task in part] if isinstance(tasks, Mapping) else tasks
         if places := [task.name for task in each if task.needs_map]:
             raise ConfigError(
                 f"{', '.join(places)} asks where things are, which the embedding that {self.key} learns from forgets; "
                 "use a method of multi-domain learning, such as parallel_adapters."
             )
-        known = {"tasks": tasks, "period": steps, "backbone": backbone, "sets": sets, **self.checked(given)}
+        known: dict[str, Any] = {"tasks": tasks, "period": steps, "backbone": backbone, "sets": sets, "groups": groups}
+        known |= self.checked(given)
         if self.network is None:
             net = classifier()
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tiny import LEVEL, SIDE, features
 
@@ -9,6 +11,7 @@ from facekit.commands.cli import main
 from facekit.errors import ConfigError
 from facekit.models.heads import Classifier, Heads
 from facekit.models.multitask import mlp
+from facekit.tasks import Task
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.plans import plan
@@ -16,6 +19,7 @@ from facekit.transfer import table as module
 from facekit.transfer.table import ALONE, Parameter, Row, row, table
 
 TRAINED = [key for key, each in table().items() if each.trains and each.names == () and ALONE not in each.unlabelled]
+GROUPS = Task("town", "multiclass", ("A", "B"))
 TASKS = (SIDE, LEVEL)
 
 
@@ -30,11 +34,13 @@ def test_every_row_is_described_and_keys_are_typed_easily():
 @pytest.mark.parametrize("key", TRAINED)
 def test_a_row_is_enough_to_train_its_method(key):
     data = features(40)
+    data = replace(data, labels=data.labels.assign(town=["A", "A", "B", "A"] * 10))
+    groups = GROUPS if row(key).grouped else None
 
     def classifier() -> Classifier:
         return Classifier(None, Heads(6, TASKS))
 
-    net, method = row(key).trained(lambda: mlp(6, (4,)), classifier, TASKS, 3)
+    net, method = row(key).trained(lambda: mlp(6, (4,)), classifier, TASKS, 3, None, {ALONE: data}, groups)
     result = fit(net, method, data, None, plan("everything", list(net.stages), 2, 1e-2), TrainConfig(batch_size=16))
     assert result.steps == 6 and all(result.moved.values())
 
