@@ -50,7 +50,8 @@ def validate(
     """`validation_loss`, and `validation_<task>` and `accuracy_<task>` over the known labels of all processes.
 
     A task's loss is the mean over its known labels, however they are cut into batches; the first is the sum of the
-    tasks' losses with the method's weights, of a method with groups that of its worst group. With a name of the set: `validation_<set>_<task>`, `accuracy_<set>_<task>`.
+    tasks' losses with the method's weights, of a method with groups that of its worst group. With a name of the set:
+    `validation_<set>_<task>`, `accuracy_<set>_<task>`.
     Leaves the model in evaluation mode.
     """
     model.eval()

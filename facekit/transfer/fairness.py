@@ -119,7 +119,7 @@ class GroupDRO(Method):
         tasks: Sequence[Task],
         groups: Task,
         sizes: Sequence[int] | np.ndarray,
-        step_size: float = 0.1,
+        step_size: float = 0.01,
         adjustment: float = 0.0,
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -248,7 +248,7 @@ ROWS = (
         acts="during",
         labels=_labels,
         parameters={
-            "step_size": Parameter(0.1, "of the groups' weights, 0 or more; 0: balanced groups"),
+            "step_size": Parameter(0.01, "of the groups' weights, 0 or more; 0: balanced groups"),
             "adjustment": Parameter(0.0, "C of C / √rows, which is added to a group's loss, 0 or more"),
         },
         loss=_dro,
@@ -264,5 +264,19 @@ ROWS = (
         },
         loss=_adversarial,
         network=SharedNet,
+    ),
+    Row(
+        name="thresholds by group",
+        about="fairness: a threshold for each group makes one rate equal and others not (Hardt, Price & Srebro 2016)",
+        acts="after",
+        sets="scores of validation rows",
+        labels="of one task of two classes, and groups, also when it answers",
+    ),
+    Row(
+        name="temperature",
+        about="calibration: one number that makes probabilities as sure as they may be (Guo et al. 2017)",
+        acts="after",
+        sets="scores of validation rows",
+        labels="of the task",
     ),
 )
