@@ -34,12 +34,14 @@ _HEAD = "# facekit wrote what has these names here, and replaces no other file:\
 _SET = ("inputs.npy", "labels.csv", "manifest.json", ".pack.journal", ".pack.pixels")
 _RUN = (
     *("best.safetensors", "last-[0-9]*.safetensors", "last.pt", "log.csv", "events.out.tfevents.facekit"),
-    *("metrics.json", "config.json", "facenet_mini.safetensors"),
+    *("model.json", "metrics.json", "config.json", "facenet_mini.safetensors"),
 )
+_EVALUATION = ("report.html", "scores.csv", "model_card.md")
 _SIGNS = (
     ("manifest.json", rb'"kind": "[a-z]+ set"', _SET),
     (".pack.journal", rb'^\{"align": .*"decoder": "Pillow', _SET),  # begun before there was a marker
     ("log.csv", rb"^epoch,phase,step,lr,train_loss", _RUN),
+    ("report.html", rb'<meta name="generator" content="facekit evaluate">', _EVALUATION),
 )
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _held: set[tuple[str, int]] = set()  # the folders that are written, with the thread that does
@@ -277,6 +279,17 @@ def write_json(path: Path, value: object) -> None:
     """Writes `value` as indented UTF-8 JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
+
+
+def sealed_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The object as it will be read, with the SHA-256 of all that it says as its last entry, `sha256`."""
+    told = json.loads(json.dumps({**value, "sha256": ""}))
+    return {**told, "sha256": json_sha256(told)}
+
+
+def json_sha256(value: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of what an object from a JSON file says, apart from its entry `sha256`."""
+    return hashlib.sha256(json.dumps({**value, "sha256": ""}).encode()).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:

@@ -13,16 +13,14 @@ from typing import Any, Literal, TypeVar, cast
 import pandas as pd
 
 from facekit import settings
-from facekit.data.portraits import render_portraits
-from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split, read_manifest
+from facekit.data.catalogue import stored
+from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split
 from facekit.errors import ConfigError, DataError
+from facekit.evaluation.calibration import fit_temperature
 from facekit.evaluation.metrics import evaluate
-from facekit.files import pasted_path, write_json
 from facekit.models.backbones.base import Backbone
-from facekit.models.backbones.facenet import FaceNet
-from facekit.models.backbones.mini import FaceNetMini
-from facekit.models.heads import Classifier, Heads
-from facekit.models.multitask import Stack, mlp, stack_of
+from facekit.models.build import BACKBONES, Base, sized
+from facekit.models.folder import MODEL, described, write
 from facekit.models.staged import Staged
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Joint, Task
 from facekit.training import checkpoint
@@ -30,15 +28,15 @@ from facekit.training.augment import augment_for
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.distributed import process_group
 from facekit.training.loop import fit
+from facekit.training.plans import Plan
 from facekit.training.scoring import predict
 from facekit.training.shares import Sampling
 from facekit.transfer.table import row, table
 
 Data = TypeVar("Data", bound=LabelledSet)
-MOST_PIXELS = 4096  # a side of a photo
 TASKS = {task.name: task for task in (GENDER, RACE, AGE_BAND, SKIN_TONE)}
-WRITTEN = (*checkpoint.WRITTEN, "metrics.json")
-BACKBONES: dict[str, type[FaceNet] | type[FaceNetMini]] = {"facenet": FaceNet, "mini": FaceNetMini}
+WRITTEN = (*checkpoint.WRITTEN, MODEL)
+FEWEST = 20  # labels that a temperature is fitted on
 
 
 def prepare(arguments: list[str]) -> list[str]:
@@ -97,8 +95,9 @@ def train(
     """Trains heads, and as much of a network below them as the plan says, on photos or embeddings with labels.
 
     On several GPUs or machines: `torchrun --nproc-per-node N -m facekit train …` with the same options. The folder
-    `out` gets the model of the best epoch (best.safetensors), log.csv, metrics.json and what --resume needs; of a
-    method that trains a network for each set, a folder in it for each.
+    `out` is then the model, which `facekit.load("run")` gives back: best.safetensors, the network of the best epoch,
+    and model.json, which says what it answers, how it was made and how well it does. Beside them are log.csv and what
+    --resume needs; of a method that trains a network for each set, a folder in `out` is the model of each.
 
     Some methods learn from several sets, each with a name: `--data.NAME FOLDER` for each, and where they differ
     `--tasks.NAME COLUMNS`, `--size.NAME PIXELS`, `--sampling.NAME SHARE`. One that learns from photos without labels
@@ -196,17 +195,20 @@ def train(
         for group, own in chosen.runs(sizes, config):
             settings.seed_everything(seed)
             network: Backbone | None = None
+            began: dict[str, str] | None = None
             if backbone != "none":
                 kind = BACKBONES[backbone]
                 network = kind() if plan == "scratch" else kind.from_pretrained(weights)
+                began = None if plan == "scratch" else kind.weights_from(weights)
             sets = {name: sized(faces[name], network, of_set(size, name), chosen.names is None) for name in group}
             width = network.embedding_dim if network is not None else sets[group[0]].inputs.shape[1]
             parts = {side: of_split(sets, side) for side in SPLITS}
             wanted = {name: sought[name] for name in group}
             every = [task for each in wanted.values() for task in each]
+            base = Base(network, width, hidden, dropout)
             model, learner = chosen.trained(
-                partial(new_stack, network, width, hidden, dropout),
-                partial(new_classifier, network, width, hidden, dropout, every),
+                base.stack,
+                partial(base.classifier, every),
                 wanted.get(None, wanted),
                 own.steps or -(-max(sizes[name] for name in group) // own.batch_size),
                 network,
@@ -222,7 +224,22 @@ def train(
             with world.writing(folder, *WRITTEN):
                 result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
                 if world.first:
-                    report(model, wanted, parts, result, own, folder)
+                    scores, temperatures = report(model, wanted, parts, result, own)
+                    about = {
+                        "method": chosen.key,
+                        "parameters": chosen.checked(parameters or {}),
+                        "network": {
+                            "backbone": None if network is None else backbone,
+                            **{"width": width, "hidden": hidden, "dropout": dropout, "started_from": began},
+                        },
+                        "sets": [
+                            described(name, faces[name], wanted[name], temperatures[name], of_set(size, name), part)
+                            for name, part in sets.items()
+                        ],
+                        "recipe": recipe_of(recipe, lr, own, group_task, result, world.size),
+                        "scores": scores,
+                    }
+                    write(folder, about)
     return 0
 
 
@@ -255,32 +272,6 @@ def with_groups(columns: str | list[str], data: Data) -> tuple[Data, Task]:
     return replace(data, labels=joint.add_to(data.labels)), joint.task
 
 
-def new_stack(network: Backbone | None, width: int, hidden: int, dropout: float) -> Stack:
-    """The network as a stack, or a hidden layer on embeddings of `width` numbers."""
-    return mlp(width, (hidden,), dropout) if network is None else stack_of(network)
-
-
-def new_classifier(network: Backbone | None, width: int, hidden: int, dropout: float, tasks: list[Task]) -> Classifier:
-    """The network, or nothing, with a head for each task."""
-    return Classifier(network, Heads(width, tasks, hidden, dropout))
-
-
-def sized(
-    data: FaceSet | FeatureSet, network: Backbone | None, size: int | list[int] | None, keeps_form: bool
-) -> FaceSet | FeatureSet:
-    """Photos at that size, by default the network's; those that keep their form with a shorter side of at most that."""
-    if network is None or not isinstance(data, FaceSet):
-        return data
-    if size is None:
-        side, shape = network.image_size, data.images.shape[2:]
-        scale = min(1.0, side / min(shape))
-        size = [round(scale * length) for length in shape] if keeps_form else side
-    sides = [size, size] if isinstance(size, int) else size
-    if len(sides) != 2 or not all(0 < side <= MOST_PIXELS for side in sides):
-        raise ConfigError(f"size is a side or [height, width], each from 1 to {MOST_PIXELS} pixels; got {size}.")
-    return data.resized((sides[0], sides[1]))
-
-
 def of_split(sets: Mapping[str | None, Data], side: Split) -> dict[str | None, Data]:
     """The rows of one split, of those sets that have any."""
     return {name: data.split(side) for name, data in sets.items() if (data.labels["split"] == side).any()}
@@ -288,13 +279,7 @@ def of_split(sets: Mapping[str | None, Data], side: Split) -> dict[str | None, D
 
 def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     """The set that `train` was told to use; raises ConfigError where it does not go with the backbone."""
-    kinds: dict[str, type[FaceSet] | type[FeatureSet]] = {cls.kind: cls for cls in (FaceSet, FeatureSet)}
-    if data == "portraits":
-        found: FaceSet | FeatureSet = render_portraits(portraits)
-    elif (kind := read_manifest(pasted_path(data)).get("kind")) in kinds:
-        found = kinds[kind].load(pasted_path(data))
-    else:
-        raise DataError(f"{data} holds a {kind!r}; train takes a {' or a '.join(kinds)}.")
+    found = stored(data, portraits)
     if isinstance(found, FeatureSet) != (backbone == "none"):
         remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose one of {', '.join(BACKBONES)}"
         raise ConfigError(f"{data} is a {found.kind}, which does not go with backbone {backbone!r}; {remedy}.")
@@ -336,26 +321,44 @@ def report(
     parts: Mapping[Split, Mapping[str | None, LabelledSet]],
     result: FitResult,
     config: TrainConfig,
-    out: Path,
-) -> None:
-    """Prints and writes (`metrics.json`) the scores on validation and test: columns `set` where it has a name, `split`.
+) -> tuple[list[dict[str, Any]], dict[str | None, dict[str, float]]]:
+    """Prints and returns the scores on validation and test, and the temperature of each set's tasks, by name.
 
-    A set whose labels were not looked at in training is scored in the tasks that it has labels for.
+    A score is a row: `set` where it has a name, `split`, and the columns of `evaluate`. A set whose labels were not
+    looked at in training is scored in the tasks that it has labels for. A temperature is fitted on the labels of
+    validation, where there are enough of them, in the tasks whose outputs are scores of classes.
     """
     print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.steps} steps, {result.seconds:.1f} s")
     everything = [task for each in tasks.values() for task in each]
-    tables = []
+    tables: list[pd.DataFrame] = []
+    temperatures: dict[str | None, dict[str, float]] = {name: {} for name in tasks}
     for side, sets in parts.items():
         for name, part in sets.items() if side != "train" else ():
             scored = tasks[name] or [task for task in everything if set(task.columns) <= set(part.labels)]
-            if scored:
-                one = model.only(name) if name is not None else model
-                outputs = predict(one, part, device=config.device, precision=config.precision)
-                where = {"split": side} if name is None else {"set": name, "split": side}
-                tables.append(evaluate(scored, outputs, part.targets(scored)).assign(**where))
+            if not scored:
+                continue
+            one = model.only(name) if name is not None else model
+            outputs, targets = (
+                predict(one, part, device=config.device, precision=config.precision),
+                part.targets(scored),
+            )
+            where = {"split": side} if name is None else {"set": name, "split": side}
+            tables.append(evaluate(scored, outputs, targets).assign(**where))
+            for task in tasks[name] if side == "validation" else ():
+                seen = targets[task.name][task.known(targets[task.name])]
+                if task.softmax and len(seen) >= FEWEST and len(seen.unique()) > 1:
+                    temperatures[name][task.name] = fit_temperature(outputs[task.name], targets[task.name])
     scores = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if tables:
         print(scores.drop(columns="group").to_string(index=False, float_format="{:.4f}".format))
-    about = {name: getattr(result, name) for name in ("best_epoch", "steps", "seconds", "moved")}
-    metrics = json.loads(scores.to_json(orient="records", double_precision=15))
-    write_json(out / "metrics.json", {"configuration": asdict(config), **about, "metrics": metrics})
+    return scores.astype(object).where(scores.notna(), None).to_dict("records"), temperatures
+
+
+def recipe_of(
+    recipe: Plan, lr: float, config: TrainConfig, groups: Task | None, result: FitResult, processes: int
+) -> dict[str, Any]:
+    """How a model was trained, without what changes nothing of it, and what came of it."""
+    told = {name: value for name, value in asdict(config).items() if name not in ("device", "compile", "steps")}
+    told |= {"steps_an_epoch": config.steps, "groups": None if groups is None else groups.name}
+    found = {"best_epoch": result.best_epoch, "steps": result.steps, "moved": result.moved}
+    return {"plan": recipe.name, "epochs": recipe.epochs, "lr": lr, **told, "processes": processes} | found

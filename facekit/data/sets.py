@@ -11,7 +11,6 @@ letter, whatever it looks like (`NA`, `001`, `True`); only an empty one is a mis
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,16 @@ import pandas as pd
 
 from facekit import settings
 from facekit.errors import DataError
-from facekit.files import atomic_path, read_json, sha256_of_file, write_json, writing, wrong_fields
+from facekit.files import (
+    atomic_path,
+    json_sha256,
+    read_json,
+    sealed_json,
+    sha256_of_file,
+    write_json,
+    writing,
+    wrong_fields,
+)
 from facekit.tasks import SKIN_TONE, Task, encode_all
 
 if TYPE_CHECKING:
@@ -177,7 +185,7 @@ def read_manifest(folder: Path) -> dict:
     wrong = wrong_fields(manifest, {"kind": str, "rows": int, "files": dict})
     for name in () if wrong else FILES:
         wrong = wrong or wrong_fields(manifest["files"].get(name), {"bytes": int, "sha256": str})
-    if not wrong and manifest.get("sha256", (found := _sha256(manifest))) != found:  # sets of before have none
+    if not wrong and manifest.get("sha256", (found := json_sha256(manifest))) != found:  # sets of before have none
         wrong = "it was changed since it was written"
     if wrong:
         raise DataError(f"{path} is damaged ({wrong}); {AGAIN}")
@@ -203,11 +211,6 @@ def has_sha256(path: Path, sha256: str, again: bool | None = None) -> bool:
             note.parent.mkdir(parents=True, exist_ok=True)
             note.touch()
     return True
-
-
-def _sha256(manifest: dict) -> str:
-    """Hex SHA-256 of what a manifest says, apart from this hash."""
-    return hashlib.sha256(json.dumps({**manifest, "sha256": ""}).encode()).hexdigest()
 
 
 def finish_set(
@@ -239,10 +242,8 @@ def finish_set(
         "kind": kind,
         "rows": len(labels),
         "files": files,
-        "sha256": "",
     }
-    manifest = json.loads(json.dumps(manifest))  # as it will be read, so that its hash is the same
-    manifest["sha256"] = _sha256(manifest)
+    manifest = sealed_json(manifest)
     write_json(folder / "manifest.json", manifest)
     return manifest
 

@@ -35,6 +35,10 @@ OFFICIAL = "20180402-114759-vggface2.pt"
 OFFICIAL_URL = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{OFFICIAL}"
 OFFICIAL_SHA256 = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"
 NAMES = ("facenet-vggface2-fp16.safetensors", OFFICIAL)
+TERMS = (
+    "code under the MIT licence by David Sandberg and Tim Esler; trained on VGGFace2, whose terms are non-commercial "
+    "research"
+)
 
 LARGEST = 200_000_000  # bytes of a download: a server that sends more sends something else
 ATTEMPTS = 5
@@ -79,12 +83,16 @@ def local_weights() -> Path | None:
     return None
 
 
+def told_of(file: Path, source: str = "a file of one's own", licence: str = "not stated") -> dict[str, str]:
+    """What is told of a file of weights that a training begins with: its name, SHA-256, source and licence."""
+    return {"file": file.name, "sha256": sha256_of_file(file), "source": source, "licence": licence}
+
+
 def _instructions(folder: Path) -> str:
     """What a person does by hand where the download fails."""
     return (
         f"Get {OFFICIAL_URL}\n"
-        f"  (112 MB; code under the MIT licence by David Sandberg and Tim Esler; trained on VGGFace2, whose terms are "
-        f"non-commercial research; SHA-256 {OFFICIAL_SHA256})\n"
+        f"  (112 MB; {TERMS}; SHA-256 {OFFICIAL_SHA256})\n"
         f"and put it into {folder}, or into the folder weights of the folder that FACEKIT_DATA names. "
         "Without it facenet-mini, which comes with facekit, works offline."
     )

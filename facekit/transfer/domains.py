@@ -109,11 +109,15 @@ class DomainMethod(Row):
         rates |= dict.fromkeys(trunk, trunk_lr) if self.train_trunk else {}
         return Plan("domains", (Phase("domains", epochs, rates),))
 
+    def group(self, domains: Sequence[Domain]) -> list[Domain]:
+        """The domains with what this way gives each of them."""
+        return [replace(domain, adapters=self.adapters, own_norm=self.own_norm) for domain in domains]
+
     def built(
         self, backbone: Backbone, domains: Sequence[Domain], train: Mapping[str, LabelledSet]
     ) -> tuple[DomainNet, PerDomain]:
         """The network, and the Method with losses divided by what they are without a look at the pictures."""
-        group = [replace(domain, adapters=self.adapters, own_norm=self.own_norm) for domain in domains]
+        group = self.group(domains)
         weights = {domain.name: scale_weights(domain.tasks, train[domain.name]) for domain in group}
         return DomainNet(backbone, group), PerDomain(group, weights)
 
@@ -132,9 +136,30 @@ class DomainMethod(Row):
         """See Row; needs a backbone, tasks by domain and the sets."""
         self.checked(given)
         self.check_groups(groups)
-        if backbone is None or sets is None or not isinstance(tasks, Mapping):
+        trunk, domains = self._parts(backbone if sets is not None else None, tasks)
+        return self.built(trunk, domains, sets or {})
+
+    def build(
+        self,
+        stack: Callable[[], Stack],
+        classifier: Callable[[], Staged],
+        tasks: Sequence[Task] | Mapping[str, Sequence[Task]],
+        backbone: Backbone | None = None,
+        /,
+        **given: Any,
+    ) -> Staged:
+        """See Row; needs a backbone and tasks by domain."""
+        self.checked(given)
+        trunk, domains = self._parts(backbone, tasks)
+        return DomainNet(trunk, self.group(domains))
+
+    def _parts(
+        self, backbone: Backbone | None, tasks: Sequence[Task] | Mapping[str, Sequence[Task]]
+    ) -> tuple[Backbone, list[Domain]]:
+        """The trunk and the domains; raises ConfigError where one of them is missing."""
+        if backbone is None or not isinstance(tasks, Mapping):
             raise ConfigError(f"the method {self.key} needs pictures, and a backbone that all domains share.")
-        return self.built(backbone, [Domain(name, tuple(part)) for name, part in tasks.items()], sets)
+        return backbone, [Domain(name, tuple(part)) for name, part in tasks.items()]
 
 
 @dataclass(frozen=True)

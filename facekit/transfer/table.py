@@ -154,12 +154,24 @@ class Row:
             )
         known: dict[str, Any] = {"tasks": tasks, "period": steps, "backbone": backbone, "sets": sets, "groups": groups}
         known |= self.checked(given)
-        if self.network is None:
-            net = classifier()
-        else:
-            known["stack"] = stack() if "stack" in signature(self.network).parameters else None
-            net = _called(self.network, known)
+        net = self.build(stack, classifier, tasks, backbone, **given)
         return net, _called(self.loss, known | {"net": net})
+
+    def build(
+        self,
+        stack: Callable[[], Stack],
+        classifier: Callable[[], Staged],
+        tasks: Tasks,
+        backbone: Backbone | None = None,
+        /,
+        **given: Any,
+    ) -> Staged:
+        """The network of this row as `trained` begins with it; the same arguments."""
+        known = {"tasks": tasks, "backbone": backbone, **self.checked(given)}
+        if self.network is None:
+            return classifier()
+        known["stack"] = stack() if "stack" in signature(self.network).parameters else None
+        return _called(self.network, known)
 
 
 def _called(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:

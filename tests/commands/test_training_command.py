@@ -30,8 +30,8 @@ def stored(tmp_path) -> Path:
 
 
 def metrics(folder: Path) -> pd.DataFrame:
-    about = json.loads((folder / "metrics.json").read_text())
-    return pd.DataFrame(about["metrics"]).set_index(["split", "task", "metric"])["value"]
+    about = json.loads((folder / "model.json").read_text())
+    return pd.DataFrame(about["scores"]).set_index(["split", "task", "metric"])["value"]
 
 
 def torchrun(processes: int, *arguments: str | Path) -> tuple[int, str, str]:

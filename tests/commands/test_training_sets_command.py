@@ -17,12 +17,13 @@ from torch import nn
 
 from facekit.commands import train as command
 from facekit.commands.cli import main
-from facekit.commands.train import sized, task_of, train
+from facekit.commands.train import task_of, train
 from facekit.course.profiles import SMALL_RENDERERS
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FeatureSet
 from facekit.models.adapters import Domain
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.build import sized
 from facekit.tasks import Task
 from facekit.training.augment import Augment, augment_for
 from facekit.training.config import Recipe
@@ -92,19 +93,19 @@ def test_it_is_validated_scored_by_set_and_resumed_as_one_set_is(stored, tmp_pat
     assert train(out=tmp_path / "whole", **options) == 0
     log = pd.read_csv(tmp_path / "whole" / "log.csv")
     assert {"validation_loss", "validation_words_text", "accuracy_skin_lesion"} <= set(log)
-    about = json.loads((tmp_path / "whole" / "metrics.json").read_text())
-    assert about["best_epoch"] == log["validation_loss"].argmin() + 1
-    scores = pd.DataFrame(about["metrics"]).set_index(["set", "split", "task"])
+    about = json.loads((tmp_path / "whole" / "model.json").read_text())
+    assert about["recipe"]["best_epoch"] == log["validation_loss"].argmin() + 1
+    scores = pd.DataFrame(about["scores"]).set_index(["set", "split", "task"])
     assert {("skin", "test", "box"), ("words", "validation", "text")} <= set(scores.index)
     config = {**options, "out": str(tmp_path / "again")}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     assert main(["train", "--config", str(tmp_path / "run.yaml")]) == 0
-    (tmp_path / "again" / "metrics.json").unlink()
+    (tmp_path / "again" / "model.json").unlink()
     assert main(["train", "--config", str(tmp_path / "run.yaml")]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert main(["train", "--config", str(tmp_path / "run.yaml"), "--resume", "true"]) == 0
-    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert again["metrics"] == about["metrics"]
+    again = json.loads((tmp_path / "again" / "model.json").read_text())
+    assert again["scores"] == about["scores"]
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -146,8 +147,8 @@ def test_methods_for_a_labelled_and_an_unlabelled_set_fit_in(tmp_path, monkeypat
     folders = [f"--data.{name}={part.save(tmp_path / name)}" for name, part in (("source", source), ("target", target))]
     options = ["--backbone=none", "--tasks.source=colour", "--epochs=20", "--batch_size=20", "--lr=0.05"]
     assert main(["train", *folders, *options, "--strength=0.5", f"--out={tmp_path / 'run'}"]) == 0
-    about = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    scores = pd.DataFrame(about["metrics"]).set_index(["set", "split", "metric"])["value"]
+    about = json.loads((tmp_path / "run" / "model.json").read_text())
+    scores = pd.DataFrame(about["scores"]).set_index(["set", "split", "metric"])["value"]
     assert used == [0.5] and scores["target", "test", "accuracy"] > 0.8 and ("source", "validation") in scores.index
     assert main(["train", *folders[:1], *options, f"--out={tmp_path / 'other'}"]) == 2
 
@@ -166,9 +167,9 @@ def test_domain_adaptation_in_training_needs_no_label_of_the_target(photos_and_s
     options = ["--tasks.source=gender", "--size=32", "--steps=2", "--epochs=1", "--batch_size=16", "--ramp=1"]
     given = ["train", "--method", method, *photos_and_sketches, *options, "--strength=0.5"]
     assert main([*given, f"--out={tmp_path / 'run'}"]) == 0
-    about = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert about["moved"]["stem"], "the whole network learns where no plan is named"
-    scores = pd.DataFrame(about["metrics"]).set_index(["set", "split", "task"])
+    about = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert about["recipe"]["moved"]["stem"], "the whole network learns where no plan is named"
+    scores = pd.DataFrame(about["scores"]).set_index(["set", "split", "task"])
     assert {("source", "validation", "gender"), ("target", "test", "gender")} <= set(scores.index)
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     assert ("train_discriminator" if method == "domain_adversarial" else "train_distance") in log

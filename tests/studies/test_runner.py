@@ -24,7 +24,7 @@ from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.records import ROOT, recorded
 from facekit.studies import FOLDER, commands, runner
-from facekit.studies.common import fill
+from facekit.records import fill
 from facekit.studies.runner import Block, BlockCache, Study, command_line, fingerprint, source_hash, study
 from facekit.tasks import AGE_BAND, GENDER
 

@@ -126,7 +126,7 @@ def test_the_command_trains_on_one_set_without_labels(tmp_path, monkeypatch, cap
     assert main(["train", "--method=contrastive", *options, f"--out={seen}", "--temperature=0.2"]) == 0
     log = pd.read_csv(seen / "log.csv")
     assert {"train_loss", "train_found"} <= set(log) and not any("validation" in name for name in log)
-    assert json.loads((seen / "metrics.json").read_text())["metrics"] == []
+    assert json.loads((seen / "model.json").read_text())["scores"] == []
     found, before = load_file(seen / "best.safetensors"), mini.state_dict()
     assert not found.keys() ^ before.keys(), "the network alone, without what stood behind it"
     assert all(not torch.equal(found[name], before[name]) for name in found if name.endswith("weight"))

@@ -12,7 +12,7 @@ from facenet_pytorch import InceptionResnetV1
 from torch import nn
 
 from facekit.models.backbones.base import Backbone
-from facekit.models.weights import find_weights, load_into, read_weights
+from facekit.models.weights import NAMES, OFFICIAL_URL, TERMS, find_weights, load_into, read_weights, told_of
 
 
 class FaceNet(Backbone):
@@ -46,6 +46,12 @@ class FaceNet(Backbone):
         model = cls()
         load_into(model.net, read_weights(file), file)
         return model.eval()
+
+    @classmethod
+    def weights_from(cls, path: Path | str | None = None) -> dict[str, str]:
+        """File, SHA-256, source and licence of the weights that `from_pretrained` takes."""
+        file = find_weights(path)
+        return told_of(file) if path is not None and file.name not in NAMES else told_of(file, OFFICIAL_URL, TERMS)
 
     @property
     def stages(self) -> dict[str, Sequence[nn.Module]]:

@@ -14,10 +14,15 @@ from torch import nn
 from facekit.errors import WeightsError
 from facekit.files import sha256_of_file
 from facekit.models.backbones.base import Backbone
-from facekit.models.weights import load_into, read_weights
+from facekit.models.weights import TERMS, load_into, read_weights, told_of
 
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "facenet_mini.safetensors"
 PACKAGED_SHA256 = "b8453d3228c33f3833e1f5ee1fc5ff495ca2da4a22900cd23cc3005fa3835fd4"
+
+PACKAGED = (
+    "comes with facekit; taught FaceNet's embeddings of FairFace's photos and of rendered portraits",
+    "photos under CC BY 4.0; of its teacher FaceNet: " + TERMS,
+)
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -99,6 +104,11 @@ class FaceNetMini(Backbone):
         model = cls()
         load_into(model, read_weights(file), file)
         return model.eval()
+
+    @classmethod
+    def weights_from(cls, path: Path | str | None = None) -> dict[str, str]:
+        """File, SHA-256, source and licence of the weights that `from_pretrained` takes."""
+        return told_of(PACKAGED_WEIGHTS, *PACKAGED) if path is None else told_of(Path(path))
 
     @property
     def stages(self) -> dict[str, Sequence[nn.Module]]:
