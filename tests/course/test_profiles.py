@@ -16,7 +16,7 @@ from facekit.data.drawn.words import render_words
 from facekit.data.readers.captcha import ALPHABET
 from facekit.data.readers.cifar10 import CIFAR10_CLASSES
 from facekit.data.readers.isic import ISIC_CLASSES
-from facekit.data.sets import FaceSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.models.adapters import DomainNet
 from facekit.training.config import TrainConfig
@@ -127,3 +127,30 @@ def test_two_domains_are_photos_and_sketches_of_other_people_or_real_photos_and_
     assert len(real.source) == len(real.target) == 10 and real.source.images.min() == 100
     assert real.target.images.mean() < 0.3 * real.source.images.mean()
     assert not set(real.source.labels["row"]) & set(real.target.labels["row"])
+
+
+def test_an_audit_has_the_same_parts_in_both_profiles_and_leaves_the_test_photos_alone(monkeypatch):
+    monkeypatch.setattr(course_module, "AUDIT", (12, 6, 10))
+    drawn = start("12").audit_features()
+    wanted = {"train": 12, "test": 10, "validation": 6}
+    assert drawn.labels["split"].value_counts().to_dict() == wanted
+    assert {"race", "gender", "age"} <= set(drawn.labels)
+
+    # 90 rows, of which the first 60 are to train; nothing but the split tells which they were.
+    labels = pd.DataFrame({"gender": "Male", "row": range(90), "split": np.repeat(["train", "validation", "test"], 30)})
+    labels.loc[30:59, "split"] = "train"
+    photos = FaceSet(np.zeros((90, 3, 160, 160), np.uint8), labels)
+    monkeypatch.setenv("FACEKIT_PROFILE", "full")
+    monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
+    monkeypatch.setattr(course_module, "photos", {"fairface": photos}.__getitem__)
+    monkeypatch.setattr(course_module, "embed", lambda _, faces, flip: FeatureSet(np.ones((90, 4), "f4"), faces.labels))
+    monkeypatch.setattr(course_module.Course, "backbone", lambda self: None)
+    real = start("12").audit_features()
+    assert real.labels["split"].value_counts().to_dict() == wanted
+    assert (
+        real.labels["row"].is_unique
+        and real.labels["row"].max() < 60
+        and (photos.labels["split"] == "test").sum() == 30
+    )
+    pd.testing.assert_frame_equal(real.labels, start("12").audit_features().labels)
+    assert list(real.labels["row"]) != sorted(real.labels["row"]), "no part is one end of the set"

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from facekit.show import plots
 from facekit.tasks import Task
 
 SHOWN = 6
+AUDITED = "held-out training photos"
 
 
 def right_and_wrong(faces: FaceSet, task: Task, outputs: torch.Tensor, seed: int = 0) -> Figure:
@@ -37,25 +39,33 @@ def right_and_wrong(faces: FaceSet, task: Task, outputs: torch.Tensor, seed: int
 
 
 @plots.style()
-def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
-    """One plot a task: for every group and classifier a dot with its interval, and the mean of the groups as a line.
+def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]], recorded: pd.DataFrame | None = None) -> Figure:
+    """One plot a task: for every group and classifier a dot with its interval, and the groups' mean as a dotted line.
 
-    tables: task to classifier to a table with the groups as index and columns value, low, high.
+    tables: task to classifier to a table with the groups as index and columns value, low, high. recorded: rows of the
+    record `fairness_audits`; classifiers of the same name stand beside, the means over the seeds.
     """
-    fig, _ = plots.figure(1, len(tables), size=(11, 3.6), sharey=True)
-    for axis, (title, by_classifier) in zip(fig.axes, tables.items(), strict=True):
-        for place, (name, table) in enumerate(by_classifier.items()):
-            rows = np.arange(len(table)) + 0.22 * (place - (len(by_classifier) - 1) / 2)
+    fig, _ = plots.figure(1, len(tables), size=(11, 4.6), sharey=True)
+    for axis, (task, given) in zip(fig.axes, tables.items(), strict=True):
+        drawn = dict(given)
+        if recorded is not None:
+            kept = recorded[
+                (recorded[["task", "by", "metric", "audited"]] == [task, "race", "accuracy", AUDITED]).all(1)
+            ]
+            for name in given:
+                found = kept[kept["network"] == name].groupby("group")[["value", "low", "high"]].mean()
+                drawn[f"{name}, recorded"] = found.reindex(given[name].index)
+        for place, (name, table) in enumerate(drawn.items()):
+            values, rows = table.astype(float), np.arange(len(table)) + 0.19 * (place - (len(drawn) - 1) / 2)
             color, marker = plots.COLORS[place % len(plots.COLORS)], plots.MARKERS[place % len(plots.MARKERS)]
-            lengths = plots.error_lengths(table["value"], table["low"], table["high"])
-            axis.errorbar(
-                table["value"], rows, xerr=lengths, linestyle="", marker=marker, color=color, capsize=3, label=name
-            )
-            axis.axvline(table["value"].mean(), color=color, linewidth=1, linestyle=":", marker="")
-        axis.set(title=title, xlabel="accuracy")
+            lengths = plots.error_lengths(values["value"], values["low"], values["high"])
+            look: dict[str, Any] = {"marker": marker, "color": color, "markersize": 4, "capsize": 2}
+            axis.errorbar(values["value"], rows, xerr=lengths, linestyle="", label=name, **look)
+            axis.axvline(values["value"].mean(), color=color, linewidth=1, linestyle=":", marker="")
+        axis.set(title=task, xlabel="accuracy")
         axis.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
     fig.axes[0].invert_yaxis()
-    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10)
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
     return fig
 
 

@@ -26,8 +26,9 @@
 #
 # ![One bar for all faces is cut into bars by group, each with an interval; the bar of a tiny group has a very long one. On the right three places to act: before training, balance the rows; during, let the worst group count most; after, thresholds and temperature](figure.svg)
 #
-# An **audit** asks one question of a finished classifier: for whom? **Mitigation** asks a second: what can be changed,
-# and at whose cost? Neither answers a third: should there be such a classifier?
+# An [audit](glossary.md#fairness-audit) asks one question of a finished classifier: for whom does it work?
+# [Mitigation](glossary.md#mitigation) asks a second: what can be changed, and at whose cost? Neither answers a third:
+# should there be such a classifier?
 #
 # ### What a label is
 #
@@ -57,7 +58,6 @@ from facekit.evaluation.paired import over_seeds, with_spread
 from facekit.evaluation.thresholds import fit_thresholds, traded
 from facekit.experiments import few_labels, train_net
 from facekit.models.embedding import embed
-from facekit.models.heads import Classifier, Heads
 from facekit.records import recorded
 from facekit.show import plots
 from facekit.training.batches import Batches
@@ -82,8 +82,7 @@ def asked(net, rows):
 
 embedded = embed(course.backbone(), faces)
 probe, shown = linear_probe(embedded.split("train"), [gender]), embedded.split("test")
-fig = figures.right_and_wrong(faces.split("test"), gender, asked(probe, shown)[0])
-plots.show(fig, "Six faces whose gender the probe said as labelled, and six where it did not.")
+plots.show(figures.right_and_wrong(faces.split("test"), gender, asked(probe, shown)[0]), "Six faces right, six wrong.")
 
 # %% [markdown]
 # ### Scores by group, by hand
@@ -146,16 +145,14 @@ print(f"largest difference of a group: {(share - mine['value']).abs().max():.1f}
 def dro_loss(outputs, target, group, q, step=0.03):
     each = F.cross_entropy(outputs, target, reduction="none")
     losses = torch.stack([each[group == place].mean() for place in range(len(q))])
-    q = q * torch.exp(step * losses.detach())
-    q = q / q.sum()
+    q = F.normalize(q * torch.exp(step * losses.detach()), p=1, dim=0)  # to the sum 1
     return q @ losses, q
 
 
 def group_dro(rows, task, prior, step=0.03):
     x = torch.from_numpy(rows.features)
     target, group = (rows.targets([each])[each.name] for each in (task, race))
-    torch.manual_seed(0)
-    net, q = Classifier(None, Heads(x.shape[1], [task])), torch.ones(len(race.classes)) / len(race.classes)
+    net, q = linear_probe(rows, [task], prior), torch.ones(len(race.classes)) / len(race.classes)
     optimiser, (weight, _) = torch.optim.Adam(net.parameters(), lr=0.05), net.parameters()
     for _ in range(300):
         loss, q = dro_loss(net(x)[task.name], target, group, q, step)
@@ -186,7 +183,9 @@ print("by hand and facekit agree on loss and weights:", *same)
 # %%
 nets = {"linear probe": probe, "joint network": train_net(pool, tasks, seed=0, dropout=0.5, steps=200)}
 tables = {task.name: {name: by_group(right(net, test, task), who) for name, net in nets.items()} for task in tasks}
-plots.show(figures.groups(tables), "Accuracy with intervals by race, for race, gender and age, of two classifiers.")
+audits = recorded("fairness_audits")
+print(audits.caption())
+plots.show(figures.groups(tables, audits.rows), "Accuracy by race of two classifiers, here and recorded.")
 
 # %% [markdown]
 # For gender the joint network is better for every group, and the distance between groups stays. **A higher mean is not
@@ -216,8 +215,7 @@ def compared(task, white, seed, prior=300):
     nets = {"plain": linear_probe(rows, [task], prior), "balanced": linear_probe(rows, [task], prior, weights)}
     nets["group DRO"] = group_dro(rows, task, prior)
     hits = pd.DataFrame({name: right(net, test, task) for name, net in nets.items()})
-    table = hits.groupby(who).mean().T
-    return table.assign(worst=table.min(axis=1), all=hits.mean())
+    return hits.groupby(who).mean().T.assign(worst=lambda table: table.min(axis=1), all=hits.mean())
 
 
 cases = {"skewed": (gender, 0.8), "fair": (gender, IS_WHITE.mean()), "race": (race, IS_WHITE.mean())}
@@ -246,7 +244,11 @@ plots.show(fig, "Skewed data, gender: balance lifts all groups but White; DRO gi
 # The same on real photos, recorded:
 
 # %%
-# RECORD
+record = recorded("fairness_mitigation")
+real = record.rows.query("network == 'linear' and chosen_by == 'worst'")
+both = real.query("by == 'all' and metric == 'accuracy' or by == 'race' and metric == 'accuracy_worst'")
+print(record.caption())
+both.query("task == 'gender'").pivot_table("value", "method", ["data", "metric"], sort=False).round(3)
 
 # %% [markdown]
 # ### Race by race: levelling down
@@ -254,10 +256,8 @@ plots.show(fig, "Skewed data, gender: balance lifts all groups but White; DRO gi
 # The same three ways for the task race, from a fair draw.
 
 # %% tolerance=0.02
-plots.show(
-    figures.moved(means["race"][list(race.classes)], ("plain", "group DRO")),
-    "Race, fair draw: with group DRO three groups gain and four lose about as much.",
-)
+fig = figures.moved(means["race"][list(race.classes)], ("plain", "group DRO"))
+plots.show(fig, "Race, fair draw: with group DRO three groups gain and four lose about as much.")
 means["race"][["worst", "all"]].round(2)
 
 # %% [markdown]
@@ -265,13 +265,14 @@ means["race"][["worst", "all"]].round(2)
 # was added; answers went from some classes to others. Whether that is fairer, no metric says.
 
 # %%
-# RECORD
+races = real.query("task == 'race' and data == 'natural' and by in ['all', 'race'] and metric == 'accuracy'")
+races.pivot_table("value", "method", "group", sort=False).round(2)
 
 # %% [markdown]
 # ### How sure, by group
 #
-# A network that learnt from 200 labels answers too surely. A **reliability diagram** shows how often it is right when
-# it is so sure. Dividing all outputs by one number, the [temperature](glossary.md#temperature), fitted on validation
+# A network that learnt from 200 labels answers too surely. A [reliability diagram](glossary.md#reliability-diagram) shows
+# how often it is right when it is so sure. Dividing all outputs by one number, the [temperature](glossary.md#temperature), fitted on validation
 # rows, changes no answer and mends this (Guo et al. 2017).
 
 # %%
@@ -279,9 +280,7 @@ net = train_net(few_labels(pool, 200, seed=0), [gender], seed=0)
 parts = [(*asked(net, rows), rows.labels[["race"]]) for rows in (held, test)]
 by_race = calibration_by_group(gender, *parts)
 heat = by_race.query("scaling == 'one'")["temperature"].iloc[0]
-plots.show(
-    figures.reliability(*parts[1][:2], heat), "As trained far below the diagonal, with a temperature close to it."
-)
+plots.show(figures.reliability(*parts[1][:2], heat), "As trained far below the diagonal, with a temperature close.")
 
 # %% tolerance=0.02
 by_race.pivot(index="race", columns="scaling", values="value")[["none", "one", "own"]].round(2)
@@ -293,8 +292,9 @@ by_race.pivot(index="race", columns="scaling", values="value")[["none", "one", "
 # ### Thresholds trade one gap for another
 #
 # "Female" is answered above a probability of 0.5. The probe from skewed data finds fewer of the women in some groups
-# than in others: the **true positive rate** differs. A threshold for each group, fitted on validation rows, can make
-# this rate equal, or the **selection rate**, the share that is answered "Female" (Hardt et al. 2016).
+# than in others: the [true positive rate](glossary.md#true-positive-rate) differs. A threshold for each group, fitted on
+# validation rows, can make this rate equal, or the [selection rate](glossary.md#selection-rate), the share that is
+# answered "Female" (Hardt et al. 2016).
 
 # %%
 biased, fit_on = linear_probe(draw(seed=0), [gender]), (parts[0][1], held.labels["race"])
@@ -308,9 +308,9 @@ shown = "group == 'gap' and metric != 'accuracy' or group == 'all' and metric ==
 trade.query(shown).pivot_table("value", "rule", ["group", "metric"]).loc[list(rules)].round(2)
 
 # %% [markdown]
-# Equal true positives widen the two other gaps; equal selection leaves both as wide as they were. Groups with other
-# shares of women and other errors cannot have all rates equal at once; which one matters depends on what an answer does
-# to a person. And **the group must be known** for every answer: somebody has to ask for it, or guess.
+# Equal true positives widen the two other gaps, and equal selection does not close them. Groups with other shares of
+# women and other errors cannot have all rates equal at once; which one matters depends on what an answer does to a
+# person. And **the group must be known** for every answer: somebody has to ask for it, or guess.
 #
 # ### Children
 
@@ -318,8 +318,8 @@ trade.query(shown).pivot_table("value", "rule", ["group", "metric"]).loc[list(ru
 by_group(right(probe, test, gender), test.labels["age"].to_numpy()).loc[list(age.classes)].round(2)
 
 # %% [markdown]
-# For children about one answer in three is wrong, where guessing would have one in two. More data or DRO may move that.
-# But what **is** gender in an infant's photo? The annotators had clothes, hair and surroundings to go by, and the child
+# For children about one answer in three is wrong, where guessing would have one in two. More data may move that. But
+# what **is** gender in an infant's photo? The annotators had clothes, hair and surroundings to go by, and the child
 # was not asked. Here the audit ends in a limit of use: not for children.
 #
 # ### What an embedding gives away
@@ -332,8 +332,7 @@ only_gender = train_net(pool, [gender], seed=0, dropout=0.5, steps=200)
 
 
 def inside(rows):
-    x = only_gender.embed(torch.from_numpy(rows.features)).detach()
-    return replace(rows, inputs=F.normalize(x).numpy())
+    return replace(rows, inputs=F.normalize(only_gender.embed(torch.from_numpy(rows.features))).detach().numpy())
 
 
 probes = {"the embedding": (probe, test), "inside a gender network": (linear_probe(inside(pool), [race]), inside(test))}
@@ -350,9 +349,9 @@ pd.Series(found, name="race, accuracy").round(2).to_frame()
 #
 # ### Too few faces for an interval
 #
-# Cut by race, gender and age, the test rows fall into many cells. In the smallest the bootstrap is blind: ten right
-# answers out of ten give the interval from 1 to 1, for no row drawn again is wrong. Below, the truth is known, 0.9:
-# how often does a "95 %" interval hold it?
+# Cut by race, gender and age at once, into [intersections](glossary.md#intersection), the test rows fall into many cells.
+# In the smallest the bootstrap is blind: ten right answers out of ten give the interval from 1 to 1, for no row drawn
+# again is wrong. Below, the truth is known, 0.9: how often does a "95 %" interval hold it?
 
 # %% tags=["broken-on-purpose"] tolerance=0.03
 cells = audit.scores(metrics=["accuracy"])
@@ -383,8 +382,8 @@ pd.concat(found)[["value", "corrected", "if_equal", "p", "groups", "left_out"]].
 # ### Consent, withdrawn sets, law
 #
 # The photos of most public face sets were taken from the web; the people in them were not asked. MS-Celeb-1M went
-# offline in 2019, MegaFace was retired, VGGFace2, from which FaceNet's weights come, is no longer offered by its
-# authors. Copies, and networks trained on them, live on. IBM's Diversity in Faces, made to reduce bias, was taken to
+# offline in 2019, MegaFace is no longer distributed, and VGGFace2, from which FaceNet's weights come, is no longer
+# offered by its authors. Copies, and networks trained on them, live on. IBM's Diversity in Faces, made to reduce bias, was taken to
 # court under Illinois' Biometric Information Privacy Act; the case ended by agreement. A good purpose does not stand in
 # for consent.
 #
@@ -529,5 +528,5 @@ quiz("12").show()
 # - Guo et al.: [On Calibration of Modern Neural Networks](https://arxiv.org/abs/1706.04599), ICML 2017
 # - Keyes: [The Misgendering Machines](https://doi.org/10.1145/3274357), CSCW 2018
 # - [GDPR, Regulation (EU) 2016/679](https://eur-lex.europa.eu/eli/reg/2016/679/oj), articles 4(14) and 9; [AI Act, Regulation (EU) 2024/1689](https://eur-lex.europa.eu/eli/reg/2024/1689/oj), article 5(1)(g) and recital 30
-# - Withdrawn sets: [MS Celeb and other facial biometrics datasets taken down](https://www.biometricupdate.com/201906/ms-celeb-and-other-facial-biometrics-datasets-taken-down), 2019; [MegaFace](https://megapixels.cc/megaface/); [VGGFace2, "will remain offline"](https://github.com/ox-vgg/vgg_face2/issues/50), 2020
+# - Withdrawn sets: [MS Celeb and other facial biometrics datasets taken down](https://www.biometricupdate.com/201906/ms-celeb-and-other-facial-biometrics-datasets-taken-down), 2019; [MegaFace, no longer distributed](https://github.com/haibo-qiu/FROM/issues/2), 2022; [VGGFace2, "will remain offline"](https://github.com/ox-vgg/vgg_face2/issues/50), 2020
 # - Diversity in Faces: [What the litigation means for biometric technologies](https://www.insideprivacy.com/data-privacy/what-the-diversity-in-faces-litigation-means-for-biometric-technologies/), 2024
