@@ -84,9 +84,20 @@ def test_groups_stand_where_their_values_are():
     np.testing.assert_allclose(axis.containers[1].lines[0].get_xdata().astype(float), [0.4, 0.8])
 
 
+def test_a_recorded_classifier_stands_beside_the_one_of_its_name_where_there_is_one():
+    table = pd.DataFrame({"value": [0.5, 0.9], "low": [0.4, 0.85], "high": [0.7, 0.92]}, ["A", "B"])
+    row = {"task": "x", "by": "race", "metric": "accuracy", "audited": FIGURES.AUDITED, "network": "one", "group": "B"}
+    row |= {"low": 0.1, "high": 0.9}
+    rows = [row | {"value": 0.3}, row | {"value": 0.5}, row | {"group": "A", "value": 0.8}]
+    rows += [row | {"value": 0.0, changed: "other"} for changed in ("task", "by", "metric", "audited", "network")]
+    shown, empty = FIGURES.groups({"x": {"one": table}, "y": {"one": table}}, pd.DataFrame(rows)).axes
+    np.testing.assert_allclose(shown.containers[1].lines[0].get_xdata().astype(float), [0.8, 0.4])
+    assert len(shown.containers) == 2 and len(empty.containers) == 1
+
+
 def test_an_arrow_leads_from_one_method_to_the_other_and_says_how_far():
     table = pd.DataFrame({"A": [0.5, 0.6], "B": [0.9, 0.8], "C": [0.7, 0.699]}, ["plain", "dro"])
-    axis = FIGURES.moved(table, ("plain", "dro")).axes[0]
+    axis = FIGURES.moved(pd.concat({0: table - 0.1, 1: table + 0.1}), ("plain", "dro")).axes[0]
     assert axis.get_title() == "plain → dro"
     assert [text.get_text() for text in axis.get_yticklabels()] == ["A", "C", "B"]
     assert [text.get_text() for text in axis.texts if text.get_text()] == ["+10", "+0", "-10"]
@@ -96,7 +107,8 @@ def test_with_the_right_temperature_the_diagram_comes_to_the_diagonal():
     torch.manual_seed(0)
     outputs = torch.randn(20_000, 2)
     targets = torch.distributions.Categorical(logits=outputs).sample()
-    axis = FIGURES.reliability(4 * outputs, targets, 4.0).axes[0]
+    fitted = pd.DataFrame({"scaling": ["none", "one", "own"], "temperature": [1.0, 4.0, 9.0]})
+    axis = FIGURES.reliability(4 * outputs, targets, fitted).axes[0]
     raw, mended = (np.abs(line.get_ydata() - line.get_xdata()).max() for line in axis.lines[1:])
     assert mended < 0.05 < raw
 

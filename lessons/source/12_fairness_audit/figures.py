@@ -43,7 +43,7 @@ def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]], recorded: pd.DataFr
     """One plot a task: for every group and classifier a dot with its interval, and the groups' mean as a dotted line.
 
     tables: task to classifier to a table with the groups as index and columns value, low, high. recorded: rows of the
-    record `fairness_audits`; classifiers of the same name stand beside, the means over the seeds.
+    record `fairness_audits`; classifiers of the same name stand beside, where it has them, the means over the seeds.
     """
     fig, _ = plots.figure(1, len(tables), size=(11, 4.6), sharey=True)
     for axis, (task, given) in zip(fig.axes, tables.items(), strict=True):
@@ -54,7 +54,8 @@ def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]], recorded: pd.DataFr
             ]
             for name in given:
                 found = kept[kept["network"] == name].groupby("group")[["value", "low", "high"]].mean()
-                drawn[f"{name}, recorded"] = found.reindex(given[name].index)
+                if len(found):
+                    drawn[f"{name}, recorded"] = found.reindex(given[name].index)
         for place, (name, table) in enumerate(drawn.items()):
             values, rows = table.astype(float), np.arange(len(table)) + 0.19 * (place - (len(drawn) - 1) / 2)
             color, marker = plots.COLORS[place % len(plots.COLORS)], plots.MARKERS[place % len(plots.MARKERS)]
@@ -70,11 +71,13 @@ def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]], recorded: pd.DataFr
 
 
 @plots.style()
-def reliability(outputs: torch.Tensor, targets: torch.Tensor, temperature: float) -> Figure:
-    """Accuracy over confidence in ten bins, as trained and with a temperature; the diagonal is perfect calibration.
+def reliability(outputs: torch.Tensor, targets: torch.Tensor, fitted: pd.DataFrame) -> Figure:
+    """Accuracy over confidence in ten bins, as trained and with one temperature; the diagonal is perfect calibration.
 
-    outputs: (N, classes). targets: (N,). The size of a mark is the share of the rows in its bin.
+    outputs: (N, classes). targets: (N,). fitted: a table of `calibration_by_group`, which says the temperature. The
+    size of a mark is the share of the rows in its bin.
     """
+    temperature = fitted.loc[fitted["scaling"] == "one", "temperature"].iloc[0]
     fig, axis = plots.figure(size=(5.2, 4.4))
     axis.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1, marker="", label="as sure as right")
     for place, (name, each) in enumerate({"as trained": 1.0, f"temperature {temperature:.1f}": temperature}.items()):
@@ -92,12 +95,13 @@ def reliability(outputs: torch.Tensor, targets: torch.Tensor, temperature: float
 
 
 @plots.style()
-def moved(table: pd.DataFrame, *steps: tuple[str, str]) -> Figure:
+def moved(runs: pd.DataFrame, *steps: tuple[str, str]) -> Figure:
     """One plot a step: every group's accuracy with one method and with another, an arrow between them, in points.
 
-    table: methods as rows, groups as columns. steps: the methods from and to. The groups are in the order of the first
-    step's first method.
+    runs: rows by seed and method, groups as columns; the mean over the seeds is shown. steps: the methods from and to.
+    The groups are in the order of the first step's first method.
     """
+    table = runs.groupby(level=1).mean()
     fig, _ = plots.figure(1, len(steps), size=(5.2 * len(steps), 3.4), sharex=True, sharey=True)
     order = table.loc[steps[0][0]].sort_values().index
     for axis, (before, after) in zip(fig.axes, steps, strict=True):
