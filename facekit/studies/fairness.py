@@ -50,7 +50,8 @@ SEEDS = (0, 1, 2, 3, 4)
 N_AUDIT, N_VALIDATION = 4000, 3000
 AUDIT, TEST = "held-out training photos", "official test photos here"
 COLUMNS = {task.name: task.classes for task in (RACE, GENDER, AGE_BAND)}
-CUTS = ((), ("race",), ("gender",), ("age",), ("race", "gender"))  # of a group column each, or two
+BY_RACE, CELLS, BY_AGE = ("race",), ("race", "gender"), ("age",)
+CUTS = {GENDER.name: ((), BY_RACE, CELLS, BY_AGE), RACE.name: ((), BY_RACE, CELLS), AGE_BAND.name: ((), BY_AGE)}
 RATES = ("accuracy", "true_positive_rate", "false_positive_rate")
 
 # Audits: what learns from all photos that are left.
@@ -82,47 +83,46 @@ def counted(task: Task, answers: object, rows: FeatureSet, probabilities: np.nda
     return GroupCounts(task, COLUMNS).add(answers, targets, rows.labels[list(COLUMNS)], probabilities)  # type: ignore
 
 
-def by_group(counts: GroupCounts, metrics: Sequence[str], cuts: Sequence[tuple[str, ...]] = CUTS) -> pd.DataFrame:
-    """Scores of all groups, the worst group and the gap, as rows of a record: by, group, metric, n, value, low, high.
+def by_group(
+    counts: GroupCounts, cuts: Sequence[tuple[str, ...]], metrics: Sequence[str] = RATES[:1], cells: bool = True
+) -> pd.DataFrame:
+    """Scores by group, the worst group and the gap, as rows of a record: by, group, metric, n, value, low, high.
 
-    What rests on fewer than 20 faces is left out; `suppressed_cells` says how many groups that were. The metrics
-    `<metric>_worst` and `_gap`, with `_corrected` for the bias of an extreme, are of the groups with 30 labels or more.
+    cuts: the columns that groups are made of, one after the other; () is all rows. What rests on fewer than 20 faces is
+    left out; `suppressed_cells` says how many groups that were. `accuracy_worst` and `accuracy_gap` are of the groups
+    with 30 labels or more, `accuracy_worst_corrected` less the bias of a minimum. cells: of intersections, whether
+    each is told, or the extremes alone.
     """
     tables = []
     for by in cuts:
-        wanted = [each for each in metrics if each in ("accuracy", "calibration_error") or by in ((), ("race",))]
-        positive = GENDER.classes[1] if counts.task.name == GENDER.name else None
-        found = counts.scores(by, wanted, positive)
+        found = counts.scores(by, metrics, GENDER.classes[1] if counts.task.name == GENDER.name else None)
         names = [", ".join(cell) for cell in found[list(by)].itertuples(index=False)] if by else ["all"] * len(found)
-        found = found.assign(by=" x ".join(by) or "all", group=names)
-        few = found["n"] < PUBLISHED
-        tables.append(found[~few])
-        left_out = few[found["metric"] == wanted[0]].sum()
+        found, few = found.assign(group=names), found["n"] < PUBLISHED
+        left_out = few[found["metric"] == metrics[0]].sum()
         rows = [("", "suppressed_cells", left_out, np.nan, np.nan)] if left_out else []
-        if by and "accuracy" in wanted:
-            for each in counts.worst(by, ["accuracy"]).itertuples():
-                name = f"accuracy_{each.what}"
-                rows.append((each.group, name, each.value, each.low, each.high))
-                rows.append((each.group, f"{name}_corrected", each.corrected, each.low, each.high))
+        for each in counts.worst(by, RATES[:1]).itertuples() if by and "accuracy" in metrics else ():
+            rows.append((each.group, f"accuracy_{each.what}", each.value, each.low, each.high))
+            if each.what == "worst":
+                rows.append((each.group, "accuracy_worst_corrected", each.corrected, each.low, each.high))
         more = pd.DataFrame(rows, columns=["group", "metric", "value", "low", "high"])
-        tables.append(more.assign(by=" x ".join(by)))
-    return pd.concat(tables, ignore_index=True)[["by", "group", "metric", "n", "value", "low", "high"]]
+        shown = [found[~few], more] if cells or len(by) < 2 else [more]
+        tables.append(pd.concat(shown, ignore_index=True).assign(by=" x ".join(by) or "all"))
+    table = pd.concat(tables, ignore_index=True)
+    return (table if "n" in table else table.assign(n=np.nan))[["by", "group", "metric", "n", "value", "low", "high"]]
 
 
 def audited(
-    task: Task, net: nn.Module, validation: FeatureSet, rows: FeatureSet, cuts: Sequence[tuple[str, ...]] = CUTS
+    task: Task, net: nn.Module, validation: FeatureSet, rows: FeatureSet, cuts: Sequence[tuple[str, ...]]
 ) -> pd.DataFrame:
     """`by_group` of a network's answers; calibration errors before and after one temperature, from `validation`."""
     outputs = predict(net, rows)[task.name]
     temperature = fit_temperature(predict(net, validation)[task.name], validation.targets([task])[task.name])
-    metrics = RATES if task.name == GENDER.name else RATES[:1]
-    tables = [by_group(counted(task, task.predict(outputs), rows), metrics, cuts)]
+    tables = [by_group(counted(task, task.predict(outputs), rows), cuts)]
     for when, value in (("before", 1.0), ("after", temperature)):
-        probabilities = temperature_scaled(outputs, value)
-        found = by_group(counted(task, task.predict(outputs), rows, probabilities), ["calibration_error"], cuts[:2])
-        found = found[found["metric"] == "calibration_error"]
-        tables.append(found.assign(metric=f"calibration_error_{when}"))
-    return first(pd.concat(tables, ignore_index=True), task=task.name)
+        sure = counted(task, task.predict(outputs), rows, temperature_scaled(outputs, value))
+        found = by_group(sure, [cut for cut in cuts if cut in ((), BY_RACE)], ["calibration_error"])
+        tables.append(found.replace({"metric": {"calibration_error": f"calibration_error_{when}"}}))
+    return first(pd.concat(tables, ignore_index=True).drop_duplicates(), task=task.name)
 
 
 def measure_audit(
@@ -131,6 +131,7 @@ def measure_audit(
     """One network that learnt gender, race and age band, by group. drawn: learn from its features, not from `pool`'s.
 
     Columns network, seed, audited, task and those of `by_group`; the official test photos are cut by race alone.
+    Calibration errors are by race, too.
     """
     learn, validation = parted(pool if drawn is None else drawn.draw(len(pool), seed=seed), seed)
     if network == JOINT:
@@ -138,9 +139,10 @@ def measure_audit(
     else:
         net = linear_probe(learn, TASKS)
     tables = []
-    for name, rows, cuts in ((AUDIT, audit, CUTS), (TEST, test, CUTS[:2])):
-        for task in TASKS:
-            tables.append(first(audited(task, net, validation, rows, cuts), audited=name))
+    for task in TASKS:
+        tables.append(first(audited(task, net, validation, audit, CUTS[task.name]), audited=AUDIT))
+        few = [cut for cut in CUTS[task.name] if cut in ((), BY_RACE)]
+        tables.append(first(audited(task, net, validation, test, few), audited=TEST))
     return first(pd.concat(tables, ignore_index=True), network=network, seed=seed)
 
 
@@ -155,11 +157,10 @@ def drawn_from(learn: FeatureSet, data: str) -> FeatureSet:
 
 @dataclass(frozen=True)
 class Trial:
-    """A network that was trained in one way, with its loss on validation: of all rows, and of the worst group."""
+    """A network that was trained in one way. worst: the loss of the group that does worst on validation."""
 
     net: nn.Module
     setting: str
-    mean: float
     worst: float
 
 
@@ -183,7 +184,7 @@ def trial(
     _, losses = task.known_losses(predict(net, validation)[task.name], targets[task.name])
     groups = pd.Series(losses.numpy()).groupby(targets[RACE.name].numpy()).mean()
     words = f"decay {decay:g}" + (f", {setting}" if setting else "")
-    return Trial(net, words, losses.mean().item(), groups[groups.index >= 0].max())
+    return Trial(net, words, groups[groups.index >= 0].max())
 
 
 def trials(
@@ -222,30 +223,27 @@ def trials(
 def measure_mitigation(
     pool: FeatureSet, audit: FeatureSet, task: Task, data: str, network: str, seed: int
 ) -> pd.DataFrame:
-    """Every way to learn from N rows, its strength chosen on validation by the loss of the worst group, or of all.
+    """Every way to learn from N rows, its strength chosen on validation: the lowest loss of the worst group there.
 
-    Columns data, task, network, method, chosen_by, seed, setting, and those of `by_group`. `thresholds` are those of
-    the plain network at which the groups have equal true positives on validation, for gender alone.
+    Columns data, task, network, seed, method, setting, and those of `by_group`. `thresholds` are those of the plain
+    network at which the groups have equal true positives on validation, for gender alone; the rates that they trade
+    are told of these two.
     """
     learn, validation = parted(pool, seed)
     tables = []
 
-    def scored(answers: object, **about: object) -> None:
-        metrics = RATES if task.name == GENDER.name else RATES[:1]
-        cuts = [cut for cut in CUTS if "age" not in cut]
-        tables.append(first(by_group(counted(task, answers, audit), metrics, cuts), **about))
+    def scored(answers: object, method: str, setting: str) -> None:
+        metrics = RATES if task.name == GENDER.name and method in ("plain", "thresholds") else RATES[:1]
+        found = by_group(counted(task, answers, audit), ((), BY_RACE, CELLS), metrics, cells=False)
+        tables.append(first(found, method=method, setting=setting))
 
     for method, made in trials(task, drawn_from(learn, data), validation, HIDDEN[network], seed).items():
-        for rule in ("worst", "mean"):
-            best = min(made, key=lambda each: getattr(each, rule))
-            about = {"chosen_by": rule, "setting": best.setting}
-            outputs = predict(best.net, audit)[task.name]
-            scored(task.predict(outputs), method=method, **about)
-            if method == "plain" and task.name == GENDER.name:
-                cut = fit_thresholds(
-                    positive(best.net, validation), validation.targets([task])[task.name], validation.labels[RACE.name]
-                )
-                scored(decide(positive(best.net, audit), audit.labels[RACE.name], cut), method="thresholds", **about)
+        best = min(made, key=lambda each: each.worst)
+        scored(task.predict(predict(best.net, audit)[task.name]), method, best.setting)
+        if method == "plain" and task.name == GENDER.name:
+            held_out, wanted = positive(best.net, validation), validation.targets([task])[task.name]
+            cut = fit_thresholds(held_out, wanted, validation.labels[RACE.name])
+            scored(decide(positive(best.net, audit), audit.labels[RACE.name], cut), "thresholds", best.setting)
     return first(pd.concat(tables, ignore_index=True), data=data, task=task.name, network=network, seed=seed)
 
 
@@ -377,7 +375,8 @@ def record(seeds: tuple[int, ...] = SEEDS) -> list[Study]:
             "fairness_mitigation",
             what=f"{N:,} photos to learn from, as they come and with {SKEWED}, gender by race and race by race: plain, "
             "balanced sampling and loss, reweighing, group DRO, adversarial removal, thresholds for equal true "
-            "positives; weight decay and strength chosen on validation, by the loss of the worst group or of all",
+            "positives; of each, weight decay and strength are those with the lowest loss of the worst group on "
+            "validation",
             data=f"{fair}, {N_VALIDATION:,} to choose on, with groups as they come",
             blocks=[
                 *blocks_of(measure_mitigation, (pool, audit), (GENDER, RACE), (SKEWED, NATURAL), HIDDEN, seeds),

@@ -90,9 +90,7 @@ def test_all_four_are_recorded_whole(reference, small):
     for (data, task, network, seed), some in shown.groupby(list(keys)):
         wanted = GENDER_METHODS if task == "gender" else METHODS
         wanted = wanted | ({"adversarial removal"} if task == "gender" and network != "linear" else set())
-        assert sorted(zip(some["method"], some["chosen_by"], strict=True)) == sorted(
-            itertools.product(wanted, ("worst", "mean"))
-        ), (data, task, network, seed)
+        assert sorted(some["method"]) == sorted(wanted), (data, task, network, seed)
     assert shown[list(keys)].drop_duplicates().shape[0] == 2 * 2 * 2 * 2
 
     errors = calibration[calibration["metric"] == "calibration_error"]
@@ -139,15 +137,14 @@ def test_the_skewed_rows_are_four_fifths_white(small):
     np.testing.assert_array_equal(natural.inputs, pool.inputs[: fairness.N])
 
 
-def test_each_rule_chooses_its_own_best(small):
-    """The chosen one has the lowest loss of the worst group, or of all rows, by hand."""
+def test_what_is_chosen_by_is_the_loss_of_the_worst_group(small):
+    """By hand, on the validation rows."""
     learn, validation = fairness.parted(small.select(range(1500)), 0)
     made = fairness.trials(GENDER, fairness.drawn_from(learn, fairness.SKEWED), validation, 0, 0)["group DRO"]
     assert [trial.setting for trial in made] == ["decay 1, step size 0.1", "decay 1, step size 1"]
     logits = fairness.predict(made[0].net, validation)["gender"].double().log_softmax(1).numpy()
     losses = -logits[np.arange(len(validation)), validation.targets([GENDER])["gender"].numpy()]
     by_race = pd.Series(losses).groupby(validation.labels["race"]).mean()
-    assert made[0].mean == pytest.approx(losses.mean(), rel=1e-4)
     assert made[0].worst == pytest.approx(by_race.max(), rel=1e-4)
 
 
