@@ -137,6 +137,7 @@ def evaluate(
     are not or that hold one value or more than `MOST_GROUPS`, labels that are none of the model's classes, and a set
     without labels of any task.
     """
+    model.check(data)
     rows = np.arange(len(data)) if split is None else np.flatnonzero((data.labels["split"] == split).to_numpy())
     if len(rows) < PUBLISHED:
         there = ", ".join(f"{n} {name}" for name, n in data.labels["split"].value_counts().items()) or "no rows"

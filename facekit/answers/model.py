@@ -25,7 +25,7 @@ from facekit.training.scoring import predict
 from facekit.transfer.table import Row, row
 
 BATCH = 256  # rows that go through the network together, as when a training is scored
-AT_ONCE = 8 * BATCH  # rows that are resized and held in memory at a time
+AT_ONCE = 4 * BATCH  # rows that are resized and held in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +59,13 @@ class Model:
         return _model(self._stored, cast(Staged, self.network), part, self.device)
 
     def batches(self, data: FaceSet | FeatureSet) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
-        """The raw outputs of all rows, some thousand at a time: the rows, and task name to float32 (n, …) on the CPU.
+        """The raw outputs of all rows, a thousand at a time: the rows, and task name to float32 (n, …) on the CPU.
 
         Photos are brought to the size that those in training had. What is in memory does not grow with the set. Raises
         ConfigError for photos where the model takes embeddings, embeddings where it takes photos or others of another
         length, and for a model of several domains; DataError for a set without rows.
         """
-        self._check(data)
+        self.check(data)
         keeps_form, backbone = _row(self._stored).names is None, self._stored.backbone
         network = BACKBONES[backbone] if backbone is not None else None
         how = self.about["recipe"]["precision"]
@@ -105,8 +105,8 @@ class Model:
         domains = f" for {', '.join(self.sets)}" if self.sets else ""
         return f"Model {self.folder}{domains}: {'; '.join(asked)}"
 
-    def _check(self, data: FaceSet | FeatureSet) -> None:
-        """Raises where these rows cannot be answered."""
+    def check(self, data: FaceSet | FeatureSet) -> None:
+        """Raises as `batches` where these rows cannot be answered."""
         if self.sets:
             raise ConfigError(
                 f"{self.folder} answers for {', '.join(self.sets)}, each with its own tasks; choose one: "

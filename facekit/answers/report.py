@@ -41,19 +41,22 @@ def _list(texts: Iterable[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def _table(rows: pd.DataFrame, caption: str, heads: int = 1) -> str:
-    """A table of texts; the first `heads` columns name the rows."""
+def _table(rows: pd.DataFrame, caption: str, texts: int = 1) -> str:
+    """A table of texts; the first column names the rows, the first `texts` are words."""
+    kinds = [' class="word"' if place < texts else "" for place in range(len(rows.columns))]
     first = "".join(
-        f'<th scope="col" class="{"text" if place < heads else "figure"}">{escape(words.plain(name))}</th>'
-        for place, name in enumerate(rows.columns)
+        f'<th scope="col"{kind}>{escape(words.plain(name))}</th>'
+        for name, kind in zip(rows.columns, kinds, strict=True)
     )
     lines = []
-    for row in rows.itertuples(index=False):
-        cells = [f'<th scope="row">{escape(str(each))}</th>' for each in row[:heads]]
-        cells += [f"<td{_kind(each)}>{escape(str(each))}</td>" for each in row[heads:]]
+    for row in rows.itertuples(index=False, name=None):
+        cells = [f'<th scope="row">{escape(str(row[0]))}</th>']
+        cells += [
+            f"<td{kind or _kind(each)}>{escape(str(each))}</td>" for kind, each in zip(kinds[1:], row[1:], strict=True)
+        ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     body = f"<thead><tr>{first}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="wide"><table><caption>{escape(caption)}</caption>{body}</table></div>'
+    return f'<div class="wide" tabindex="0"><table><caption>{escape(caption)}</caption>{body}</table></div>'
 
 
 def _kind(cell: object) -> str:
@@ -66,30 +69,30 @@ def glance(evaluation: Evaluation) -> pd.DataFrame:
     for each in evaluation.tasks:
         name = METRICS[each.main]
         whole = each.of(())
-        score = words.interval(whole[whole["metric"] == each.main].iloc[0], each.main)
+        score = f"{name} {words.interval(whole[whole['metric'] == each.main].iloc[0], each.main)}"
         if not evaluation.by:
-            rows.append((each.task.name, name, score))
+            rows.append((each.task.name, score))
         for by in evaluation.tables[1:]:
             found = each.worst[each.worst["by"] == " × ".join(by)].set_index("what")
             worst, gap = found.loc["worst"], found.loc["gap"]
             told = [words.number(value, each.main) for value in (worst.value, gap.value, gap.corrected)]
             by_chance = "–" if math.isnan(gap.p) else f"{gap.p:.3f}"
             group = words.plain(worst.group) or "too few faces"
-            rows.append((each.task.name, name, score, " × ".join(by), group, *told, by_chance))
-    columns = ["task", "score", "all faces", "groups by", "worst group", "worst", "gap", "corrected", "by chance (p)"]
-    return pd.DataFrame(rows, columns=columns if evaluation.by else columns[:3])
+            rows.append((each.task.name, score, " × ".join(by), group, *told, by_chance))
+    columns = ["task", "all faces", "groups by", "worst group", "worst", "gap", "corrected", "by chance (p)"]
+    return pd.DataFrame(rows, columns=columns if evaluation.by else columns[:2])
 
 
 def _glance(evaluation: Evaluation) -> str:
     table = glance(evaluation)
     note = (
         "<p>Gap: from the worst group to the best. By chance: how often a gap like this or wider would come up if all "
-        "groups were equal; below 0.05 chance alone hardly makes it. What “corrected” means is said "
-        '<a href="#reading">below</a>.</p>'
+        "groups were equal; below 0.05 chance alone hardly makes it, but of twenty equal tables one is expected there "
+        f'({len(table)} are looked at here). What “corrected” means is said <a href="#reading">below</a>.</p>'
         if evaluation.by
         else "<p>No group columns were named, so this says nothing of for whom the model works: <code>--by</code>.</p>"
     )
-    return _table(table, "Every task, and where it is worst") + note
+    return _table(table, "Every task, and where it is worst", 4 if evaluation.by else 2) + note
 
 
 def _task(evaluation: Evaluation, anchor: str, task: TaskScores) -> str:
@@ -154,10 +157,11 @@ def _confusion(task: TaskScores, name: str) -> str:
             cells.append('<td class="blank">–</td>' if blank else cell)
         lines.append(f"<tr>{''.join(cells)}</tr>")
     caption = f"{name}: of the faces labelled as the row says, the share that was answered as the column says"
+    first = f'<th scope="col" class="word">labelled</th><th scope="col">faces</th>{head}'
+    table = f"<thead><tr>{first}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return (
         f"<h3>What {escape(name)} is mistaken for</h3>"
-        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr><th scope="col" class="text">'
-        f'labelled</th><th scope="col">faces</th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<div class="wide" tabindex="0"><table><caption>{escape(caption)}</caption>{table}</table></div>'
     )
 
 

@@ -133,7 +133,7 @@ def data_facts(data: Mapping[str, Any]) -> dict[str, str]:
     named = " / ".join(dict.fromkeys(str(data[key]) for key in ("name", "source") if data.get(key)))
     source = named or "not stated in the set's manifest"
     return {
-        "source": plain(f"drawn from a model of {source}" if "drawn_with_seed" in data else source),
+        "source": plain(f"embeddings drawn from a model of {source}" if "drawn_with_seed" in data else source),
         "licence": plain(data.get("licence") or "not stated in the set's manifest"),
         "datasheet": plain(data.get("datasheet") or "none"),
     }

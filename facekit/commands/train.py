@@ -20,7 +20,7 @@ from facekit.evaluation.calibration import fit_temperature
 from facekit.evaluation.metrics import evaluate
 from facekit.models.backbones.base import Backbone
 from facekit.models.build import BACKBONES, Base, sized
-from facekit.models.folder import MODEL, described, write
+from facekit.models.folder import MODEL, began_with, described, write
 from facekit.models.staged import Staged
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Joint, Task
 from facekit.training import checkpoint
@@ -195,11 +195,11 @@ def train(
         for group, own in chosen.runs(sizes, config):
             settings.seed_everything(seed)
             network: Backbone | None = None
-            began: dict[str, str] | None = None
+            began: dict[str, Any] | None = None
             if backbone != "none":
                 kind = BACKBONES[backbone]
                 network = kind() if plan == "scratch" else kind.from_pretrained(weights)
-                began = None if plan == "scratch" else kind.weights_from(weights)
+                began = None if plan == "scratch" else began_with(backbone, weights)
             sets = {name: sized(faces[name], network, of_set(size, name), chosen.names is None) for name in group}
             width = network.embedding_dim if network is not None else sets[group[0]].inputs.shape[1]
             parts = {side: of_split(sets, side) for side in SPLITS}
@@ -312,7 +312,10 @@ def task_of(name: str, data: LabelledSet) -> Task:
         return Task(name, "string", tuple(sorted(set("".join(column.dropna().astype(str))))))
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return Task(name, "regression", scale=float(seen.std()))
-    return Task(name, "multiclass", tuple(sorted(column.dropna().unique())))
+    classes = tuple(sorted(column.dropna().unique()))
+    if not all(isinstance(label, str) for label in classes):
+        raise DataError(f"column {name!r} holds {classes[0]!r}, neither a text nor a number; pack the set again.")
+    return Task(name, "multiclass", classes)
 
 
 def report(
@@ -338,10 +341,8 @@ def report(
             if not scored:
                 continue
             one = model.only(name) if name is not None else model
-            outputs, targets = (
-                predict(one, part, device=config.device, precision=config.precision),
-                part.targets(scored),
-            )
+            outputs = predict(one, part, device=config.device, precision=config.precision)
+            targets = part.targets(scored)
             where = {"split": side} if name is None else {"set": name, "split": side}
             tables.append(evaluate(scored, outputs, targets).assign(**where))
             for task in tasks[name] if side == "validation" else ():

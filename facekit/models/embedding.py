@@ -123,11 +123,10 @@ def cache_key(parts: Sequence[object]) -> str:
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:40]
 
 
-def origin(faces: FaceSet, backbone: Backbone) -> dict[str, str]:
-    """Manifest of what a network gives for photos: their source and licence, and the network's name."""
-    return {key: faces.manifest[key] for key in ("source", "licence") if key in faces.manifest} | {
-        "backbone": backbone.name
-    }
+def origin(faces: FaceSet, backbone: Backbone) -> dict:
+    """Manifest of what a network gives for photos: whence they are and how they were cut, and the network's name."""
+    kept = ("source", "licence", "datasheet", "reader", "request", "pixels", "generator")
+    return {key: faces.manifest[key] for key in kept if key in faces.manifest} | {"backbone": backbone.name}
 
 
 @dataclass(frozen=True)

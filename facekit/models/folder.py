@@ -11,7 +11,8 @@
   and the `temperature` that its outputs are divided by to be probabilities, null where none could be fitted), its
   `input` (kind and shape of an input, and the size that was asked for), its `framing` (how its faces were cut) and its
   `data` (source, licence, SHA-256, rows by split);
-- `recipe`: plan, epochs, rates, batches, augmentation, seed, the best epoch, how many parameters of each stage moved;
+- `recipe`: plan, epochs, rates, batches, augmentation, seed, the column of the groups that the method minded, the best
+  epoch, how many parameters of each stage moved;
 - `scores` on validation and test, each with its bootstrap interval and n;
 - `versions` of facekit, torch and Python; `weights`: name, bytes and SHA-256 of the file; `sha256` of all of this.
 """
@@ -61,11 +62,15 @@ INPUT: Fields = {"kind": str, "size": int | list | None, "shape": list}
 RECIPE: Fields = {
     **{"plan": str, "epochs": int, "lr": NUMBER, "batch_size": int, "precision": str, "channels_last": bool},
     **{"seed": int, "best_epoch": int, "steps": int, "moved": dict, "augment": dict | None},
+    "groups": str | None,
 }
 SCORE: Fields = {
     **{"task": str, "metric": str, "group": str, "split": str, "n": int},
     **{"value": NUMBER | None, "low": NUMBER | None, "high": NUMBER | None},
 }
+FRAMING: Fields = {"how": str}
+DATA: Fields = {"sha256": dict, "rows": dict}
+BEGAN: Fields = {"file": str, "sha256": str, "source": str, "licence": str}
 FILE: Fields = {"file": str, "bytes": int, "sha256": str}
 
 
@@ -127,11 +132,11 @@ def described(
 ) -> dict[str, Any]:
     """A set's entry of `model.json`. data: as it was stored. size: what `sized` was told, and learnt: what it gave."""
     manifest = data.manifest
-    request = manifest.get("request")
-    asked = request if isinstance(request, dict) else {}
-    drawn = "generator" in manifest
+    request = manifest.get("request", {})
+    rendered, drawn = "generator" in manifest, "drawn_with_seed" in manifest
+    cut = "not known" if "align" not in request else "aligned" if request["align"] else "whole photo"
     framing = {
-        "how": "rendered" if drawn else "aligned" if asked.get("align") else "whole photo" if asked else "not known",
+        "how": "rendered" if rendered else "drawn embeddings" if drawn else cut,
         "reader": manifest.get("reader"),
         "pixels": manifest.get("pixels"),
         "backbone": manifest.get("backbone"),
@@ -142,7 +147,8 @@ def described(
     else:  # drawn just now
         table = hashlib.sha256(data.labels.to_csv(index=False).encode()).hexdigest()
         content = {"inputs": data.content_hash(), "labels": table}
-    told = {key: manifest[key] for key in TOLD if key in manifest}
+    keys = (*TOLD, *(("request",) if rendered else ()))
+    told = {key: manifest[key] for key in keys if key in manifest}
     shape = list(learnt.inputs.shape[1:])
     rows = {split: int((data.labels["split"] == split).sum()) for split in SPLITS}
     return {
@@ -150,8 +156,28 @@ def described(
         "tasks": [{**asdict(task), "temperature": temperatures.get(task.name)} for task in tasks],
         "input": {"kind": data.kind, "size": list(size) if isinstance(size, Sequence) else size, "shape": shape},
         "framing": framing,
-        "data": {**told, **({"request": request} if drawn else {}), "sha256": content, "rows": rows},
+        "data": {**told, "sha256": content, "rows": rows},
     }
+
+
+def began_with(backbone: str, path: Path | None) -> dict[str, Any]:
+    """The entry `started_from` of a training that begins with the weights of a file, by default the usual ones.
+
+    Of what another training left it says on which data, under which terms, and what that one began with in turn.
+    """
+    found: dict[str, Any] = BACKBONES[backbone].weights_from(path)
+    if path is None or path.name != WEIGHTS:
+        return found
+    try:
+        run = read(path.parent).about
+    except DataError:  # it lies there without a description
+        return found
+    told = {
+        key: "; ".join(dict.fromkeys(str(part["data"].get(key, "not stated")) for part in run["sets"]))
+        for key in ("source", "licence")
+    }
+    told["source"] = f"facekit's train, method {run['method']}, on {told['source']}"
+    return found | told | {"started_from": run["network"]["started_from"]}
 
 
 def write(folder: Path, about: Mapping[str, Any]) -> None:
@@ -228,6 +254,9 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     need(width > 0 <= hidden and 0 <= network["dropout"] < 1, "network: width, hidden or dropout cannot be")
     # Before it is built: what is larger than its own file was not written like that.
     need(name is not None or 4 * width * max(hidden, 1) <= file["bytes"], "network: it is larger than its weights")
+    if network["started_from"] is not None:
+        check("network, started_from", network["started_from"], BEGAN)
+    need(all(map(_finite, about["parameters"].values())), "parameters: one is no number")
     recipe = check("recipe", about["recipe"], RECIPE)
     need(recipe["precision"] in ("fp32", "bf16"), f"recipe: precision {recipe['precision']!r}")
     for place, row in enumerate(about["scores"]):
@@ -236,25 +265,35 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     for place, entry in enumerate(about["sets"]):
         where = f"sets, entry {place}"
         part = check(where, entry, SET)
+        check(f"{where}, framing", part["framing"], FRAMING)
+        rows = check(f"{where}, data", part["data"], DATA)["rows"].values()
+        need(all(isinstance(n, int) for n in rows), f"{where}: rows by split are {list(rows)}")
         kept = check(f"{where}, input", part["input"], INPUT)
-        shape, asked = kept["shape"], kept["size"]
-        sides = shape if asked is None else [*shape, *([asked] if isinstance(asked, int) else asked)]
-        need(all(type(side) is int and side > 0 for side in sides), f"{where}: no input is {shape} of size {asked}")
         kind = FeatureSet.kind if name is None else FaceSet.kind
         need(kept["kind"] == kind, f"{where}: this network takes a {kind}, not a {kept['kind']}")
-        fits = shape == [width] if name is None else len(shape) == 3 and max(sides) <= MOST_PIXELS
-        need(fits and (asked is None or isinstance(asked, int) or len(asked) == 2), f"{where}: inputs of {shape}")
-        tasks = [_task(path, check(f"{where}, a task", task, TASK)) for task in part["tasks"]]
-        heat = {task["name"]: task["temperature"] for task in part["tasks"]}
+        shape, size = kept["shape"], kept["size"]
+        fits = shape == [width] if name is None else len(shape) == 3 and all(map(_is_side, shape))
+        need(fits, f"{where}: inputs of {shape}")
+        pair = isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))
+        need(size is None or _is_side(size) or pair, f"{where}: photos of size {size}")
+        tasks = [check(f"{where}, a task", task, TASK) for task in part["tasks"]]
+        heat = {task["name"]: task["temperature"] for task in tasks}
         need(all(t is None or _finite(t) and t > 0 for t in heat.values()), f"{where}: a temperature is not above 0")
-        side = tuple(asked) if isinstance(asked, list) else asked
-        parts.append(Part(part["name"], tuple(tasks), heat, kind, tuple(shape), side))
+        asked = tuple(size) if isinstance(size, list) else size
+        parts.append(Part(part["name"], tuple(_task(path, task) for task in tasks), heat, kind, tuple(shape), asked))
     names = [part.name for part in parts]
     need(0 < len(names) == len(set(names)) and (None not in names or len(names) == 1), f"sets are called {names}")
     return Stored(
-        path.parent, about["method"], about["parameters"], name, width, hidden, network["dropout"], tuple(parts),
-        dict(about),
-    )  # fmt: skip
+        path=path.parent,
+        method=about["method"],
+        parameters=about["parameters"],
+        backbone=name,
+        width=width,
+        hidden=hidden,
+        dropout=network["dropout"],
+        parts=tuple(parts),
+        about=dict(about),
+    )
 
 
 def _task(path: Path, entry: Mapping[str, Any]) -> Task:
@@ -267,6 +306,11 @@ def _task(path: Path, entry: Mapping[str, Any]) -> Task:
         return Task(entry["name"], entry["kind"], classes, midpoints, entry["scale"])
     except ConfigError as error:
         raise DataError(f"{path} cannot be used ({str(error).rstrip('.')}); {AGAIN}") from None
+
+
+def _is_side(value: object) -> bool:
+    """Whether this is a number of pixels that a photo may have."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_PIXELS
 
 
 def _finite(value: object) -> bool:

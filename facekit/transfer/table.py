@@ -154,7 +154,7 @@ class Row:
             )
         known: dict[str, Any] = {"tasks": tasks, "period": steps, "backbone": backbone, "sets": sets, "groups": groups}
         known |= self.checked(given)
-        net = self.build(stack, classifier, tasks, backbone, **given)
+        net = self._network(stack, classifier, known)
         return net, _called(self.loss, known | {"net": net})
 
     def build(
@@ -167,10 +167,14 @@ class Row:
         **given: Any,
     ) -> Staged:
         """The network of this row as `trained` begins with it; the same arguments."""
-        known = {"tasks": tasks, "backbone": backbone, **self.checked(given)}
+        return self._network(stack, classifier, {"tasks": tasks, "backbone": backbone, **self.checked(given)})
+
+    def _network(self, stack: Callable[[], Stack], classifier: Callable[[], Staged], known: dict[str, Any]) -> Staged:
+        """See `build`; the stack, where it is built from one, is known from then on."""
         if self.network is None:
             return classifier()
-        known["stack"] = stack() if "stack" in signature(self.network).parameters else None
+        if "stack" in signature(self.network).parameters:
+            known["stack"] = stack()
         return _called(self.network, known)
 
 

@@ -63,7 +63,8 @@ def options_for(key: str, home: Path) -> dict:
     each = TRAINED[key]
     short = {"method": key, "epochs": 1, "steps": 2, "lr": 0.01}
     if each.names == () and ALONE not in each.unlabelled:
-        return {**EMBEDDINGS, "method": key, "data": str(home / "features"), "plan": "everything"}
+        groups = {"groups": "colour"} if each.grouped else {}
+        return {**EMBEDDINGS, **groups, "method": key, "data": str(home / "features"), "plan": "everything"}
     if each.names == ():
         return {**short, "data": str(home / "faces"), "tasks": [], "size": 32, "batch_size": 8}
     if each.names is None:

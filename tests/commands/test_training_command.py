@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from tiny import faces, features
 
+from facekit.answers.model import load
 from facekit.commands.cli import main
 from facekit.commands.train import load_data, task_of, train
 from facekit.data.sets import FaceSet, FeatureSet
@@ -141,6 +143,12 @@ def test_two_processes_get_the_scores_of_one_and_a_fault_in_one_ends_both(stored
     pd.testing.assert_frame_equal(*logs, rtol=1e-4)
     one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
     assert all(np.allclose(one[key], two[key], atol=1e-5) for key in one)
+    loaded = [load(tmp_path / name) for name in ("one", "two")]
+    assert [model.about["recipe"]["processes"] for model in loaded] == [1, 2], (
+        "the folder is one model, whoever made it"
+    )
+    outputs = [model.outputs(FeatureSet.load(stored)) for model in loaded]
+    assert all(torch.allclose(outputs[0][task], outputs[1][task], atol=1e-4) for task in ("side", "level"))
     assert printed.count("same model") == 2, f"with BatchNorm and augmentation\n{errors}"
     assert printed.count("refused") == 2, f"both say that a folder is not theirs\n{errors}"
     assert status != 0 and "a fault in process 1" in errors
@@ -170,6 +178,9 @@ def test_columns_become_tasks():
     assert level.kind == "regression" and level.scale == pytest.approx(data.labels["level"].std())
     with pytest.raises(DataError, match="no label column"):
         task_of("hair", data)
+    data.labels["flag"] = data.labels["level"] > 50
+    with pytest.raises(DataError, match="'flag' holds .*False.*, neither a text nor a number"):
+        task_of("flag", data)
     data.labels["same"] = "x"
     with pytest.raises(DataError, match="fewer than two"):
         task_of("same", data)

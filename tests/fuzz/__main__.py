@@ -24,7 +24,16 @@ SHARES = {
     f"{__package__}.photos": {
         **{"table": 24, "picture": 18, "tree": 8, "archive": 16, "cifar": 8, "packed": 10, "journal": 5, "bomb": 1}
     },
-    f"{__package__}.stored": {"config": 12, "checkpoint": 10, "weights": 8, "cached": 5, "record": 5, "quiz": 5},
+    f"{__package__}.stored": {
+        "config": 12,
+        "checkpoint": 10,
+        "weights": 8,
+        "model": 8,
+        "evaluation": 6,
+        "cached": 5,
+        "record": 5,
+        "quiz": 5,
+    },
 }
 ENDS = ("accepted", "rejects", "refused", *FAULTS)
 

@@ -24,13 +24,19 @@ import yaml
 from safetensors.torch import load_file, save
 from tiny import COLOUR, LEVEL, TinyNet, faces, features, probe
 
+from facekit.answers.card import written
+from facekit.answers.model import load
+from facekit.commands import evaluate as evaluating
 from facekit.commands import train as command
 from facekit.commands.cli import main
 from facekit.course.quizzes import QuizView, read_quiz
 from facekit.data.sets import FeatureSet
-from facekit.errors import ConfigError
+from facekit.errors import ConfigError, FacekitError
+from facekit.evaluation.groups import PUBLISHED
+from facekit.files import sealed_json, sha256_of_file
 from facekit.models.backbones import mini
 from facekit.models.embedding import embed
+from facekit.models.folder import MODEL, WEIGHTS
 from facekit.records import recorded
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
@@ -377,6 +383,91 @@ def weights(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
+# --- the folder of a trained model ---------------------------------------------------------------------------------
+
+
+@cache
+def whole_model() -> tuple[Path, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A model's folder, with its outputs and its probabilities."""
+    folder = Path("model").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    command.fit = fit  # `config` has put another one there
+    options = {"epochs": 2, "hidden": 4, "lr": 0.05, "batch_size": 16, "device": "cpu"}
+    command.train(str(stored_features()), folder, ["side", "level"], "soft", backbone="none", **options)
+    found = load(folder, "cpu")
+    return folder, found.outputs(features(9)), found.probabilities(features(9))
+
+
+def model(rng: Random, folder: Path) -> Iterator:
+    """A model's folder of which a file was damaged, or was edited by somebody who mended the checksums."""
+    whole, outputs, probabilities = whole_model()
+    (folder / "run").mkdir()
+    for name in (MODEL, WEIGHTS):
+        shutil.copy(whole / name, folder / "run")
+    file, weights = folder / "run" / MODEL, folder / "run" / WEIGHTS
+    about, mended = json.loads(file.read_bytes()), rng.random() < 0.6
+    if rng.random() < 0.7:
+        about = mutate.changed(rng, about)
+    elif mended:
+        weights.write_bytes(any_weights(rng, weights.read_bytes()))
+        about["weights"] |= {"bytes": weights.stat().st_size, "sha256": sha256_of_file(weights)}
+    else:
+        mutate.struck(rng, rng.choice((file, weights)))
+    if mended and isinstance(about, dict):
+        file.write_bytes(mutate.written(rng, json.dumps(sealed_json(about))))
+    elif isinstance(about, dict) and file.is_file() and about != json.loads(whole.joinpath(MODEL).read_bytes()):
+        file.write_bytes(mutate.written(rng, json.dumps(about)))
+    yield
+    found = load(folder / "run", "cpu")
+    repr(found), found.scores.to_string()
+    got = found.outputs(features(9)), found.probabilities(features(9))
+    if not mended and found.about != json.loads((whole / MODEL).read_bytes()):
+        raise Changed("another description of a model that was damaged")
+    for one, other in zip(got, (outputs, probabilities), strict=True):
+        if not mended and (one.keys() != other.keys() or not all(torch.equal(one[name], other[name]) for name in one)):
+            raise Changed("other answers of a model that was damaged")
+    return "accepted"
+
+
+def evaluation(rng: Random, folder: Path) -> Iterator:
+    """An evaluation of a model that somebody edited, or on a set with odd labels, groups and words."""
+    shutil.copytree(whole_model()[0], folder / "run", ignore=shutil.ignore_patterns("*.pt", "last-*"))
+    if rng.random() < 0.5:
+        file = folder / "run" / MODEL
+        about = mutate.changed(rng, json.loads(file.read_bytes()))
+        file.write_bytes(json.dumps(sealed_json(about)).encode() if isinstance(about, dict) else b"[]")
+    n = rng.choice((19, 90, 200, 200, 200))
+    made = features(n, seed=2, split="test")
+    labels, column = made.labels, mutate.text(rng) or "town"
+    texts = [mutate.text(rng) or None for _ in range(rng.choice((1, 2, 3, 60)))]
+    labels[column] = [rng.choice(texts) for _ in range(n)] if rng.random() < 0.8 else [rng.random() for _ in range(n)]
+    for name in ("side", "level"):
+        if name in labels and rng.random() < 0.2:
+            labels[name] = labels[name].astype(object).where([rng.random() < 0.9 for _ in range(n)])
+            labels.loc[labels.index[: rng.choice((0, 1))], name] = mutate.text(rng)
+    with suppress(FacekitError, KeyError, ValueError, AttributeError):  # what cannot be stored is not evaluated
+        FeatureSet(made.features, labels).save(folder / "set")
+    by = [rng.choice((column, column, "colour", "side", mutate.text(rng))) for _ in range(rng.randrange(3))]
+    words = {"intended_use": mutate.text(rng), "owner": rng.choice(("", "<!-- /owner -->", "a\n\n# b"))}
+    out = folder / "out"
+    yield
+    try:
+        evaluating.evaluate(folder / "run", str(folder / "set"), by, out, device="cpu", **words)
+    except FacekitError:
+        if out.exists():
+            raise Changed("something is left of an evaluation that was refused") from None
+        raise
+    if sorted(path.name for path in out.iterdir()) != sorted(evaluating.WRITTEN):
+        raise Changed("an evaluation left other files than its own")
+    scores = pd.read_csv(out / evaluating.SCORES, dtype=str, keep_default_na=False)
+    told = scores[scores["value"] != ""]
+    if (told["n"].astype(int) < PUBLISHED).any() or (scores.loc[scores["value"] == "", "n"].str.isdigit()).any():
+        raise Changed("a score over a few faces")
+    card = (out / evaluating.CARD).read_bytes().decode()
+    written(card)
+    return "accepted"
+
+
 # --- cached features ----------------------------------------------------------------------------------------------
 
 
@@ -457,4 +548,4 @@ def quiz(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
-TARGETS = {target.__name__: target for target in (config, checkpoint, weights, cached, record, quiz)}
+TARGETS = {target.__name__: target for target in (config, checkpoint, weights, model, evaluation, cached, record, quiz)}

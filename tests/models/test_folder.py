@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,16 @@ import pytest
 import torch
 from damage import accidents, odd_json
 from safetensors.torch import load_file, save_file
-from tiny import features
+from tiny import SIDE, TinyNet, faces, features
 
 from facekit.answers.model import load
 from facekit.commands.cli import main
 from facekit.commands.train import train
-from facekit.data.sets import FeatureSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError, FacekitError, WeightsError
 from facekit.files import sealed_json, sha256_of_file
-from facekit.models.folder import FORMAT, MODEL, WEIGHTS, read
+from facekit.models.embedding import origin
+from facekit.models.folder import FORMAT, MODEL, WEIGHTS, described, read
 from facekit.training.methods import Supervised
 
 OPTIONS = {"tasks": ["side", "level"], "backbone": "none", "epochs": 2, "lr": 0.05, "batch_size": 16, "hidden": 4}
@@ -98,6 +100,28 @@ def test_weights_of_a_backbone_are_named_with_their_terms(tmp_path):
     [part] = about(tmp_path / "run")["sets"]
     assert part["framing"]["how"] == "rendered" and part["data"]["licence"] == "MIT"
     assert part["data"]["request"]["n"] == 8 and part["data"]["sha256"].keys() == {"inputs", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "how"),
+    [
+        ({}, "not known"),
+        ({"request": {"align": True, "size": 96}, "reader": "folder"}, "aligned"),
+        ({"request": {"align": False, "size": 160}, "reader": "fairface", "pixels": "whole photo, 160"}, "whole photo"),
+        ({"request": {"n": 3}, "generator": {"name": "x", "version": 1}}, "rendered"),
+        ({"drawn_with_seed": 4, "backbone": "facenet"}, "drawn embeddings"),
+    ],
+)
+def test_it_says_how_the_faces_were_cut(manifest, how):
+    found = described(
+        None, FeatureSet(features(5).features, features(5).labels, manifest), [SIDE], {}, None, features(5)
+    )
+    told = {key: manifest.get(key) for key in ("reader", "pixels", "backbone")}
+    assert found["framing"] == {"how": how, **told, "stored": [6]}
+    photos = FaceSet(faces(5).images, faces(5).labels, manifest)
+    embedded = described(None, replace(photos, manifest=origin(photos, TinyNet())), [], {}, None, photos)["framing"]
+    assert embedded["how"] == ("not known" if "drawn" in how else how) and embedded["backbone"] == "tiny"
+    assert ("request" in found["data"]) == (how == "rendered"), "a packed set's request names its source's files"
 
 
 def test_the_same_command_leaves_the_same_model(whole, stored, tmp_path):

@@ -16,7 +16,9 @@ from tiny import TinyNet, faces
 from facekit.commands.cli import main
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
+from facekit.files import sha256_of_file
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.folder import began_with
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.plans import plan as make_plan
@@ -146,6 +148,11 @@ def test_what_it_leaves_behind_another_run_starts_from(tmp_path):
     one, other = load_file(seen / "best.safetensors"), load_file(tmp_path / "run" / "best.safetensors")
     kept = {name.removeprefix("backbone."): value for name, value in other.items() if "heads" not in name}
     assert all(torch.equal(one[name], value) for name, value in kept.items())
+    began = json.loads((tmp_path / "run" / "model.json").read_text())["network"]["started_from"]
+    assert began["source"] == "facekit's train, method contrastive, on not stated" and began["started_from"] is None
+    assert began["sha256"] == sha256_of_file(seen / "best.safetensors")
+    (seen / "model.json").unlink()
+    assert began_with("mini", seen / "best.safetensors")["source"] == "a file of one's own"
 
 
 def test_features_and_heads_are_refused():

@@ -50,7 +50,7 @@ def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]], recorded: pd.DataFr
         drawn = dict(given)
         if recorded is not None:
             kept = recorded[
-                (recorded[["task", "by", "metric", "audited"]] == [task, "race", "accuracy", AUDITED]).all(1)
+                (recorded[["task", "by", "metric", "audited"]] == [task, "race", "accuracy", AUDITED]).all(axis=1)
             ]
             for name in given:
                 found = kept[kept["network"] == name].groupby("group")[["value", "low", "high"]].mean()
