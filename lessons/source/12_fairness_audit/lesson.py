@@ -188,9 +188,9 @@ print(audits.caption())
 plots.show(figures.groups(tables, audits.rows), "Accuracy by race of two classifiers, here and recorded.")
 
 # %% [markdown]
-# For gender the joint network is better for every group, and the distance between groups stays. **A higher mean is not
-# a smaller gap.** For race it serves Middle Eastern faces worse, though its mean is the same. (There the groups are the
-# classes: a group's accuracy is the share of its faces that are seen as annotators saw them.)
+# For gender the joint network is better for every group, here and on photos, and the distance between groups shrinks
+# only a little: **a higher mean is not yet a smaller gap.** For race (there the groups are the classes) it serves Middle
+# Eastern faces worse here, but not in the record, which has five seeds: one run is no finding.
 #
 # ### Four fifths of one group
 #
@@ -382,10 +382,10 @@ pd.concat(found)[["value", "corrected", "if_equal", "p", "groups", "left_out"]].
 # ### Consent, withdrawn sets, law
 #
 # The photos of most public face sets were taken from the web; the people in them were not asked. MS-Celeb-1M went
-# offline in 2019, MegaFace is no longer distributed, and VGGFace2, from which FaceNet's weights come, is no longer
-# offered by its authors. Copies, and networks trained on them, live on. IBM's Diversity in Faces, made to reduce bias, was taken to
-# court under Illinois' Biometric Information Privacy Act; the case ended by agreement. A good purpose does not stand in
-# for consent.
+# offline in 2019, MegaFace is no longer distributed, and VGGFace2, on which FaceNet was trained, is no longer offered
+# by its authors. Copies, and networks trained on them, live on. Over Diversity in Faces, a set that was made to reduce
+# bias, IBM was taken to court under Illinois' Biometric Information Privacy Act; the case ended by agreement. A good
+# purpose does not stand in for consent.
 #
 # In the EU, article 9 of the GDPR forbids, with exceptions, to process data that reveal racial origin, and biometric
 # data to identify a person. Article 5 of the AI Act (Regulation 2024/1689) prohibits systems that categorise people one
@@ -394,9 +394,10 @@ pd.concat(found)[["value", "corrected", "if_equal", "p", "groups", "left_out"]].
 #
 # ### When the answer is not to build it
 #
-# Ask in this order. What happens to a person when the answer is wrong? When it is right? Could she be asked instead?
-# Can she object? If the face does not hold the answer (character, guilt, orientation), or the person cannot refuse, no
-# gap is small enough. A race classifier has few good uses: an audit like this one, of data nobody is judged by.
+# Ask in this order. What happens to a person when the answer is wrong? When it is right? Could the person be asked
+# instead, and object? If the face does not hold the answer (character, guilt, orientation), or the person cannot
+# refuse, no gap is small enough. A race classifier has few good uses: an audit like this one, of data nobody is judged
+# by.
 #
 # ### The card
 #
