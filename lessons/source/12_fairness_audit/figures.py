@@ -121,7 +121,7 @@ def moved(runs: pd.DataFrame, *steps: tuple[str, str]) -> Figure:
 def card(faces: FeatureSet, *commands: str) -> str:
     """The model card that commands of `python -m facekit` leave, run in a folder of their own, in which `faces` are.
 
-    commands: without `python -m facekit`; one of them writes `model_card.md` somewhere. Headings become three levels
+    commands: without `python -m facekit`; one of them writes `model_card.md` somewhere. Headings become two levels
     lower, to fit into a lesson. The folder is deleted. Raises LessonError where a command fails or leaves no card.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), open(os.devnull, "w") as nowhere:
@@ -134,4 +134,4 @@ def card(faces: FeatureSet, *commands: str) -> str:
         found = list(Path().rglob("model_card.md"))
         if len(found) != 1:
             raise LessonError(f"{len(found)} model cards instead of one; have `evaluate` among the commands, once.")
-        return re.sub("^#", "####", found[0].read_text(encoding="utf-8"), flags=re.MULTILINE)
+        return re.sub("^#", "###", found[0].read_text(encoding="utf-8"), flags=re.MULTILINE)
