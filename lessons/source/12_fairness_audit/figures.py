@@ -45,7 +45,7 @@ def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]], recorded: pd.DataFr
     tables: task to classifier to a table with the groups as index and columns value, low, high. recorded: rows of the
     record `fairness_audits`; classifiers of the same name stand beside, where it has them, the means over the seeds.
     """
-    fig, _ = plots.figure(1, len(tables), size=(11, 4.6), sharey=True)
+    fig, _ = plots.figure(1, len(tables), size=(plots.WIDEST, 4.8), sharey=True)
     for axis, (task, given) in zip(fig.axes, tables.items(), strict=True):
         drawn = dict(given)
         if recorded is not None:
@@ -64,9 +64,10 @@ def groups(tables: Mapping[str, Mapping[str, pd.DataFrame]], recorded: pd.DataFr
             axis.errorbar(values["value"], rows, xerr=lengths, linestyle="", label=name, **look)
             axis.axvline(values["value"].mean(), color=color, linewidth=1, linestyle=":", marker="")
         axis.set(title=task, xlabel="accuracy")
+        axis.locator_params(axis="x", nbins=4)
         axis.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
     fig.axes[0].invert_yaxis()
-    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10)
     return fig
 
 
@@ -102,7 +103,7 @@ def moved(runs: pd.DataFrame, *steps: tuple[str, str]) -> Figure:
     The groups are in the order of the first step's first method.
     """
     table = runs.groupby(level=1).mean()
-    fig, _ = plots.figure(1, len(steps), size=(5.2 * len(steps), 3.4), sharex=True, sharey=True)
+    fig, _ = plots.figure(1, len(steps), size=(plots.WIDEST, 3.4), sharex=True, sharey=True)
     order = table.loc[steps[0][0]].sort_values().index
     for axis, (before, after) in zip(fig.axes, steps, strict=True):
         for row, group in enumerate(order):
@@ -113,6 +114,7 @@ def moved(runs: pd.DataFrame, *steps: tuple[str, str]) -> Figure:
             place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": 10}
             axis.annotate(f"{round(100 * (end - start)) + 0:+d}", (max(start, end), row), **place)
         axis.set(title=f"{before} → {after}", xlabel="accuracy")
+        axis.locator_params(axis="x", nbins=5)
         axis.set_yticks(range(len(order)), [str(name).replace("_", " ") for name in order])
         axis.margins(x=0.12, y=0.08)
     return fig
