@@ -127,4 +127,4 @@ def test_the_shipped_records_are_whole(name):
     rows, seeds = record.rows, record.about["seeds"]
     by = [column for column in ("head", "shift", "network", "method", "task", "metric") if column in rows]
     assert len(seeds) >= 3 and all(sorted(some) == seeds for _, some in rows.groupby(by)["seed"])
-    assert set(rows["method"]) >= set({"adaptation_utkface": UTK}.get(name, FROZEN))
+    assert set(rows["method"]) >= set({"adaptation_utkface": UTK + OWN}.get(name, FROZEN))

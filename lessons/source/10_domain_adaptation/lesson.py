@@ -382,8 +382,8 @@ print(utk.caption())
 utk.rows.query("metric == 'accuracy' & network == 'facenet'").pivot_table("value", "method", ["head", "task"]).round(2)
 
 # %% [markdown]
-# `mean` harms race and age, and CORAL harms all three: [negative transfer](glossary.md#negative-transfer), for they lay
-# children upon adults. Three hundred labels of the target beside the source help every time. And the head matters: a
+# `mean` and AdaBN harm race and age, CORAL harms all three: [negative transfer](glossary.md#negative-transfer), for they
+# lay children upon adults. Three hundred labels of the target beside the source help every time. And the head matters: a
 # linear one for gender falls much farther from source to target than one with a hidden layer.
 
 # %% [markdown]
