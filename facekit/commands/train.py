@@ -121,7 +121,9 @@ def train(
         plan: probe (where neither you nor the method says another), last_layer, last_block, gradual, discriminative,
             probe_then_fine_tune, everything or scratch; with scratch the network starts from random weights. Methods
             for several domains have a plan of their own.
-        epochs: Passes over the training split, over all phases of the plan together.
+        epochs: Passes over the training split, over all phases of the plan together. With more of them and --resume
+            true a run goes on, also a finished one: the further epochs are one more phase, which trains what the last
+            one did, with rates that rise and fall once more from the same peak.
         steps: Of an epoch; by default a pass, of several sets over the one that takes longest.
         lr: Peak learning rate of the heads, and of what else a domain owns; the plan says the others.
         batch_size: Rows a step, of all sets and processes together.
@@ -138,7 +140,7 @@ def train(
         compile: Use torch.compile.
         seed: Of the heads' first weights, the order, augmentation and dropout.
         device: Where to compute, by default as everywhere in facekit.
-        resume: Go on with the run that was stopped in `out`.
+        resume: Go on with the run in `out`: one that was stopped, or a finished one with more epochs.
         portraits: Faces to render for `portraits`.
 
     Examples:
@@ -217,11 +219,14 @@ def train(
                 group_task,
                 **(parameters or {}),
             )
-            recipe = chosen.planned(model, plan, epochs, lr, **(parameters or {}))
+            folder = out if len(group) == len(faces) else out / str(group[0])
+            first, *more = lengths(folder, epochs, resume)
+            recipe = chosen.planned(model, plan, first, lr, **(parameters or {}))
+            for longer in more:
+                recipe = recipe.extended(longer)
             if world.first:
                 print(recipe.table(model).to_string(index=False))
             checks = {name: part for name, part in parts["validation"].items() if wanted[name]}
-            folder = out if len(group) == len(faces) else out / str(group[0])
             with world.writing(folder, *WRITTEN):
                 result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
                 if world.first:
@@ -237,11 +242,26 @@ def train(
                             described(name, faces[name], wanted[name], temperatures[name], of_set(size, name), part)
                             for name, part in sets.items()
                         ],
-                        "recipe": recipe_of(recipe, lr, own, group_task, result, world.size),
+                        "recipe": recipe_of(recipe, lr, own, group_task, result, world.size)
+                        | {"extended_after": [first, *more][:-1]},
                         "scores": scores,
                     }
                     write(folder, about)
     return 0
+
+
+def lengths(folder: Path, epochs: int, resume: bool) -> list[int]:
+    """How many epochs the run in a folder has been given, each time that it was, up to these.
+
+    Raises ConfigError where it was given more.
+    """
+    given = checkpoint.given(folder) if resume else []
+    if given and epochs < given[-1]:
+        raise ConfigError(
+            f"{folder} was given {given[-1]} epochs, and --epochs {epochs} is fewer: what was trained is not taken "
+            f"back. Leave it at --epochs {given[-1]}, give more, or train into another folder."
+        )
+    return given if given and epochs == given[-1] else [*given, epochs]
 
 
 def check_names(option: str, said: object, names: Sequence[str | None]) -> None:

@@ -116,7 +116,7 @@ def test_it_says_how_the_faces_were_cut(manifest, how):
     found = described(
         None, FeatureSet(features(5).features, features(5).labels, manifest), [SIDE], {}, None, features(5)
     )
-    told = {key: manifest.get(key) for key in ("reader", "pixels", "backbone")}
+    told = {key: manifest.get(key) for key in ("reader", "pixels", "backbone", "embedded")}
     assert found["framing"] == {"how": how, **told, "stored": [6]}
     photos = FaceSet(faces(5).images, faces(5).labels, manifest)
     embedded = described(None, replace(photos, manifest=origin(photos, TinyNet())), [], {}, None, photos)["framing"]
