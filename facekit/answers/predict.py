@@ -27,7 +27,7 @@ from facekit.answers.faces import Cut, Found, Photos, Way, cut_for, found, liste
 from facekit.data.readers.decode import decoder
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError, OutputError
-from facekit.files import alone, atomic_path, may_replace, told, writing
+from facekit.files import alone, atomic_path, may_replace, pasted_path, told, writing
 from facekit.models.backbones.base import Backbone
 from facekit.models.build import BACKBONES
 from facekit.models.embedding import Embedder
@@ -97,6 +97,7 @@ class Answers:
     ) -> None:
         model.check()
         self.model, self.listed, self.faces, self.named = model, listed(photos), faces, backbone
+        self.place = pasted_path(photos) if isinstance(photos, str | Path) else None
         self.columns, self._columns = _columns(model.tasks)
         self.notes: list[str] = []
         entry, packed = model.learnt_from, self.listed.packed
@@ -329,6 +330,11 @@ def write_answers(answers: Answers, out: Path, pictures: Path | None = None) -> 
     sign = ",".join(FACE).encode()
     if out.is_dir():
         raise OutputError(f"{out} is a folder; name the table that is to be written, as {out / 'answers.csv'}.")
+    photos = answers.place
+    if pictures is not None and photos is not None and pictures.absolute().is_relative_to(photos.absolute()):
+        raise ConfigError(
+            f"{pictures} lies in the folder of the photos, and would be read as some; name another folder."
+        )
     journal_at = out.with_name(f".{out.name}.journal")
     request = answers.request() | {"pictures": None if pictures is None else os.fspath(pictures.absolute())}
     try:

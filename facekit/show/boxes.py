@@ -31,15 +31,16 @@ def labelled(
     pen, size = ImageDraw.Draw(drawn), max(10, round(max(image.size) / 60))
     for place, (box, lines) in enumerate(zip(boxes, texts, strict=True)):
         colour = COLORS[place % len(COLORS)]
-        left, top, _, bottom = box or (0, 0, *image.size)
+        left, top, _, bottom = box or (0, 0, 0, 0)
         if box:
             pen.rectangle(box, outline=colour, width=max(2, size // 6))
         text = "\n".join([f"face {place + 1}", *lines] if box else lines)
         wide = pen.multiline_textbbox((0, 0), text, _font(size), spacing=2)
         width, height = wide[2] + 6, wide[3] + 6
-        # Below the box where there is room, else on its lower edge; always inside the picture.
+        # Below the box, else above it, where there is room; always inside the picture.
         x = min(max(0, left), max(0, image.width - width))
-        y = min(max(0, bottom if box else top), max(0, image.height - height))
+        y = bottom if bottom + height <= image.height else top - height
+        y = min(max(0, y), max(0, image.height - height)) if y >= 0 else max(0, image.height - height)
         pen.rectangle((x, y, x + width, y + height), fill="white", outline=colour)
         pen.multiline_text((x + 3, y + 2), text, "black", _font(size), spacing=2)
     return drawn
