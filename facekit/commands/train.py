@@ -176,6 +176,9 @@ def train(
     with process_group(device) as world, world.writing(out, *WRITTEN):
         faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
         sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}
+        if world.first:
+            for note in (note for name, data in faces.items() for note in few_labels(sought[name], data)):
+                print(note)
         group_task = None
         if groups is not None:
             faces[None], group_task = with_groups(groups, faces[None])
@@ -313,6 +316,21 @@ def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     return found
 
 
+def few_labels(tasks: Sequence[Task], data: LabelledSet) -> list[str]:
+    """What is to be said of tasks with fewer than `FEWEST` labels to learn from or to be judged by."""
+    notes = []
+    for task in tasks:
+        known = data.labels[task.columns[0]].notna()
+        counts = {split: int((known & (data.labels["split"] == split)).sum()) for split in SPLITS}
+        if min(counts.values()) < FEWEST:
+            told = ", ".join(f"{count} labels in {split}" for split, count in counts.items())
+            notes.append(
+                f"note: {task.name} has {told}; what is learnt from or measured on fewer than {FEWEST} is "
+                "mostly chance. Label more photos, or share them out with a column split."
+            )
+    return notes
+
+
 def task_of(name: str, data: LabelledSet) -> Task:
     """The task of a label column: a known one, else a number (scaled by its spread in the training rows) or classes.
 
@@ -320,8 +338,6 @@ def task_of(name: str, data: LabelledSet) -> Task:
 
     Raises DataError if there is no such column, or if its training rows have fewer than two different labels.
     """
-    if name in TASKS:
-        return TASKS[name]
     if name not in data.labels:
         box = Task(name, "box")
         if set(box.columns) <= set(data.labels):
@@ -335,6 +351,8 @@ def task_of(name: str, data: LabelledSet) -> Task:
             f"column {name!r} has fewer than two different labels in the split 'train', {only}: there is nothing to "
             "tell apart; name another column, or pack photos of at least two."
         )
+    if name in TASKS:
+        return TASKS[name]
     if name == STRING:
         return Task(name, "string", tuple(sorted(set("".join(column.dropna().astype(str))))))
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
