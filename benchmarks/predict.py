@@ -38,8 +38,8 @@ def bench_predict(
     Both rates are taken in this run, on the same photos, in turns, so that a machine that is busy with something else
     slows both; medians of the rounds count. The loop starts from bytes in memory: Pillow opens a photo,
     facenet-pytorch's MTCNN finds the face, it is cut, and the network answers 64 faces together; nothing is written.
-    predict reads a zip, checks each photo, writes the table and what it needs to go on after a stop; it searches several
-    photos at a time, one in each core.
+    predict reads a zip, checks each photo, writes the table and what it needs to go on after a stop; it searches a
+    photo in each core at a time.
 
     Args:
         source: Folder, zip or tar to take the photos from; those in which the detector sees one face are taken. Without
