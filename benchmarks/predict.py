@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from facekit.files import pasted_path
 from facekit.models.build import BACKBONES
 
 BATCH = 64
+PART = 50  # photos that are timed together: the shorter, the more alike is what the machine does beside
 
 
 def bench_predict(
@@ -36,7 +38,7 @@ def bench_predict(
     """Measures `predict` against a plain loop of the detector and the network, on photos that show one face each.
 
     Both rates are taken in this run, on the same photos, in turns, so that a machine that is busy with something else
-    slows both; medians of the rounds count. The loop starts from bytes in memory: Pillow opens a photo,
+    slows both. The loop starts from bytes in memory: Pillow opens a photo,
     facenet-pytorch's MTCNN finds the face, it is cut, and the network answers 64 faces together; nothing is written.
     predict reads a zip, checks each photo, writes the table and what it needs to go on after a stop; it searches a
     photo in each core at a time.
@@ -58,33 +60,59 @@ def bench_predict(
     taken = list(islice(_with_one_face(filter(None, every), detector), photos))
     if len(taken) < photos:
         raise DataError(f"{source or 'the portraits'}: {len(taken)} photos with one face, {photos} are wanted.")
+    parts = [taken[start : start + PART] for start in range(0, photos, PART)]
+    alone, whole, rows = Clock(), Clock(), 0
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         loaded = load(model) if model else _drawn_model(home / "run", backbone)
-        with zipfile.ZipFile(home / "photos.zip", "w") as archive:
-            for number, data in enumerate(taken):
-                archive.writestr(f"{number:05d}.jpg", data)
-        alone, whole = [], []
+        zips = [_zipped(home / f"{place}.zip", part) for place, part in enumerate(parts)]
         for turn in range(rounds):
-            plain = lambda: _alone(taken, detector, loaded)  # noqa: E731
-            ours = lambda turn=turn: write_answers(  # noqa: E731
-                Answers(loaded, home / "photos.zip", "fairface"), home / f"{turn}.csv"
-            )
-            # In turns, and each as often first: what is beside it on the machine comes and goes.
-            for work, times in ((plain, alone), (ours, whole))[:: 1 if turn % 2 else -1]:
-                times.append(_timed(work))
-        rows = len((home / "0.csv").read_text().splitlines()) - 1
+            for place, part in enumerate(parts):
+
+                def plain(part: list[bytes] = part) -> None:
+                    _alone(part, detector, loaded)
+
+                def ours(place: int = place) -> None:
+                    write_answers(Answers(loaded, zips[place], "fairface"), home / f"{place}.csv")
+
+                # In turns, and each as often first: what runs beside them on the machine comes and goes.
+                for work, clock in ((plain, alone), (ours, whole))[:: 1 if (turn + place) % 2 else -1]:
+                    clock.measure(work)
+        rows = sum(len((home / f"{place}.csv").read_text().splitlines()) - 1 for place in range(len(parts)))
     kind = f"photos of {source}" if source else "rendered portraits"
-    share = np.divide(alone, whole)
-    network, threads = (
-        loaded.about["network"]["backbone"],
-        f"{settings.cores()} cores, {torch.get_num_threads()} threads",
+    network, threads = loaded.about["network"]["backbone"], f"{settings.cores()} cores"
+    print(f"{photos} {kind} with one face, {network}, {threads}, {rounds} rounds in parts of {PART}")
+    for name, clock in (("detector and network alone", alone), (f"predict, {rows} rows", whole)):
+        wall, cpu = (rounds * photos / sum(each) for each in (clock.wall, clock.cpu))
+        print(f"  {name:28}{wall:8.1f} photos/s{cpu:8.1f} a second of one core")
+    shares = [np.divide(one, other) for one, other in ((alone.wall, whole.wall), (alone.cpu, whole.cpu))]
+    print(
+        f"  share of it: {np.sum(alone.wall) / np.sum(whole.wall):.1%} (median of {len(shares[0])} pairs "
+        f"{np.median(shares[0]):.1%}); by processor time {np.sum(alone.cpu) / np.sum(whole.cpu):.1%} "
+        f"(median {np.median(shares[1]):.1%})"
     )
-    print(f"{photos} {kind} with one face, {network}, {threads}, {rounds} rounds")
-    print(f"  detector and network alone {photos / np.median(alone):8.1f} photos/s")
-    print(f"  predict, {rows} rows         {photos / np.median(whole):8.1f} photos/s")
-    print(f"  share, median of the rounds {np.median(share):.1%} ({', '.join(f'{each:.0%}' for each in share)})")
     return 0
+
+
+class Clock:
+    """Seconds by the clock, and of the processor in all threads, of one work after another."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def measure(self, work: Callable[[], object]) -> None:
+        """Times a work."""
+        cpu = time.process_time()
+        self.wall.append(_timed(work))
+        self.cpu.append(time.process_time() - cpu)
+
+
+def _zipped(path: Path, photos: list[bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, data in enumerate(photos):
+            archive.writestr(f"{number:05d}.jpg", data)
+    return path
 
 
 def _portraits(n: int) -> list[bytes]:

@@ -48,7 +48,7 @@ def pack(
     print(f"{about['source']} ({about['reader']}): found {about['found']}, packed {about['packed']} ({splits})")
     first = {each["reason"]: each for each in reversed(about["rejected"])}
     for reason, count in about["rejected_by_reason"].items():
-        detail = f" ({first[reason]['detail']})" if first[reason]["detail"] else ""
+        detail = f" ({first[reason]['detail']})" if first[reason]["detail"] not in ("", reason) else ""
         print(f"  rejected {count}: {reason}, first {first[reason]['file']}{detail}")
     for name, column in faces.labels.items():
         if name not in ("file", "split"):

@@ -23,10 +23,10 @@ def predict(
     """Writes what a model that `train` has left answers for photos: a row a face, in a CSV.
 
     Faces are found and cut as those were that the model learnt from, which it knows. A row has the file, the number of
-    the face in it (the largest first), its box in pixels of the upright photo and how sure the detector is that it is a
-    face; of each task the answer, its probability, and the second best class with its own. A photo without a face, or
-    one that cannot be read, has a row with the reason. Probabilities are calibrated on the model's validation photos:
-    on photos of another kind they are often too sure.
+    the face in it (the largest first), its box in pixels of the upright photo (which may reach beyond its border) and
+    how sure the detector is that it is a face; of each task the answer, its probability, and the second best class with
+    its own. A photo without a face, or one that cannot be read, has a row with the reason. Probabilities are calibrated
+    on the model's validation photos: on photos of another kind they are often too sure.
 
     The same command goes on where a run was stopped, and ends in the same table. No crop and no embedding is kept.
 
