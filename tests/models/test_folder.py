@@ -89,7 +89,7 @@ def test_it_says_everything_about_the_model(whole, stored):
 def test_weights_of_a_backbone_are_named_with_their_terms(tmp_path):
     from facekit.models.backbones.mini import PACKAGED_SHA256, PACKAGED_WEIGHTS
 
-    short = {"tasks": "gender", "portraits": 8, "epochs": 1, "steps": 1, "batch_size": 4, "size": 32}
+    short = {"tasks": "gender", "portraits": 16, "epochs": 1, "steps": 1, "batch_size": 4, "size": 32}
     train(out=tmp_path / "run", **short)
     shutil.copy(PACKAGED_WEIGHTS, tmp_path / "mine.safetensors")
     train(out=tmp_path / "mine", weights=tmp_path / "mine.safetensors", **short)
@@ -99,7 +99,7 @@ def test_weights_of_a_backbone_are_named_with_their_terms(tmp_path):
     assert other["file"] == "mine.safetensors" and other["licence"] == "not stated"
     [part] = about(tmp_path / "run")["sets"]
     assert part["framing"]["how"] == "rendered" and part["data"]["licence"] == "MIT"
-    assert part["data"]["request"]["n"] == 8 and part["data"]["sha256"].keys() == {"inputs", "labels"}
+    assert part["data"]["request"]["n"] == 16 and part["data"]["sha256"].keys() == {"inputs", "labels"}
 
 
 @pytest.mark.parametrize(
