@@ -319,7 +319,7 @@ def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
 def few_labels(tasks: Sequence[Task], data: LabelledSet) -> list[str]:
     """What is to be said of tasks with fewer than `FEWEST` labels to learn from or to be judged by."""
     notes = []
-    for task in tasks:
+    for task in (task for task in tasks if task.columns[0] in data.labels):
         known = data.labels[task.columns[0]].notna()
         counts = {split: int((known & (data.labels["split"] == split)).sum()) for split in SPLITS}
         if min(counts.values()) < FEWEST:
@@ -339,6 +339,8 @@ def task_of(name: str, data: LabelledSet) -> Task:
     Raises DataError if there is no such column, or if its training rows have fewer than two different labels.
     """
     if name not in data.labels:
+        if name in TASKS:
+            return TASKS[name]  # where it is looked at, it is said that the column is not there
         box = Task(name, "box")
         if set(box.columns) <= set(data.labels):
             return box

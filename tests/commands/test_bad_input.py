@@ -115,3 +115,12 @@ def test_a_table_half_of_whose_names_are_no_photos(tmp_path, capsys):
     assert len(rejected) == 40 and {each["file"] for each in rejected if each["reason"] == "label without file"} == {
         f"x{n:02d}.png" for n in range(1, 40, 2)
     }
+
+
+def test_a_known_column_that_is_not_there(tmp_path, capsys):
+    folder = table(photos(tmp_path / "few", 30), [f"{n:02d}.png,{'xy'[n % 2]}" for n in range(30)], "file,mood")
+    given(capsys, "pack", folder, tmp_path / "set", "--size", 32)
+    status, _, error = given(
+        capsys, "train", "--data", tmp_path / "set", "--tasks", "gender", "--out", tmp_path / "run", *TRAIN
+    )
+    assert status == 2 and "no label column 'gender'; the table has file, mood, split" in error
