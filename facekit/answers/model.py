@@ -152,13 +152,12 @@ class Model:
         """Raises where these rows cannot be answered."""
         self.check()
         kind, shape = self._part.kind, self._part.shape
-        wanted = "photos, a FaceSet" if kind == FaceSet.kind else f"embeddings of {shape[0]} numbers, a FeatureSet"
-        if data.kind != kind or (kind == FeatureSet.kind and data.inputs.shape[1:] != shape):
+        photos, given_photos = kind == FaceSet.kind, isinstance(data, FaceSet)
+        wanted = "photos, a FaceSet" if photos else f"embeddings of {shape[0]} numbers, a FeatureSet"
+        if photos != given_photos or not (photos or data.inputs.shape[1:] == shape):
             given = f"a {data.kind} of shape {data.inputs.shape}"
             said = self.learnt_from["framing"].get("backbone")
-            remedy = (
-                f" Embed the photos with {said} first, or use predict." if said and data.kind == FaceSet.kind else ""
-            )
+            remedy = f" Embed the photos with {said} first, or use predict." if said and given_photos else ""
             raise ConfigError(f"{self.folder} takes {wanted}, got {given}.{remedy}")
         if not len(data):
             raise DataError(f"this {data.kind} has no rows; there is nothing to answer.")

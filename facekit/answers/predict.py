@@ -111,7 +111,7 @@ class Answers:
                 raise ConfigError("these are embeddings: no face is looked for in them, and nothing embeds them.")
             return
         embedder = None
-        if entry["input"]["kind"] == FeatureSet.kind:
+        if entry["input"]["kind"] != FaceSet.kind:
             embedder = embedder_for(entry["framing"], backbone, model.folder, model.device)
         elif backbone:
             raise ConfigError(f"{model.folder} takes photos, so nothing embeds them; leave out the backbone.")

@@ -176,9 +176,6 @@ def train(
     with process_group(device) as world, world.writing(out, *WRITTEN):
         faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
         sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}
-        if world.first:
-            for note in (note for name, data in faces.items() for note in few_labels(sought[name], data)):
-                print(note)
         group_task = None
         if groups is not None:
             faces[None], group_task = with_groups(groups, faces[None])
@@ -250,6 +247,8 @@ def train(
                         "scores": scores,
                     }
                     write(folder, about)
+                    for note in (note for name in group for note in few_labels(wanted[name], faces[name])):
+                        print(note)
     return 0
 
 

@@ -273,7 +273,7 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
         need(size is None or _is_side(size) or pair, f"{where}: photos of size {size}")
         framing = check(f"{where}, framing", part["framing"], FRAMING)
         stored = framing["stored"]
-        fits = stored == shape if kind == FeatureSet.kind else len(stored) == 3 and all(map(_is_side, stored))
+        fits = stored == shape if kind != FaceSet.kind else len(stored) == 3 and all(map(_is_side, stored))
         need(fits, f"{where}: inputs stored as {stored}")
         if framing.get("embedded") is not None:
             embedded = check(f"{where}, framing, embedded", framing["embedded"], EMBEDDED)
