@@ -140,7 +140,7 @@ class Model:
         domains = f" for {', '.join(self.sets)}" if self.sets else ""
         return f"Model {self.folder}{domains}: {'; '.join(asked)}"
 
-    def check(self) -> None:
+    def check_domain(self) -> None:
         """Raises ConfigError for a model of several domains, of which one has to be chosen."""
         if self.sets:
             raise ConfigError(
@@ -150,7 +150,7 @@ class Model:
 
     def _check(self, data: FaceSet | FeatureSet) -> None:
         """Raises where these rows cannot be answered."""
-        self.check()
+        self.check_domain()
         kind, shape = self._part.kind, self._part.shape
         photos, given_photos = kind == FaceSet.kind, isinstance(data, FaceSet)
         wanted = "photos, a FaceSet" if photos else f"embeddings of {shape[0]} numbers, a FeatureSet"
