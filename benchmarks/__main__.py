@@ -14,6 +14,7 @@ BENCHMARKS = {
     "predict": "benchmarks.predict:bench_predict",
     "training": "benchmarks.training:bench_training",
     "sharing": "facekit.experiments.speed:bench_sharing",
+    "evaluation": "benchmarks.evaluation:bench_evaluation",
     "portraits": "benchmarks.portraits:bench_portraits",
     "features": "benchmarks.features:bench_features",
 }

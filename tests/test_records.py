@@ -5,7 +5,7 @@ import pytest
 from damage import accidents
 
 from facekit.errors import DataError
-from facekit.records import REFERENCE, record, recorded
+from facekit.records import REFERENCE, Record, record, recorded
 
 ROWS = pd.DataFrame({"task": ["race", "race"], "seed": [1, 0], "n": [50, 50], "accuracy": [0.25, 1 / 3]})
 
@@ -23,6 +23,17 @@ def test_round_trip_keeps_rows_and_says_where_they_come_from(tmp_path):
     assert result.about["seeds"] == [0, 1]
     assert {"hardware", "versions", "git_commit", "date", "command", "seconds"} <= set(result.about)
     assert result.caption().startswith("Recorded, not computed here: a toy")
+
+
+def test_a_record_on_few_photos_says_how_far_they_carry():
+    said = {name: recorded(name).sample() for name in ("probe_fairface", "alignment_fairface", "reference_utkface")}
+    assert said["probe_fairface"].startswith("An accuracy of 0.7 over 1,000 test photos is sure to ± 3 points (95 %);")
+    assert "easy sample for race and a hard one for age" in said["probe_fairface"]
+    assert said["alignment_fairface"] == "An accuracy of 0.7 over 300 test photos is sure to ± 5 points (95 %)."
+    assert not said["reference_utkface"]
+    assert recorded("probe_fairface").caption().splitlines()[1:] == [said["probe_fairface"]]
+    for data in ("FairFace, 0 test photos", "FairFace, , test photos", "ISIC, 206 test photos", ""):
+        assert not Record("toy", ROWS, {"data": data}).sample()
 
 
 def test_missing_record_names_the_command(tmp_path):

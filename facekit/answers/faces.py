@@ -17,11 +17,12 @@ from PIL import Image
 
 from facekit.data import portraits
 from facekit.data.align import PORTRAIT_POINTS, Framing, Photo, cut, cut_square, find_faces, opened
+from facekit.data.catalogue import stored
 from facekit.data.pack import in_threads
 from facekit.data.readers.archives import Problem, Sample, clean_name, is_archive, is_photo, open_source
 from facekit.data.readers.decode import Unusable, as_file, decode, file_bytes, quiet, resize
-from facekit.data.sets import FaceSet, FeatureSet, read_manifest
-from facekit.errors import ConfigError, DataError
+from facekit.data.sets import FaceSet, FeatureSet
+from facekit.errors import ConfigError
 from facekit.files import json_sha256, pasted_path, sha256_of_file
 from facekit.settings import cores
 
@@ -106,10 +107,7 @@ def listed(photos: Photos) -> Listed:
     if isinstance(photos, str | Path):
         photos = pasted_path(photos)
         if (photos / "manifest.json").is_file():
-            kinds: dict[str, type[FaceSet] | type[FeatureSet]] = {kind.kind: kind for kind in (FaceSet, FeatureSet)}
-            if (kind := read_manifest(photos)["kind"]) not in kinds:
-                raise DataError(f"{photos} holds a {kind!r}; give a {' or a '.join(kinds)}, or photos.")
-            photos = kinds[kind].load(photos)
+            photos = stored(photos)
         elif photos.is_file() and not is_archive(photos) and is_photo(clean_name(photos.name)):
             path = photos
             return Listed(1, lambda: sha256_of_file(path), lambda skip: _in_memory([path], skip))
@@ -192,8 +190,8 @@ def cut_for(entry: Mapping[str, Any], faces: Way, usual: int, named: object, dev
     if faces not in WAYS:
         raise ConfigError(f"faces is {faces!r}; use one of {', '.join(WAYS)}.")
     framing: Mapping[str, Any] = entry["framing"]
-    stored, embedded = framing["stored"], framing.get("embedded") or {}
-    height, width = stored[1:] if len(stored) == 3 else embedded.get("photos", [usual, usual])
+    shape, embedded = framing["stored"], framing.get("embedded") or {}
+    height, width = shape[1:] if len(shape) == 3 else embedded.get("photos", [usual, usual])
     one = Cut(height, width, device=device)
     ways = {"cropped": replace(one, whole=True), "fairface": replace(one, framing=Framing()), "box": one}
     return ways[faces] if faces != "as_trained" else _as_trained(framing, entry["data"], ways, named)

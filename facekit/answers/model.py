@@ -100,7 +100,7 @@ class Model:
         ConfigError for photos where the model takes embeddings, embeddings where it takes photos or others of another
         length, and for a model of several domains; DataError for a set without rows.
         """
-        self._check(data)
+        self.check(data)
         keeps_form, backbone = _row(self._stored).names is None, self._stored.backbone
         network = BACKBONES[backbone] if backbone is not None else None
         how = self.about["recipe"]["precision"]
@@ -148,16 +148,18 @@ class Model:
                 f"only({self.sets[0]!r})."
             )
 
-    def _check(self, data: FaceSet | FeatureSet) -> None:
-        """Raises where these rows cannot be answered."""
+    def check(self, data: FaceSet | FeatureSet) -> None:
+        """Raises as `batches` where these rows cannot be answered."""
         self.check_domain()
-        kind, shape = self._part.kind, self._part.shape
-        photos, given_photos = kind == FaceSet.kind, isinstance(data, FaceSet)
+        shape = self._part.shape
+        photos = len(shape) == 3
         wanted = "photos, a FaceSet" if photos else f"embeddings of {shape[0]} numbers, a FeatureSet"
-        if photos != given_photos or not (photos or data.inputs.shape[1:] == shape):
+        if photos != isinstance(data, FaceSet) or not photos and data.inputs.shape[1:] != shape:
             given = f"a {data.kind} of shape {data.inputs.shape}"
             said = self.learnt_from["framing"].get("backbone")
-            remedy = f" Embed the photos with {said} first, or use predict." if said and given_photos else ""
+            remedy = (
+                f" Embed the photos with {said} first, or use predict." if said and isinstance(data, FaceSet) else ""
+            )
             raise ConfigError(f"{self.folder} takes {wanted}, got {given}.{remedy}")
         if not len(data):
             raise DataError(f"this {data.kind} has no rows; there is nothing to answer.")

@@ -116,7 +116,8 @@ def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={lessons}", f"--ServerApp.port={port}"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if allow_root else []
-    # Defaults of the course, below the user's own settings: no question about news, no look for updates.
+    # Defaults of the course, below the user's own settings: no question about news, no look for updates, and a key that
+    # is pressed in a widget stays with it, where JupyterLab would move to another cell, or cut this one.
     folders = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     # The networks of the lessons are small: threads that spin while they wait for one another cost several times the
     # work itself as soon as anything else runs on the machine.

@@ -24,6 +24,7 @@ from facekit.data.portraits import render_portraits
 from facekit.data.readers.archives import Problem
 from facekit.data.readers.decode import Unusable, decode, decode_file, quiet
 from facekit.errors import ConfigError, DataError
+from facekit.evaluation.calibration import temperature_scaled
 from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import Embedder
 from facekit.models.heads import Classifier
@@ -106,21 +107,27 @@ def likely(shares: pd.Series) -> list[str]:
     return [str(name) for name in ordered.index[before < TOLD]]
 
 
-def read_photo(photo: Photo | bytes | memoryview, backbone: Backbone, classifier: Classifier) -> Reading:
+def read_photo(
+    photo: Photo | bytes | memoryview,
+    backbone: Backbone,
+    classifier: Classifier,
+    temperatures: Mapping[str, float] | None = None,
+) -> Reading:
     """Finds the faces of a photo, cuts them out as FairFace's photos are, and says how probable each class is for each.
 
     photo: the bytes of a file, a path, a PIL image, or a uint8 array as `align_faces` takes it. backbone: whose
     embeddings the classifier knows; facenet-mini's lie in FaceNet's space, so that a classifier which learnt from
-    FaceNet's features takes them, too. classifier: multiclass heads on embeddings.
+    FaceNet's features takes them, too. classifier: multiclass heads on embeddings. temperatures: by task name, what the
+    outputs are divided by, see `calibration.fit_temperatures`; 1 for a task that has none.
 
-    The probability is the softmax of the classifier's outputs for the mean embedding of crop and mirror image, as it
-    is. It is calibrated at best for embeddings like those that the classifier has learnt from, not for this photo, nor
-    for those of a network that imitates theirs (Guo et al., ICML 2017; Ovadia et al., NeurIPS 2019, under shift).
+    The probability is the softmax of the classifier's scaled outputs for the mean embedding of crop and mirror image.
+    It is calibrated at best for embeddings like those that the temperatures were fitted on, not for this photo, nor for
+    those of a network that imitates theirs (Guo et al., ICML 2017; Ovadia et al., NeurIPS 2019, under shift).
 
     A photo without a face, or one that cannot be read, is no error: the reading then has a text and no crops. Nothing
-    is written, cached or sent. Raises ConfigError for a classifier that cannot be used.
+    is written, cached or sent. Raises ConfigError for a classifier or a temperature that cannot be used.
     """
-    _check(backbone, classifier)
+    _check(backbone, classifier, temperatures)
     size = backbone.image_size
     cut = Cut(size, size, Framing())
     try:
@@ -132,7 +139,9 @@ def read_photo(photo: Photo | bytes | memoryview, backbone: Backbone, classifier
     table = pd.DataFrame(boxes[:MOST_FACES], columns=list(FACE[2:]))
     outputs = Pipeline(cut, partial(predict, classifier), Embedder(backbone, flip=True)).outputs(crops)
     probabilities = {
-        task.name: pd.DataFrame(outputs[task.name].double().softmax(1).numpy(), columns=list(task.classes))
+        task.name: pd.DataFrame(
+            temperature_scaled(outputs[task.name], (temperatures or {}).get(task.name, 1.0)), columns=list(task.classes)
+        )
         for task in classifier.tasks
     }
     text = f"{found} face{'s' * (found > 1)} found{', largest first' * (found > 1)}."
@@ -161,8 +170,14 @@ class OwnPhoto:
     notebook; the ordinary picture above the controls (`show`) is always a drawn one.
     """
 
-    def __init__(self, backbone: Backbone, classifier: Classifier, examples: Mapping[str, Photo] | None = None) -> None:
-        self.backbone, self.classifier = backbone, classifier
+    def __init__(
+        self,
+        backbone: Backbone,
+        classifier: Classifier,
+        temperatures: Mapping[str, float] | None = None,
+        examples: Mapping[str, Photo] | None = None,
+    ) -> None:
+        self.backbone, self.classifier, self.temperatures = backbone, classifier, temperatures
         self.examples = dict(example_photos() if examples is None else examples)
         wide = {"style": {"description_width": "initial"}, "layout": widgets.Layout(width="30em", max_width="100%")}
         self.choice = widgets.Dropdown(options=list(self.examples), description="picture", **wide)
@@ -184,7 +199,7 @@ class OwnPhoto:
         """Shows what is seen in a photo in the widget and returns it; an error becomes the text below."""
         self.caption.value = status_line("Looking …")
         try:
-            reading = read_photo(photo, self.backbone, self.classifier)
+            reading = read_photo(photo, self.backbone, self.classifier, self.temperatures)
             self.image.value, text = plots.png(reading.figure()), reading.alt
         except Exception as error:  # an error in a callback would vanish in the browser's log
             reading, text = None, f"No result for this photo: {error}"
@@ -208,8 +223,10 @@ class OwnPhoto:
         self.caption.value = status_line("The picture is removed.")
 
 
-def _check(backbone: Backbone, classifier: Classifier) -> None:
+def _check(backbone: Backbone, classifier: Classifier, temperatures: Mapping[str, float] | None) -> None:
     """Raises ConfigError unless the classifier has multiclass heads on embeddings as long as the backbone's."""
+    if unknown := set(temperatures or {}) - {task.name for task in classifier.tasks}:
+        raise ConfigError(f"a temperature for {sorted(unknown)[0]!r}, which the classifier does not predict.")
     numbers = [task.name for task in classifier.tasks if not task.argmax]
     if classifier.backbone is not None:
         raise ConfigError("read_photo needs a classifier on embeddings (`linear_probe`), not one with its own network.")

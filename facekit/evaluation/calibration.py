@@ -6,12 +6,15 @@ is left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import Values, as_array
+from facekit.tasks import Task
 
 BINS = 15
 LOWEST, HIGHEST = 0.01, 100.0  # between these a temperature is looked for
@@ -97,6 +100,13 @@ def fit_temperature(logits: Values, targets: Values) -> float:
     if slope(coldest) <= 0:
         return LOWEST
     return float(np.exp(-optimize.brentq(slope, hottest, coldest, xtol=1e-12)))
+
+
+def fit_temperatures(
+    tasks: Sequence[Task], outputs: Mapping[str, Values], targets: Mapping[str, Values]
+) -> dict[str, float]:
+    """`fit_temperature` of every task with a softmax, by name. outputs, targets: as `metrics.evaluate` takes them."""
+    return {task.name: fit_temperature(outputs[task.name], targets[task.name]) for task in tasks if task.softmax}
 
 
 def temperature_scaled(logits: Values, temperature: float) -> np.ndarray:

@@ -15,7 +15,7 @@ groups there are and the smaller they are, even where all groups are equal. `Gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -33,6 +33,7 @@ from facekit.evaluation.metrics import (
     as_array,
     confusion_counts,
     known_classes,
+    mean_recall,
     resampled,
 )
 from facekit.tasks import Task
@@ -40,7 +41,7 @@ from facekit.tasks import Task
 SMALL = 30  # rows of a cell, below which its interval is not to be believed
 PUBLISHED = 20  # faces, below which no statistic is published
 _PER_OCTAVE, _OCTAVES = 16, 40  # errors from 2^-20 to 2^20 of the unit, in bins 4 % wide
-_FINE = 10  # parts of each bin of confidence
+_FINE = 5  # parts of each bin of confidence
 NAN = float("nan")
 
 
@@ -73,9 +74,7 @@ def _rate(counts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 def _recalls(counts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The mean over strata that have rows of the share in the first category."""
-    totals = counts.sum(2)
-    shares = counts[:, :, 0] / np.maximum(totals, 1)
-    return _divided(shares.sum(1), (totals > 0).sum(1))
+    return mean_recall(counts[:, :, 0], counts.sum(2))
 
 
 def _average(counts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -298,7 +297,8 @@ class GroupCounts:
         by: the columns whose groups are crossed; None is all columns, () all rows together. metrics: names in
         `METRICS`; None is all that the rows allow. positive: the class that the rates are about. n: the labels that the
         value rests on (of a true positive rate, the positives). small: whether n is below `small`, so that the
-        interval is too narrow to be believed. Cells without rows are there, with NaN. Raises ConfigError for columns,
+        interval is too narrow to be believed. A calibration error and its interval are too high, the more so the fewer
+        rows there are. Cells without rows are there, with NaN. Raises ConfigError for columns,
         metrics or classes that there are not.
         """
         by, metrics, index = self._asked(by, metrics, positive, n_boot)
@@ -319,11 +319,13 @@ class GroupCounts:
         small: int = SMALL,
         n_boot: int = N_BOOT,
         seed: int = 0,
+        without: Collection[tuple[str, ...]] = (),
     ) -> pd.DataFrame:
         """The worst cell of each metric and the gap to the best, as they are and corrected for their bias.
 
-        Takes what `scores` takes; cells of fewer than `small` labels are left out. Two rows a metric, `what` is `worst`
-        and `gap`: group (of a gap, worst and best), value, low, high, corrected, if_equal, p, groups, left_out.
+        Takes what `scores` takes; cells of fewer than `small` labels and those of `without`, by their groups, are left
+        out. Two rows a metric, `what` is `worst` and `gap`: group (of a gap, worst and best), value, low, high,
+        corrected, if_equal, p, groups, left_out.
 
         The lowest of several estimates is too low, and the gap too wide. if_equal: what this figure would be on average
         if all cells were equal: each keeps its rows and draws its answers from the shares of all cells together (of
@@ -332,8 +334,8 @@ class GroupCounts:
         noise demands (constrained empirical Bayes, Louis 1984; moment estimate of DerSimonian & Laird 1986): nothing is
         taken off where cells differ far more than their noise; in simulations most of the bias goes, not all. low,
         high: limits for the worst of the true values, and for their gap. They come from intervals that are right for
-        all cells at once (95 %, by the largest deviation), since the percentile interval of a minimum misses the truth.
-        They are wide, and on the safe side. For a selection rate, worst is lowest.
+        all cells, or all pairs of cells, at once (95 %, by the largest deviation), since the percentile interval of a
+        minimum misses the truth. They are wide, and on the safe side. For a selection rate, worst is lowest.
         """
         by, metrics, index = self._asked(by, metrics, positive, n_boot)
         cells = self._pooled(by)
@@ -341,7 +343,9 @@ class GroupCounts:
         for metric in metrics:
             kind = METRICS[metric]
             all_cells = {cell: _Cell.of(kind, counts, index) for cell, counts in cells.items()}
-            large = {cell: found for cell, found in all_cells.items() if found.n >= max(small, 1)}
+            large = {
+                cell: found for cell, found in all_cells.items() if found.n >= max(small, 1) and cell not in without
+            }
             names = [", ".join(map(str, cell)) for cell in large]
             about = len(large), len(all_cells) - len(large)
             for what, group, score in _extremes(kind, list(large.values()), names, n_boot, seed):
@@ -446,10 +450,9 @@ def _extremes(
     middle, spread = equal.mean(0), equal.std(0)
     true = _shrunk(values, middle, spread**2)
     simulated = true + equal - middle
-    # Limits that hold for all cells at once. A cell's own resamples may vary too little, if it is small or all right.
-    own = np.array([np.nanstd(cell.draws(n_boot, rng)) for cell in cells])
-    times = np.quantile((np.abs(equal - middle) / np.where(spread > 0, spread, np.inf)).max(1), LEVEL)
-    lows, highs = (values + sign * times * np.maximum(own, spread) for sign in (-1, 1))
+    # A cell's own resamples may vary too little, if it is small or all right.
+    errors = np.maximum(spread, [np.nanstd(cell.draws(n_boot, rng)) for cell in cells])
+    lows, highs = _at_once(values, equal - middle, spread, errors)
     lows, highs = lows.clip(0), highs.clip(None, metric.most)
 
     flip = 1 if metric.worst is np.min else -1  # so that the worst is the lowest
@@ -461,13 +464,40 @@ def _extremes(
             corrected_at_best = pooled.value if metric.bounded else values[last]
         else:
             group, of, bad = f"{names[first]} to {names[last]}", np.ptp, 1
-            low, high = max(0.0, lows.max() - highs.min()), highs.max() - lows.min()
+            low, high = _at_once_of_pairs(values, equal - middle, spread, errors)
+            low, high = max(0.0, low), min(metric.most, high)
         value, null = of(values), of(equal, axis=1)
         corrected = value - (of(simulated, axis=1) - of(true)).mean()
         if what == "worst" and flip * corrected > flip * corrected_at_best:
             corrected = corrected_at_best
         p = (1 + (bad * null >= bad * value - 1e-12).sum()) / (1 + n_boot)
         yield what, group, tuple(map(float, (value, low, high, np.clip(corrected, low, high), null.mean(), p)))
+
+
+def _at_once(
+    values: np.ndarray, noise: np.ndarray, spread: np.ndarray, errors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (cells,) that hold for all values at once, by the largest deviation in their standard errors.
+
+    noise: simulated deviations (B, cells) with the standard deviations `spread`. errors: standard errors of the values.
+    """
+    times = np.quantile((np.abs(noise) / np.where(spread > 0, spread, np.inf)).max(1), LEVEL)
+    return values - times * errors, values + times * errors
+
+
+def _at_once_of_pairs(
+    values: np.ndarray, noise: np.ndarray, spread: np.ndarray, errors: np.ndarray
+) -> tuple[float, float]:
+    """Limits of the largest difference of two values, from such limits of all differences; see `_at_once`."""
+    largest = np.zeros(len(noise))
+    for i in range(1, len(values)):
+        apart = np.hypot(spread[i], spread[:i])
+        each = np.abs(noise[:, [i]] - noise[:, :i]) / np.where(apart > 0, apart, np.inf)
+        largest = np.maximum(largest, each.max(1))
+    times = np.quantile(largest, LEVEL)
+    away, margin = np.abs(values[:, None] - values), times * np.hypot(errors[:, None], errors)
+    pairs = ~np.eye(len(values), dtype=bool)
+    return float((away - margin)[pairs].max()), float((away + margin)[pairs].max())
 
 
 def _shrunk(values: np.ndarray, middle: np.ndarray, variances: np.ndarray) -> np.ndarray:

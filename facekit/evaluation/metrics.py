@@ -185,9 +185,13 @@ def _accuracy(counts: np.ndarray) -> np.ndarray:
 
 def _balanced(counts: np.ndarray) -> np.ndarray:
     """Confusion counts (B, C, C) to the mean recall of the classes that occur, (B,)."""
-    totals = counts.sum(axis=2)
-    recalls = np.diagonal(counts, axis1=1, axis2=2) / np.maximum(totals, 1)
-    return recalls.sum(axis=1) / (totals > 0).sum(axis=1)
+    return mean_recall(np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=2))
+
+
+def mean_recall(hits: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Of each class the right answers and the rows (B, C) to the mean recall of the classes that occur, (B,)."""
+    with np.errstate(invalid="ignore"):  # where no class occurs: NaN
+        return (hits / np.maximum(totals, 1)).sum(axis=1) / (totals > 0).sum(axis=1)
 
 
 def around(values: np.ndarray, statistics: np.ndarray, level: float) -> tuple[float, float, float]:

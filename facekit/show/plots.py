@@ -36,6 +36,7 @@ HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "+++")
 DPI = 100
 WIDTH, HEIGHT = 6.4, 3.8  # inches of one plot: 640 x 380 px
 SMALL_WIDTH, SMALL_HEIGHT = 3.4, 3.0  # inches of one plot among several
+WIDEST = 8.2  # inches: JupyterLab shrinks what is wider, and in a window of 1024 px labels then fall below 9 px
 
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine has it
@@ -192,15 +193,22 @@ def bars_with_spread(axis: Axes, runs: Mapping[str, Sequence[float] | np.ndarray
 def bar_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """One plot for each table (by its title) with a bar a column: the mean over the rows, every row a dot.
 
-    tables: one row a seed, one column a method, the values accuracies. All plots have the same vertical axis.
+    tables: one row a seed, one column a method, the values accuracies. All plots have the same vertical axis; those
+    that do not fit beside one another stand below.
     """
-    widest = max(len(table.columns) for table in tables.values())
-    fig, _ = figure(1, len(tables), size=(1 + 1.15 * widest * len(tables), HEIGHT), sharey=True)
-    for axis, (title, table) in zip(fig.axes, tables.items(), strict=True):
+    wide = 1.15 * max(len(table.columns) for table in tables.values())
+    columns = min(len(tables), max(1, int((WIDEST - 1) / wide)))
+    rows = -(-len(tables) // columns)
+    size = (min(1 + wide * columns, WIDEST), HEIGHT if rows == 1 else SMALL_HEIGHT * rows)
+    fig, axes = figure(rows, columns, size=size, sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes.flat, tables.items(), strict=False):
         bars_with_spread(axis, dict(table.items()))
         axis.set_xticks(range(len(table.columns)), [textwrap.fill(name, 10) for name in table], fontsize=9)
         axis.set(title=title)
-    fig.axes[0].set_ylabel("accuracy")
+    for axis in axes.flat[len(tables) :]:
+        axis.remove()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy")
     return fig
 
 

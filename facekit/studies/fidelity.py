@@ -23,8 +23,8 @@ from facekit.experiments import PROBES, few_labels, scores
 from facekit.files import may_replace
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.records import ROOT, Record, markdown, recorded
-from facekit.studies.common import SEEDS, facenet_features, fill, first, labelled, markdown_of, write_text
+from facekit.records import ROOT, Record, fill, markdown, recorded
+from facekit.studies.common import SEEDS, facenet_features, first, labelled, markdown_of, write_text
 from facekit.studies.runner import Block, Study, blocks_of, needs_photos, study
 from facekit.studies.speed import speed
 from facekit.tasks import AGE_BAND
@@ -292,9 +292,12 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
     worst = test["trained on drawn"]
     same = min(worst["labels"], part_gaps["labels"].max())
     by_part = part_gaps.set_index(["gap", *KEYS])["mean"]
-    real_race = "way == 'real → real' and task == 'race' and method == 'linear'"
-    real = [rows.query(real_race).groupby("labels")["value"].mean() for rows in (on_test, on_parts)]
-    near = max(set(real[0].index) & set(real[1].index))
+    on_real = "way == 'real → real' and method == 'linear'"
+    real = {
+        name: rows.query(on_real).pivot_table("value", "labels", "task")
+        for name, rows in (("test", on_test), ("parts", on_parts))
+    }
+    near = max(set(real["test"].index) & set(real["parts"].index))
     hard = [points.query("gap == 'tested on drawn' and task == 'race'")["mean"] for points in (test_gaps, part_gaps)]
     by_group_parts = found[found["metric"] == "held-out accuracy by group"]
     wide = by_group_parts.pivot_table("value", ["task", "by", "group"], "way", sort=False)
@@ -319,7 +322,7 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
         worst_in_parts=by_part["trained on drawn", worst["task"], worst["method"], same],
         photos=found[found["metric"] == "held-out accuracy"].drop_duplicates("group")["n"].sum(),
         near=near,
-        race={"test": real[0][near], "parts": real[1][near]},
+        real={name: table.loc[near] for name, table in real.items()},
         race_hard={"test": hard[0].abs().max(), "parts": hard[1].abs().max()},
         behind={"hidden": _behind(part_gaps, "one hidden layer"), "linear": _behind(part_gaps, "linear")},
         missing="".join(f" No figures of the probe with {name} are recorded." for name in unmeasured),
@@ -332,6 +335,7 @@ def datasheet(scores: Record, groups: Record, model: FeatureModel) -> str:
         speed=found[(found["task"] == "speed") & (found["metric"] == "rows_per_second")]["value"].max(),
         speeds=speed_table(found),
         record=scores.about,
+        sample=scores.sample(),
     )
 
 

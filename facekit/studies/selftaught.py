@@ -84,13 +84,27 @@ WAYS: Ways = {
 def measure_way(
     unlabelled: FaceSet, pool: FaceSet, test: FaceSet, tasks: Sequence[Task], labels: Sequence[int], way: str, seed: int
 ) -> pd.DataFrame:
-    """One way to get features, and a linear probe on them for every task and number of labels.
+    """One way to get features, see `measure_code`; the column `method` is its name.
 
-    unlabelled: no label of theirs is looked at. pool: where the labels are drawn from, the same for every way. Columns
-    method, n, seed, task, metric, value; the metric `dead` (directions that hold none of 99 % of the variance of the
+    unlabelled: no label of theirs is looked at. pool: where the labels are drawn from, the same for every way.
+    """
+    rows = measure_code(WAYS[way](unlabelled, seed), pool, test, tasks, labels, seed).assign(method=way)
+    return rows[["method", "n", "seed", "task", "metric", "value"]]
+
+
+def measure_code(
+    code: Callable[[FaceSet], FeatureSet],
+    pool: FaceSet,
+    test: FaceSet,
+    tasks: Sequence[Task],
+    labels: Sequence[int],
+    seed: int,
+) -> pd.DataFrame:
+    """A linear probe on the features of `code` for every task and number of labels.
+
+    Columns n, seed, task, metric, value; the metric `dead` (directions that hold none of 99 % of the variance of the
     test faces' features, as a share) has n 0 and the task `features`.
     """
-    code = WAYS[way](unlabelled, seed)
     train, seen = code(pool), code(test)
     tables = [
         scores(linear_probe(few_labels(train, n, seed), [task]), seen, [task]).assign(n=n)
@@ -99,8 +113,7 @@ def measure_way(
     ]
     dead = dead_dimensions(seen) / seen.features.shape[1]
     tables.append(pd.DataFrame({"task": ["features"], "metric": "dead", "value": dead, "n": 0}))
-    rows = pd.concat(tables, ignore_index=True).assign(method=way, seed=seed)
-    return rows[["method", "n", "seed", "task", "metric", "value"]]
+    return pd.concat(tables, ignore_index=True).assign(seed=seed)[["n", "seed", "task", "metric", "value"]]
 
 
 def measure_scratch(pool: FaceSet, test: FaceSet, tasks: Sequence[Task], n: int, seed: int) -> pd.DataFrame:

@@ -46,3 +46,10 @@ def test_predict_beside_detector_and_network_alone(capsys):
     text = capsys.readouterr().out
     assert "3 rendered portraits with one face, mini" in text and "predict, 3 rows" in text and "share" in text
     assert main(["predict", "--photos", "0"]) == 2 and main(["predict", "--photos", "1", "--backbone", "x"]) == 2
+
+
+def test_evaluation_prints_its_seconds(capsys):
+    assert main(["evaluation", "--rows", "1000"]) == 0
+    printed = capsys.readouterr().out
+    assert "1,000 rows, " in printed and "the answers to 6,000 rows alone" in printed
+    assert main(["evaluation", "--rows", "0"]) == 2

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,26 @@ def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
     server = json.loads(Path(folders[0], "jupyter_server_config.json").read_text())["ServerApp"]
     # An upload is one message, and the server drops the connection of one that is larger (by default 10 MiB).
     assert server["tornado_settings"]["websocket_max_message_size"] >= 50e6, "photos of phones can be uploaded"
+
+
+def test_keys_pressed_in_a_widget_stay_with_it():
+    """JupyterLab's one-key commands act wherever the focus is: an arrow would leave the quiz, X cut the cell around it.
+
+    Each has a rival here that is true inside widgets alone, weighs more there by one class, and does nothing.
+    """
+    folder = Path(doctor.__file__).parent / "jupyter" / "labconfig" / "default_setting_overrides.json"
+    ours = json.loads(folder.read_text())["@jupyterlab/shortcuts-extension:shortcuts"]["shortcuts"]
+    schema = next(file for file in metadata.files("jupyterlab") if file.match("notebook-extension/tracker.json"))
+    theirs = json.loads(schema.locate().read_text())["jupyter.lab.shortcuts"]
+    anywhere = ".jp-Notebook.jp-mod-commandMode:not(.jp-mod-readWrite) :focus"
+    plain = {tuple(each["keys"]) for each in theirs if each["selector"] == anywhere}
+    plain = {keys for keys in plain if keys and not any(" " in key for key in keys)}
+    assert {("ArrowDown",), ("X",), ("D", "D")} <= plain
+    assert plain == {tuple(each["keys"]) for each in ours}
+    assert {each["selector"] for each in ours} == {anywhere.replace(" :focus", " .jupyter-widgets :focus")}
+    assert not any(each["preventDefault"] for each in ours)
+    commands = {each["command"] for each in ours}
+    assert commands.isdisjoint(each["command"] for each in theirs) and all(":" in name for name in commands)
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

@@ -68,6 +68,19 @@ def test_probabilities_are_those_of_the_classifier_on_the_crop(reading, backbone
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
 
+def test_a_temperature_flattens_what_is_said_and_changes_no_answer(portrait, reading, backbone, classifier):
+    found = read_photo(portrait, backbone, classifier, {"race": 3.0})
+    for name, temperature in (("race", 3.0), ("gender", 1.0), ("age", 1.0)):
+        before, after = reading.probabilities[name].to_numpy(), found.probabilities[name].to_numpy()
+        expected = before ** (1 / temperature)
+        np.testing.assert_allclose(after, expected / expected.sum(), atol=1e-6)
+        assert before.argmax() == after.argmax()
+    own = own_photo.OwnPhoto(backbone, classifier, {"race": 3.0})
+    pd.testing.assert_frame_equal(own.first.probabilities["race"], found.probabilities["race"])
+    with pytest.raises(ConfigError, match="'skin'"):
+        read_photo(portrait, backbone, classifier, {"skin": 2.0})
+
+
 def test_every_form_of_the_same_photo_is_read_alike(tmp_path, portrait, reading, backbone, classifier):
     data = saved(portrait)
     (tmp_path / "me.png").write_bytes(data)

@@ -19,9 +19,11 @@ from facekit.data.readers.isic import ISIC_CLASSES
 from facekit.data.sets import FaceSet
 from facekit.errors import DataError
 from facekit.models.adapters import DomainNet
+from facekit.models.backbones.mini import FaceNetMini
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.plans import Phase, Plan
+from facekit.transfer.adaptation import low_light
 from facekit.transfer.domains import PerDomain
 
 SIDES = np.repeat(["train", "validation", "test"], 12)
@@ -110,13 +112,14 @@ def test_a_set_that_is_not_there_is_named(monkeypatch, tmp_path):
 
 
 def test_two_domains_are_photos_and_sketches_of_other_people_or_real_photos_and_others_in_low_light(monkeypatch):
-    monkeypatch.setattr(course_module, "TWO_DOMAINS", (6, 0, 4))
+    monkeypatch.setattr(course_module, "TWO_DOMAINS", dict.fromkeys(("laptop", "full"), (6, 0, 4)))
     drawn = start("10").two_domains()
     for part in (drawn.source, drawn.target):
         assert part.labels["split"].value_counts().to_dict() == {"train": 6, "test": 4}
         for task in drawn.tasks:
             assert (part.targets([task])[task.name] >= 0).all()
     assert not set(drawn.source.labels["identity"]) & set(drawn.target.labels["identity"])
+    assert "(sketch)" in drawn.about and "6 to learn from and 4 to test" in drawn.about and "glasses" in drawn.about
 
     faces = toy("gender", ["Male", "Female"], (160, 160))
     faces = FaceSet(np.maximum(faces.images, 100), faces.labels.assign(race="White", age="3-9", row=range(len(faces))))
@@ -127,3 +130,6 @@ def test_two_domains_are_photos_and_sketches_of_other_people_or_real_photos_and_
     assert len(real.source) == len(real.target) == 10 and real.source.images.min() == 100
     assert real.target.images.mean() < 0.3 * real.source.images.mean()
     assert not set(real.source.labels["row"]) & set(real.target.labels["row"])
+    # Dark at the size that the network sees: noise is not made smaller with the photo.
+    dark = low_light(faces.select(real.target.labels["row"]).resized(FaceNetMini.image_size), 0.25, 0.04, seed=0)
+    assert (real.target.images == dark.images).all() and "quarter of the light" in real.about

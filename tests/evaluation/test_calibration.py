@@ -16,8 +16,10 @@ from facekit.evaluation.calibration import (
     calibration_curve,
     calibration_error,
     fit_temperature,
+    fit_temperatures,
     temperature_scaled,
 )
+from facekit.tasks import GENDER, RACE, Task
 
 
 def rows(seed: int, n: int = 400, classes: int = 3, scale: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +112,14 @@ def test_a_temperature_mends_overconfidence():
     before = calibration_error(temperature_scaled(logits[test], 1), targets[test])
     after = calibration_error(temperature_scaled(logits[test], temperature), targets[test])
     assert temperature == pytest.approx(3, rel=0.15) and before > 0.2 and after < 0.05
+
+
+def test_every_task_with_a_softmax_gets_its_temperature():
+    pairs = {"gender": rows(0, 200, 2, 0.5), "race": rows(1, 200, 7, 3.0)}
+    outputs = {name: torch.from_numpy(logits) for name, (logits, _) in pairs.items()} | {"years": torch.zeros(200, 1)}
+    targets = {name: torch.from_numpy(labels) for name, (_, labels) in pairs.items()} | {"years": torch.zeros(200)}
+    found = fit_temperatures([GENDER, RACE, Task("years", "regression")], outputs, targets)
+    assert found == {name: fit_temperature(*pair) for name, pair in pairs.items()}
 
 
 def test_where_there_is_no_best_temperature_it_stays_within_its_bounds():

@@ -30,6 +30,7 @@ SHARES = {
         "weights": 8,
         "model": 8,
         "predict": 8,
+        "evaluation": 6,
         "cached": 5,
         "record": 5,
         "quiz": 5,

@@ -1,10 +1,12 @@
-"""The decision guide: every way ends in one recommendation, everything is reached, and the widget asks what it says."""
+"""The decision guide: every way ends in one recommendation, all is reached, and chart and widget say what it says."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import combinations
 from typing import NamedTuple
 
 import ipywidgets
@@ -74,7 +76,7 @@ def test_the_questions_that_the_map_rests_on_are_asked():
 def test_a_lesson_that_exists_is_a_link_with_its_own_title_and_a_planned_one_is_text():
     existing = {lesson.number: lesson for lesson in find_lessons()}
     for number in GUIDE.lessons:
-        text = GUIDE.lesson_text(number)
+        text = GUIDE.lesson_link(number)
         if number in existing:
             target = re.fullmatch(r"\[.*\]\((.+)\)", text)[1]
             assert (existing[number].root / target) == existing[number].learner
@@ -94,6 +96,96 @@ def test_the_text_has_every_question_answer_and_recommendation():
         assert recommendation.advice in text
     ends = [line for line in text.splitlines() if "→" in line]
     assert len(ends) == len(list(paths()))
+    for path, end in zip(paths(), ends, strict=True):
+        assert GUIDE.lesson_link(GUIDE.recommendations[path.end].lesson) in end
+
+
+class Parts(HTMLParser):
+    """The flow chart's elements as (name, attributes) and its texts, each with the address that it links to or none."""
+
+    def __init__(self, guide=GUIDE):
+        super().__init__()
+        self.elements, self.texts, self.open, self.link = [], [], [], ""
+        self.feed(FIGURES.FlowChart(guide).html())
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag != "br":
+            self.open.append(tag)
+        self.link = dict(attrs).get("href", self.link)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.link = "" if tag == "a" else self.link
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append((data.strip(), self.link))
+
+
+def test_the_chart_says_in_order_every_question_answer_and_outcome_and_nothing_else():
+    """Read from `guide.json`, so that neither can say what the other does not."""
+    order, expected = FIGURES.FlowChart(GUIDE).order, []
+    assert sorted(order) == sorted(DATA["questions"]) and order[0] == DATA["start"]
+    for n, name in enumerate(order, 1):
+        expected.append((f"{n}. {DATA['questions'][name]['text']}", ""))
+        for answer in DATA["questions"][name]["answers"]:
+            expected.append((answer["text"], ""))
+            if answer["next"] in DATA["questions"]:
+                later = order.index(answer["next"]) + 1
+                assert later > n  # lines lead downwards
+                expected.append((f"go on with question {later}", ""))
+            else:
+                end = DATA["recommendations"][answer["next"]]
+                text, target = GUIDE.lesson_text(end["lesson"])
+                expected += [(end["kind"], target), (text, target)]
+    assert Parts().texts == expected
+    assert {text for text, _ in expected} >= {end["kind"] for end in DATA["recommendations"].values()}
+
+
+def test_the_charts_links_lead_to_notebooks_beside_both_copies():
+    targets = {attributes["href"] for tag, attributes in Parts().elements if tag == "a"}
+    existing = {lesson.number: lesson.learner for lesson in find_lessons()}
+    assert targets == {existing[end.lesson].name for end in GUIDE.recommendations.values() if end.lesson in existing}
+    here = lesson("02")
+    for target in targets:
+        assert (here.learner.parent / target).is_file() and (here.solutions.parent / target).is_file()
+
+
+def test_a_planned_lesson_is_no_link_and_a_text_is_no_markup(tmp_path):
+    data = json.loads(json.dumps(DATA))
+    data["lessons"]["77"], data["recommendations"]["scratch"]["lesson"] = "Not yet", "77"
+    data["questions"]["source"]["text"] = "<b>More & less</b>?"
+    path = tmp_path / "guide.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    texts = Parts(FIGURES.read_guide(path)).texts
+    assert ("lesson 77, Not yet (planned)", "") in texts
+    assert any(text.endswith(data["questions"]["source"]["text"]) for text, _ in texts)
+
+
+def test_the_chart_keeps_to_what_an_untrusted_notebook_keeps():
+    """JupyterLab drops SVG, style sheets and scripts there, and properties and values that its sanitiser lacks."""
+    assert {tag for tag, _ in Parts().elements} == {"div", "a", "b", "u", "br"}
+    for _, attributes in Parts().elements:
+        assert set(attributes) <= {"style", "href"}
+        assert not re.search(r"var\(|url\(|rgb|calc\(|/\*|<", attributes.get("style", ""))
+
+
+def test_no_two_lines_of_the_chart_run_in_the_same_place():
+    chart = FIGURES.FlowChart(GUIDE)
+    assert set(chart.lines) == set(DATA["questions"]) - {DATA["start"]}
+    for (one, line), (other, beside) in combinations(chart.lines.items(), 2):
+        apart = chart.rows[one] < beside.rows[0] or chart.rows[other] < line.rows[0]
+        assert line.lane != beside.lane or apart
+    came = sorted((name, row) for name, line in chart.lines.items() for row in line.rows)
+    assert came == sorted(
+        (answer.next, chart.rows[name] + n)
+        for name, question in GUIDE.questions.items()
+        for n, answer in enumerate(question.answers, 1)
+        if answer.next in GUIDE.questions
+    )
 
 
 def test_the_widget_leads_along_every_route():
@@ -120,6 +212,15 @@ def test_a_changed_answer_takes_back_what_followed_and_the_button_takes_back_all
     assert len(view.radios) == 1 and view.answers == []
 
 
+def test_an_answer_leaves_the_questions_above_as_they_are():
+    """The front end draws again what is no longer the same object; a key pressed there would then reach nothing."""
+    view = FIGURES.GuideView(GUIDE)
+    for number in numbers(max(paths(), key=lambda route: len(route.steps))):
+        above = view.box.children[: 2 * len(view.radios)]
+        view.radios[-1].value = number
+        assert view.box.children[: len(above)] == above
+
+
 def test_answers_that_lead_nowhere_are_refused():
     with pytest.raises(LessonError, match="has answers 0 to 1, not 2"):
         GUIDE.follow([0, 2])
@@ -129,11 +230,13 @@ def test_answers_that_lead_nowhere_are_refused():
     assert isinstance(GUIDE.follow(shortest), FIGURES.Recommendation)
 
 
-def test_show_publishes_the_text_before_the_widget(monkeypatch):
+def test_show_publishes_chart_and_text_before_the_widget(monkeypatch):
     shown = []
     monkeypatch.setattr(plots, "publish", lambda bundle, metadata=None: shown.append(bundle))
     GUIDE.show()
-    assert shown[0]["text/plain"] == GUIDE.markdown() and "run this cell" in shown[1]["text/plain"]
+    chart, words, widget = shown
+    assert chart["text/html"] == FIGURES.FlowChart(GUIDE).html() and "Flow chart" in chart["text/plain"]
+    assert words["text/plain"] == GUIDE.markdown() and "run this cell" in widget["text/plain"]
 
 
 def _circle(data):

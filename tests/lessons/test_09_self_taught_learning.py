@@ -1,8 +1,9 @@
-"""Figures of lesson 09: a centroid is shown as the patch it stands for, and a map beside its face."""
+"""Figures of lesson 09: a centroid is shown as its patch, a map beside its face, a run beside what it has to beat."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from tiny import faces
 
@@ -37,3 +38,27 @@ def test_each_face_has_its_maps_beside_it():
     np.testing.assert_array_equal(shown[5], maps[1, 1].numpy())
     limits = fig.axes[1].images[0].get_clim()
     assert limits == fig.axes[4].images[0].get_clim() and limits[0] == 0, "one scale for a centroid in all faces"
+
+
+def test_a_run_goes_over_its_steps_and_the_others_lie_level_with_names_that_do_not_touch():
+    keys = [(step, seed, task) for step in (0, 10, 40) for seed in (0, 1) for task in ("gender", "skin_tone")]
+    rows = pd.DataFrame(keys, columns=["step", "seed", "task"])
+    rows["value"] = rows["step"] / 100 + rows["seed"] / 50 + (rows["task"] == "gender") / 4
+    rows = rows.assign(n=20, metric="accuracy")
+    beside = pd.DataFrame({"gender": [0.5, 0.7, 0.6, 0.4], "skin_tone": [0.301, 0.3, 0.2, 0.1]}, FIGURES.BESIDE)
+    others = beside.melt(var_name="task", ignore_index=False).rename_axis("method").reset_index()
+    others = pd.concat([others.assign(n=n, seed=seed, metric="accuracy") for n in (20, 50) for seed in (0, 1, 2)])
+    others.loc[(others["n"] == 50) | (others["seed"] == 2), "value"] = 0.9  # of other labels: not shown
+    fig = FIGURES.over_steps(rows, others)
+    assert [axis.get_title() for axis in fig.axes] == ["gender", "skin tone"]
+    for axis, base, task in zip(fig.axes, (0.25, 0.0), beside, strict=True):
+        run, *level = (
+            axis.lines[0],
+            *(line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 2),
+        )
+        assert list(run.get_xdata()) == [0, 10, 40]
+        np.testing.assert_allclose(run.get_ydata(), base + np.array([0.01, 0.11, 0.41]))
+        assert [line.get_ydata()[0] for line in level] == list(beside[task])
+        heights = {text.get_text(): text.get_position()[1] for text in axis.texts}
+        assert abs(heights["pixels"] - heights["patches"]) > 0.01
+        assert (heights["pixels"] > heights["patches"]) == (task == "skin_tone")

@@ -124,3 +124,14 @@ def test_seeds_that_agree_to_the_last_digit_have_no_spread():
     for axis in (one, other):
         bar = axis.containers[0].lines[2][0].get_segments()[0]
         assert np.allclose(bar[:, 1], 0.1)
+
+
+@pytest.mark.parametrize("n_tables", range(1, 8))
+@pytest.mark.parametrize("n_methods", range(1, 9))
+def test_panels_are_never_wider_than_a_page_on_which_their_labels_can_be_read(n_tables, n_methods):
+    methods = [f"method {place}" for place in range(n_methods)]
+    table = pd.DataFrame(np.linspace(0.4, 0.6, 2 * n_methods).reshape(2, -1), columns=methods)
+    fig = plots.bar_panels({f"task {place}": table for place in range(n_tables)})
+    assert fig.get_figwidth() <= plots.WIDEST
+    assert [axis.get_title() for axis in fig.axes] == [f"task {place}" for place in range(n_tables)]
+    assert len({axis.get_ylim() for axis in fig.axes}) == 1  # one scale

@@ -23,6 +23,7 @@ FROZEN = ("on the source", "source only", "mean", "CORAL", "AdaBN", "target labe
 FROZEN += ("new statistics for the target alone",)
 UTK = ("on the source", "source only", "mean", "CORAL", "300 target labels", "source and 300 target labels")
 UTK += ("target labels",)
+OWN = ("AdaBN", "on the source, AdaBN")  # of UTKFace's pixels
 
 
 STRENGTHS = {"CORAL as a loss": (10.0,), "kernel means": (1.0,), "DANN": (0.3,)}
@@ -58,7 +59,7 @@ def small(monkeypatch, reference):
     monkeypatch.setattr(adaptation, "FaceNet", TinyFace)
     monkeypatch.setattr(adaptation, "FaceNetMini", TinyMini)
     monkeypatch.setattr(adaptation, "hidden_probe", lambda rows, tasks, seed: linear_probe(rows, tasks))
-    for name, value in {"N": 30, "N_TEST": 25, "LABELLED": 20}.items():
+    for name, value in {"N": 30, "N_TEST": 25, "LABELLED": 20, "MEASURED": 8}.items():
         monkeypatch.setattr(adaptation, name, value)
     monkeypatch.setattr(adaptation_portraits, "FaceNetMini", TinyMini)
     monkeypatch.setattr(adaptation_portraits, "portrait_domains", portraits)
@@ -89,10 +90,24 @@ def test_both_of_real_photos_are_recorded_whole(small):
     rows = recorded("adaptation_low_light", small).rows
     assert set(rows["method"]) == set(FROZEN) and set(rows["task"]) == {"gender", "race", "domain"}
     rows = recorded("adaptation_utkface", small).rows
-    assert set(rows["method"]) == {name.replace("300", "20") for name in UTK}
+    assert set(rows["method"]) == {name.replace("300", "20") for name in UTK + OWN}
+    assert set(rows[rows["method"].isin(OWN)]["network"]) == {"tiny", "tiny mini"}
     assert set(rows[rows["head"] == "hidden"]["network"]) == {"tiny"}
     assert set(rows["head"]) == {"linear", "hidden"} and set(rows["task"]) == {"gender", "race", "age", "domain"}
-    assert rows["value"].between(0, 1).all()
+    scored = rows[rows["task"] != "domain"]
+    assert rows["value"].between(0, 1).all() and (scored["value"].between(scored["low"], scored["high"])).all()
+
+
+def test_own_statistics_are_of_the_rows_that_the_other_ways_learn_from_and_score(small, monkeypatch):
+    seen, asked = [], adaptation.embed
+    monkeypatch.setattr(adaptation, "embed", lambda net, part, **how: seen.append(part) or asked(net, part, **how))
+    faces = adaptation.in_four(adaptation.fairface(), RACE.name)
+    pixels = replace(faces, labels=faces.labels.assign(row=range(len(faces))))
+    rows = adaptation.measure_own_statistics(pixels, pixels, TinyFace.from_pretrained(), 3)
+    a, at_home, _, scored = adaptation.of_both(asked(TinyFace.from_pretrained(), pixels), pixels, 3)
+    for part, wanted in zip(seen, (a, scored, at_home), strict=True):
+        assert (part.labels["row"].to_numpy() == wanted.labels["row"].to_numpy()).all()
+    assert not set(a.labels["row"]) & set(at_home.labels["row"]) and set(rows["method"]) == set(OWN)
 
 
 def test_races_are_those_that_both_sets_know():

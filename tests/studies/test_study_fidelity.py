@@ -160,6 +160,9 @@ def test_the_datasheet_states_what_was_recorded(small, tmp_path):
     cells = [f"{mean[way]:.3f}" for way in fidelity.WAYS]
     assert f"| race | linear | 150 | {' | '.join(cells)} |" in text
     assert "1,234,567 rows a second" in text
+    real = rows[(rows["metric"] == "accuracy") & (rows["trained_on"] == "real") & (rows["tested_on"] == "real")]
+    real = real.set_index("task")["value"]
+    assert f"tell race right for {real['race']:.3f} of them" in text and f"age for {real['age']:.3f} and" in text
     assert "| 200,000 rows | 1,234,567 | 1,000,000 | 8,000,000 | 4,000,000 | 25 % |" in text
     gap = 100 * (mean["drawn", "real"] - mean["real", "real"])
     assert f"| race | linear | 150 | {f'**{gap:+.1f}**' if abs(round(gap, 2)) > 1.5 else f'{gap:+.1f}'} | " in text

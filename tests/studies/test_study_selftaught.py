@@ -13,7 +13,7 @@ from facekit.commands.cli import main
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.records import REFERENCE, recorded
-from facekit.studies import selftaught, selftaught_real
+from facekit.studies import contrastive, selftaught, selftaught_real
 from facekit.tasks import GENDER, RACE
 
 assert reference  # the fixture of toy photos
@@ -59,6 +59,42 @@ def test_labels_of_the_unlabelled_do_not_count(small):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_long_run_is_looked_at_before_in_and_after_it(reference, small, monkeypatch):
+    for name in ("PORTRAITS", "UNLABELLED"):
+        monkeypatch.setattr(contrastive, name, getattr(selftaught, name))
+    for name, value in {"EPOCHS": 3, "STEPS": 2, "BATCH": 16, "LOOKED_AT": (1, 2), "LABELS": 20}.items():
+        monkeypatch.setattr(contrastive, name, value)
+    assert main(["record", "contrastive", "--seeds", "[0,3]"]) == 0
+    rows = recorded("contrastive_portraits", reference).rows
+    assert list(rows) == ["step", *COLUMNS[1:]]
+    steps = (0, 2, 4, 6)
+    assert places(rows, "step", "n", "seed", "task") == sorted(
+        itertools.product(steps, (20,), (0, 3), ("gender", "skin_tone"))
+    )
+    for metric, seen in (("dead", steps), ("loss", steps[1:]), ("found", steps[1:])):
+        some = rows[rows["metric"] == metric]
+        assert sorted(zip(some["step"], some["seed"], strict=True)) == sorted(itertools.product(seen, (0, 3)))
+
+
+def test_a_look_at_a_long_run_changes_nothing_and_sees_the_network_of_that_step(small, monkeypatch):
+    faces = render_portraits((40, 0, 0), size=32)
+    seen: list[np.ndarray] = []
+    for name, value in {"EPOCHS": 2, "STEPS": 2, "BATCH": 16, "LABELS": 20}.items():
+        monkeypatch.setattr(contrastive, name, value)
+
+    def look(code, pool, test, tasks, labels, seed):
+        seen.append(code(test).features)
+        return pd.DataFrame({"n": 0, "task": ["features"], "metric": "dead", "value": 0.0})
+
+    monkeypatch.setattr(contrastive, "measure_code", look)
+    for looked_at in ((1,), ()):
+        monkeypatch.setattr(contrastive, "LOOKED_AT", looked_at)
+        contrastive.measure_longer(faces, faces, faces, 0)
+    before, between, after, *again = seen
+    np.testing.assert_array_equal([before, after], again)
+    assert not np.allclose(before, between) and not np.allclose(between, after)
+
+
 def test_faces_are_recorded_whole(reference, small, monkeypatch):
     rng = np.random.default_rng(0)
     labels = {task.name: rng.choice(task.classes, 300) for task in (RACE, GENDER)}
@@ -80,6 +116,20 @@ def test_faces_are_recorded_whole(reference, small, monkeypatch):
     assert places(few, "method", "n", "seed", "task") == sorted(wanted)
     gender = few[(few["task"] == "gender") & (few["n"] == 30)].groupby("method")["value"].mean()
     assert gender["probe"] > 0.7
+
+
+def test_the_shipped_long_run_is_whole_and_of_the_faces_of_the_others():
+    record, other = recorded("contrastive_portraits"), recorded("selftaught_portraits")
+    assert record.about["data"] == other.about["data"]
+    accuracy = record.rows[record.rows["metric"] == "accuracy"]
+    looks = [0, *(n * contrastive.STEPS for n in contrastive.LOOKED_AT), contrastive.EPOCHS * contrastive.STEPS]
+    assert places(record.rows, "step", "seed", "task") == sorted(
+        itertools.product(looks, contrastive.SEEDS, ("gender", "skin_tone"))
+    )
+    random = other.rows[(other.rows["method"] == "random network") & (other.rows["n"] == contrastive.LABELS)]
+    both = accuracy[accuracy["step"] == 0].merge(random, on=["seed", "task", "metric"])
+    assert len(both) == 2 * len(contrastive.SEEDS)
+    np.testing.assert_allclose(both["value_x"], both["value_y"], atol=0.01)  # the same network, labels and probe
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 The guide is a few questions about source and target, and which kind of transfer fits, with its lesson.
 
 The questions are data (`guide.json`): every answer leads to a question or to a recommendation. A `Guide` makes sure
-that there is no circle, no dead end and nothing that cannot be reached. `Guide.show` shows the whole guide as text and
-the same guide as a widget that asks one question after another.
+that there is no circle, no dead end and nothing that cannot be reached. `Guide.show` shows the whole guide as a flow
+chart and as text, and the same guide as a widget that asks one question after another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -103,25 +105,30 @@ class Guide:
             name = choices[number].next
         return self.recommendations.get(name) or self.questions[name]
 
-    def lesson_text(self, number: str, link: bool = True) -> str:
-        """'lesson 03, Feature extraction': as a Markdown link where the lesson exists, with '(planned)' where not."""
+    def lesson_text(self, number: str) -> tuple[str, str]:
+        """'lesson 03, Feature extraction' and the name of its notebook; '… (planned)' and '' where there is none."""
         for lesson in find_lessons(root=FILE.parents[2]):
             head = re.search(rf"^# # {number} · (.+)$", lesson.source.read_text(encoding="utf-8"), re.MULTILINE)
             if head:
-                text = f"lesson {number}, {head[1]}"
-                return f"[{text}]({lesson.learner.name})" if link else text
-        return f"lesson {number}, {self.lessons[number]} (planned)"
+                return f"lesson {number}, {head[1]}", lesson.learner.name
+        return f"lesson {number}, {self.lessons[number]} (planned)", ""
+
+    def lesson_link(self, number: str) -> str:
+        """The lesson in Markdown: a link to its notebook where there is one."""
+        text, target = self.lesson_text(number)
+        return f"[{text}]({target})" if target else text
 
     def markdown(self) -> str:
-        """The whole guide: a nested list of questions and answers, then a table of the recommendations."""
+        """The whole guide in words, folded: a nested list of questions and answers, then a table of what to do."""
         parts = [
-            "**The guide as text.** Follow the answers that fit; each ends in a kind of transfer.",
+            "<details><summary>The flow chart in words, and what to do in each case</summary>",
             "\n".join(self._branch(self.start, "")),
             "| Kind | In the survey's words | What to do | Where |\n|---|---|---|---|\n"
             + "\n".join(
-                f"| {r.kind} | {r.survey} | {r.advice} | {self.lesson_text(r.lesson)} |"
+                f"| {r.kind} | {r.survey} | {r.advice} | {self.lesson_link(r.lesson)} |"
                 for r in self.recommendations.values()
             ),
+            "</details>",
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -129,15 +136,125 @@ class Guide:
         yield f"{indent}- **{self.questions[name].text}**"
         for answer in self.questions[name].answers:
             if end := self.recommendations.get(answer.next):
-                yield f"{indent}    - {answer.text} → *{end.kind}*"
+                yield f"{indent}    - {answer.text} → *{end.kind}*, {self.lesson_link(end.lesson)}"
             else:
                 yield f"{indent}    - {answer.text}"
                 yield from self._branch(answer.next, indent + "        ")
 
     def show(self) -> None:
-        """Shows the guide as text, then the widget; a notebook opened without a kernel keeps the first."""
+        """Shows the guide as flow chart and in words, and then the widget; without a kernel only the first two."""
+        words = f"Flow chart of the guide: {len(self.questions)} questions; the text below says the same."
+        plots.publish({"text/html": FlowChart(self).html(), "text/plain": words})
         words = "Decision guide: run this cell to answer it question by question."
         show_with_text(GuideView(self).box, self.markdown(), words)
+
+
+class Line(NamedTuple):
+    """A line to a question: how far from the boxes it runs, 0 the nearest, and the rows of the answers it leaves."""
+
+    lane: int
+    rows: tuple[int, ...]
+
+
+class FlowChart:
+    """The whole guide as a flow chart: numbered questions with their answers, and right of them what these come to.
+
+    An outcome is a link to its lesson; a line to a question that follows runs left of the boxes. HTML in one grid: rows
+    are as high as their texts, whatever the width. JupyterLab takes SVG and style sheets out of a notebook that it does
+    not trust, so each style stands at its element; where these go, too, the texts are left in their order. White as
+    the figures are, with colours of its own, so that it can be read on a dark page.
+
+    order: the questions' names, each after all that lead to it, a first answer's branch before the others'.
+    rows: the row of each question; its answers follow, and a row above is free. lines: to each question but the first;
+    shorter ones run nearer to the boxes, and no two in the same place.
+    """
+
+    LANE, BOXES = "11px ", "10px minmax(0,1fr) 26px minmax(0,1fr)"  # columns
+    COLORS = ("#555555", plots.COLORS[1], plots.COLORS[0], plots.COLORS[2], "#8a4f7d")  # of lines, by their lane
+    ALL = (
+        "display:grid;box-sizing:border-box;max-width:900px;padding:0 14px 14px;font-size:12px;line-height:1.35;"
+        "background:#ffffff;color:#222222;border:1px solid #cccccc;border-radius:10px"
+    )
+    QUESTION = "padding:5px 10px;background:#e6f0f8;color:#003a5c;border:2px solid #0072B2;border-radius:8px 8px 8px 0"
+    ANSWER = "display:flex;align-items:center;padding:4px 10px;border:1px solid #0072B2;border-width:0 2px 1px"
+    OUTCOME = "display:block;margin:3px 0;padding:3px 10px;color:#00513d;border-radius:8px;text-decoration:none;"
+
+    def __init__(self, guide: Guide) -> None:
+        self.guide = guide
+        self.order: list[str] = []
+        self._visit(guide.start)
+        self.order.reverse()
+        self.rows: dict[str, int] = {}
+        came: dict[str, list[int]] = {}
+        free = 1
+        for name in self.order:
+            self.rows[name] = free + 1
+            answers = guide.questions[name].answers
+            for row, answer in enumerate(answers, free + 2):
+                came.setdefault(answer.next, []).append(row)
+            free += 2 + len(answers)
+        self.lines: dict[str, Line] = {}
+        for name in sorted(self.order[1:], key=lambda name: self.rows[name] - came[name][0]):
+            beside = {
+                line.lane
+                for other, line in self.lines.items()
+                if line.rows[0] <= self.rows[name] and came[name][0] <= self.rows[other]
+            }
+            self.lines[name] = Line(min(set(range(len(self.order))) - beside), tuple(came[name]))
+        # Columns: a lane each, one for the arrowheads, then questions and answers, arrows, outcomes.
+        self.lanes = 1 + max((line.lane for line in self.lines.values()), default=-1)
+        self.column = self.lanes + 2
+
+    def _visit(self, name: str) -> None:
+        for answer in reversed(self.guide.questions[name].answers):
+            if answer.next in self.guide.questions and answer.next not in self.order:
+                self._visit(answer.next)
+        self.order.append(name)
+
+    def html(self) -> str:
+        """The chart as one `div`."""
+        cells = [*self._boxes(), *self._lines()]
+        columns = self.LANE * self.lanes + self.BOXES
+        return "\n".join([f'<div style="{self.ALL};grid-template-columns:{columns}">', *cells, "</div>"])
+
+    def _boxes(self) -> Iterator[str]:
+        """Questions, answers and outcomes, in the order in which they are read."""
+        for n, name in enumerate(self.order, 1):
+            row, question = self.rows[name], self.guide.questions[name]
+            yield _cell(row - 1, self.column, "height:14px")
+            yield _cell(row, f"{self.column} / -1", self.QUESTION, f"<b>{n}. {html.escape(question.text)}</b>")
+            for below, answer in enumerate(question.answers, row + 1):
+                yield _cell(below, self.column, self.ANSWER, html.escape(answer.text))
+                if end := self.guide.recommendations.get(answer.next):
+                    yield _cell(below, self.column + 1, f"align-self:center;border-top:2px solid {self.COLORS[0]}")
+                    yield _arrowhead(below, self.column + 1, self.COLORS[0])
+                    yield _cell(below, self.column + 2, "align-self:center", self._outcome(end))
+                else:
+                    text = f"go on with question {self.order.index(answer.next) + 1}"
+                    yield _cell(below, f"{self.column + 1} / -1", "align-self:center;padding:4px 9px", text)
+            yield _cell(row + len(question.answers), self.column, "border-bottom:2px solid #0072B2")
+
+    def _outcome(self, end: Recommendation) -> str:
+        """The box of an outcome: a link where its lesson exists, dashed where it is planned."""
+        lesson, target = self.guide.lesson_text(end.lesson)
+        kind, lesson = f"<b>{html.escape(end.kind)}</b><br>", html.escape(lesson)
+        if not target:
+            return f'<div style="{self.OUTCOME}border:2px dashed #777777">{kind}{lesson}</div>'
+        style = f"{self.OUTCOME}border:2px solid #009E73;background:#e5f4ef"
+        return f'<a href="{target}" style="{style}">{kind}<u>{lesson}</u></a>'
+
+    def _lines(self) -> Iterator[str]:
+        """The lines to questions: from the middle of each answer's row into a lane, down, and into the question's."""
+        for name, (lane, rows) in self.lines.items():
+            color, end = self.COLORS[lane % len(self.COLORS)], self.rows[name]
+            edge, first = f"2px solid {color}", self.lanes - lane
+            columns = f"{first} / {self.column}"
+            half = f"box-sizing:border-box;height:50%;border-left:{edge}"
+            yield _cell(rows[0], columns, f"{half};align-self:end;border-top:{edge};border-top-left-radius:8px")
+            yield from (_cell(row, columns, f"align-self:center;border-top:{edge}") for row in rows[1:])
+            yield _cell(f"{rows[0] + 1} / {end}", first, f"border-left:{edge}")
+            yield _cell(end, columns, f"{half};align-self:start;border-bottom:{edge};border-bottom-left-radius:8px")
+            yield _arrowhead(end, self.column - 1, color)
 
 
 class GuideView:
@@ -162,6 +279,7 @@ class GuideView:
     def restart(self) -> None:
         """Takes all answers back."""
         self.radios: list[widgets.RadioButtons] = []
+        self._titles: list[widgets.HTML] = []  # kept: what is a new object is drawn anew, and loses the focus
         self._go_on()
 
     def _go_on(self) -> None:
@@ -171,21 +289,32 @@ class GuideView:
             radio = radio_buttons([answer.text for answer in where.answers])
             radio.observe(lambda _: self._answered(place), names="value")
             self.radios.append(radio)
+            self._titles.append(widgets.HTML(f"<b>{place + 1}. {html.escape(where.text)}</b>"))
         else:
-            lesson = self.guide.lesson_text(where.lesson, link=False)
+            lesson, _ = self.guide.lesson_text(where.lesson)
             texts = (html.escape(each) for each in (where.kind, where.advice, where.survey, lesson))
             text = "<b>{}.</b> {} In the survey: {}. See {}.".format(*texts)
         self.result.value = status_line(text, escape=False)
-        rows: list[widgets.Widget] = []
-        for n, radio in enumerate(self.radios):
-            question = self.guide.follow(self.answers[:n])
-            rows += [widgets.HTML(f"<b>{n + 1}. {html.escape(question.text)}</b>"), radio]
-        self.box.children = [*rows, self.result, self.again]
+        asked = chain.from_iterable(zip(self._titles, self.radios, strict=True))
+        self.box.children = [*asked, self.result, self.again]
 
     def _answered(self, place: int) -> None:
         if self.radios[place].value is not None:
-            del self.radios[place + 1 :]
+            del self.radios[place + 1 :], self._titles[place + 1 :]
             self._go_on()
+
+
+def _cell(rows: int | str, columns: int | str, style: str, content: str = "") -> str:
+    """An element of the flow chart at its place in the grid."""
+    return f'<div style="grid-row:{rows};grid-column:{columns};{style}">{content}</div>'
+
+
+def _arrowhead(row: int, column: int, color: str) -> str:
+    """A triangle that points to the box right of it: the left border of an element without width."""
+    sides = "border-top:5px solid transparent;border-bottom:5px solid transparent"
+    return _cell(
+        row, column, f"align-self:center;justify-self:end;width:0;height:0;border-left:8px solid {color};{sides}"
+    )
 
 
 def domain_clouds(sources: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:

@@ -413,8 +413,8 @@ for name, table in selected.items():
 # %% [markdown]
 # ### The decision guide
 #
-# The same questions for your own case, then how many labels there are and how big a model you can afford.
-# In the widget Tab moves between questions, the arrow keys choose.
+# Your own case: begin at the top and follow the lines; a green box opens its lesson. Below, the same in words, folded,
+# and as a widget, in which Tab moves and the arrow keys choose.
 
 # %%
 figures.guide().show()

@@ -14,7 +14,7 @@ _what_differs = define_sorting(
     hints=(
         "Alignment makes the target look like the source. Is it only the look that differs?",
         "Where other people or other classes are in the target, alignment lays the wrong ones on each other.",
-        "Night and scanner change the look of the same people. School and twins' club change who is there.",
+        "Night and scanner change the look of the same people. School and abroad change who is there.",
     ),
     kinds=("align", "label some"),
     cases={
