@@ -11,6 +11,7 @@ from facekit.errors import FacekitError
 BENCHMARKS = {
     "embedding": "facekit.experiments.speed:bench_embedding",
     "packing": "benchmarks.packing:bench_packing",
+    "predict": "benchmarks.predict:bench_predict",
     "training": "benchmarks.training:bench_training",
     "sharing": "facekit.experiments.speed:bench_sharing",
     "evaluation": "benchmarks.evaluation:bench_evaluation",

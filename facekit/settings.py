@@ -99,11 +99,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def progress(iterable=None, *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
-    """A tqdm bar on stderr, silent where nobody watches (pipes, CI, notebooks under test).
+def progress(
+    iterable=None, *, total: int | None = None, desc: str = "", unit: str = "it", hidden: bool = False
+) -> tqdm:
+    """A tqdm bar on stderr, silent where nobody watches (pipes, CI, notebooks under test), and where it is `hidden`.
 
     `FACEKIT_PROGRESS` of 0 or 1 overrides. Bars never enter a notebook's checked output.
     """
     wish = os.environ.get("FACEKIT_PROGRESS")
-    shown = sys.stderr.isatty() if wish is None else wish != "0"
+    shown = not hidden and (sys.stderr.isatty() if wish is None else wish != "0")
     return tqdm(iterable, total=total, desc=desc, unit=unit, disable=not shown, leave=False, dynamic_ncols=True)

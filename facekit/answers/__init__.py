@@ -1,1 +1,1 @@
-"""A trained model in use: loading it, its outputs and its probabilities."""
+"""A trained model in use: loading it, its outputs and probabilities, and its answers for photos."""

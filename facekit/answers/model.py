@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
@@ -23,6 +23,9 @@ from facekit.models.weights import load_into
 from facekit.tasks import Task
 from facekit.training.scoring import predict
 from facekit.transfer.table import Row, row
+
+if TYPE_CHECKING:
+    from facekit.answers.faces import Photos, Way
 
 BATCH = 256  # rows that go through the network together, as when a training is scored
 AT_ONCE = 4 * BATCH  # rows that are resized and held in memory at a time
@@ -57,6 +60,38 @@ class Model:
             raise ConfigError(f"{self.folder} has no domain {name!r}; it has {', '.join(self.sets) or 'no names'}.")
         part = next(part for part in self._stored.parts if part.name == name)
         return _model(self._stored, cast(Staged, self.network), part, self.device)
+
+    @property
+    def learnt_from(self) -> dict[str, Any]:
+        """What `model.json` says of the set that it answers for: tasks, input, framing, data."""
+        return next(each for each in self.about["sets"] if each["name"] == self._part.name)
+
+    def predict(
+        self, photos: Photos, faces: Way = "as_trained", backbone: str | None = None, progress: bool = True
+    ) -> pd.DataFrame:
+        """The answers for photos: a row a face, and a row with its reason for every photo without one.
+
+        photos: the path of a photo, a folder, an archive or a packed set; a set; or photos in memory, one or several
+        (PIL images, uint8 arrays, bytes or paths of files). faces: how they are cut: `as_trained`, as those that the
+        model learnt from; `cropped`, the photos are cut already; `fairface`, eyes, nose and mouth are brought to where
+        FairFace's photos have them; `box`, as `pack --align` does. backbone: `facenet` or `mini`, what embeds photos
+        for a model of embeddings, by default what embedded those that it learnt from. progress: with a bar, where
+        somebody watches.
+
+        Columns: `file`, `face` (its number in the photo, the largest first), `left`, `top`, `right`, `bottom` (in
+        pixels of the upright photo) and `confidence` of the detector, missing where none was asked; of each task the
+        answer, as a label or a number; where the network scores classes also `<task>_probability` of the most probable
+        one, with the temperature that was fitted on validation, `<task>_second` and `<task>_second_probability`, and
+        `<task>_class` where the answer is no class; then `reason`, empty where there is a face. A column whose name is
+        taken is called `<name>_answer`.
+
+        It is all in memory; `python -m facekit predict` writes a table while it goes on. Nothing of the photos is kept.
+        Raises as `facekit.answers.predict.Answers`.
+        """
+        from facekit.answers.predict import Answers  # the detector is loaded by those who ask for it
+
+        answers = Answers(self, photos, faces, backbone)
+        return answers.frame([row for rows, _ in answers.groups(progress=progress) for row in rows])
 
     def batches(self, data: FaceSet | FeatureSet) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
         """The raw outputs of all rows, a thousand at a time: the rows, and task name to float32 (n, …) on the CPU.
@@ -105,20 +140,26 @@ class Model:
         domains = f" for {', '.join(self.sets)}" if self.sets else ""
         return f"Model {self.folder}{domains}: {'; '.join(asked)}"
 
-    def check(self, data: FaceSet | FeatureSet) -> None:
-        """Raises as `batches` where these rows cannot be answered."""
+    def check_domain(self) -> None:
+        """Raises ConfigError for a model of several domains, of which one has to be chosen."""
         if self.sets:
             raise ConfigError(
                 f"{self.folder} answers for {', '.join(self.sets)}, each with its own tasks; choose one: "
                 f"only({self.sets[0]!r})."
             )
+
+    def check(self, data: FaceSet | FeatureSet) -> None:
+        """Raises as `batches` where these rows cannot be answered."""
+        self.check_domain()
         shape = self._part.shape
         photos = len(shape) == 3
         wanted = "photos, a FaceSet" if photos else f"embeddings of {shape[0]} numbers, a FeatureSet"
         if photos != isinstance(data, FaceSet) or not photos and data.inputs.shape[1:] != shape:
             given = f"a {data.kind} of shape {data.inputs.shape}"
-            said = self.about["sets"][0]["framing"].get("backbone")
-            remedy = f" Embed the photos with {said} first." if said and isinstance(data, FaceSet) else ""
+            said = self.learnt_from["framing"].get("backbone")
+            remedy = (
+                f" Embed the photos with {said} first, or use predict." if said and isinstance(data, FaceSet) else ""
+            )
             raise ConfigError(f"{self.folder} takes {wanted}, got {given}.{remedy}")
         if not len(data):
             raise DataError(f"this {data.kind} has no rows; there is nothing to answer.")

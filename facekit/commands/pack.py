@@ -46,8 +46,10 @@ def pack(
     about = faces.manifest
     splits = ", ".join(f"{count} {name}" for name, count in faces.labels["split"].value_counts(sort=True).items())
     print(f"{about['source']} ({about['reader']}): found {about['found']}, packed {about['packed']} ({splits})")
+    first = {each["reason"]: each for each in reversed(about["rejected"])}
     for reason, count in about["rejected_by_reason"].items():
-        print(f"  rejected {count}: {reason}")
+        detail = f" ({first[reason]['detail']})" if first[reason]["detail"] not in ("", reason) else ""
+        print(f"  rejected {count}: {reason}, first {first[reason]['file']}{detail}")
     for name, column in faces.labels.items():
         if name not in ("file", "split"):
             print(f"  column {name if name.isprintable() else repr(name)}: {_contents(name, column)}")

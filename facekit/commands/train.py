@@ -120,7 +120,9 @@ def train(
         plan: probe (where neither you nor the method says another), last_layer, last_block, gradual, discriminative,
             probe_then_fine_tune, everything or scratch; with scratch the network starts from random weights. Methods
             for several domains have a plan of their own.
-        epochs: Passes over the training split, over all phases of the plan together.
+        epochs: Passes over the training split, over all phases of the plan together. With more of them and --resume
+            true a run goes on, also a finished one: the further epochs are one more phase, which trains what the last
+            one did, with rates that rise and fall once more from the same peak.
         steps: Of an epoch; by default a pass, of several sets over the one that takes longest.
         lr: Peak learning rate of the heads, and of what else a domain owns; the plan says the others.
         batch_size: Rows a step, of all sets and processes together.
@@ -137,7 +139,7 @@ def train(
         compile: Use torch.compile.
         seed: Of the heads' first weights, the order, augmentation and dropout.
         device: Where to compute, by default as everywhere in facekit.
-        resume: Go on with the run that was stopped in `out`.
+        resume: Go on with the run in `out`: one that was stopped, or a finished one with more epochs.
         portraits: Faces to render for `portraits`.
 
     Examples:
@@ -216,11 +218,14 @@ def train(
                 group_task,
                 **(parameters or {}),
             )
-            recipe = chosen.planned(model, plan, epochs, lr, **(parameters or {}))
+            folder = out if len(group) == len(faces) else out / str(group[0])
+            first, *more = lengths(folder, epochs, resume)
+            recipe = chosen.planned(model, plan, first, lr, **(parameters or {}))
+            for longer in more:
+                recipe = recipe.extended(longer)
             if world.first:
                 print(recipe.table(model).to_string(index=False))
             checks = {name: part for name, part in parts["validation"].items() if wanted[name]}
-            folder = out if len(group) == len(faces) else out / str(group[0])
             with world.writing(folder, *WRITTEN):
                 result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
                 if world.first:
@@ -236,11 +241,28 @@ def train(
                             described(name, faces[name], wanted[name], temperatures[name], of_set(size, name), part)
                             for name, part in sets.items()
                         ],
-                        "recipe": recipe_of(recipe, lr, own, group_task, result, world.size),
+                        "recipe": recipe_of(recipe, lr, own, group_task, result, world.size)
+                        | {"extended_after": [first, *more][:-1]},
                         "scores": scores,
                     }
                     write(folder, about)
+                    for note in (note for name in group for note in few_labels(wanted[name], faces[name])):
+                        print(note)
     return 0
+
+
+def lengths(folder: Path, epochs: int, resume: bool) -> list[int]:
+    """How many epochs the run in a folder has been given, each time that it was, up to these.
+
+    Raises ConfigError where it was given more.
+    """
+    given = checkpoint.given(folder) if resume else []
+    if given and epochs < given[-1]:
+        raise ConfigError(
+            f"{folder} was given {given[-1]} epochs, and --epochs {epochs} is fewer: what was trained is not taken "
+            f"back. Leave it at --epochs {given[-1]}, give more, or train into another folder."
+        )
+    return given if given and epochs == given[-1] else [*given, epochs]
 
 
 def check_names(option: str, said: object, names: Sequence[str | None]) -> None:
@@ -286,6 +308,21 @@ def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     return found
 
 
+def few_labels(tasks: Sequence[Task], data: LabelledSet) -> list[str]:
+    """What is to be said of tasks with fewer than `FEWEST` labels to learn from or to be judged by."""
+    notes = []
+    for task in (task for task in tasks if task.columns[0] in data.labels):
+        known = data.labels[task.columns[0]].notna()
+        counts = {split: int((known & (data.labels["split"] == split)).sum()) for split in SPLITS}
+        if min(counts.values()) < FEWEST:
+            told = ", ".join(f"{count} labels in {split}" for split, count in counts.items())
+            notes.append(
+                f"note: {task.name} has {told}; what is learnt from or measured on fewer than {FEWEST} is "
+                "mostly chance. Label more photos, or share them out with a column split."
+            )
+    return notes
+
+
 def task_of(name: str, data: LabelledSet) -> Task:
     """The task of a label column: a known one, else a number (scaled by its spread in the training rows) or classes.
 
@@ -293,9 +330,9 @@ def task_of(name: str, data: LabelledSet) -> Task:
 
     Raises DataError if there is no such column, or if its training rows have fewer than two different labels.
     """
-    if name in TASKS:
-        return TASKS[name]
     if name not in data.labels:
+        if name in TASKS:
+            return TASKS[name]  # where it is looked at, it is said that the column is not there
         box = Task(name, "box")
         if set(box.columns) <= set(data.labels):
             return box
@@ -308,6 +345,8 @@ def task_of(name: str, data: LabelledSet) -> Task:
             f"column {name!r} has fewer than two different labels in the split 'train', {only}: there is nothing to "
             "tell apart; name another column, or pack photos of at least two."
         )
+    if name in TASKS:
+        return TASKS[name]
     if name == STRING:
         return Task(name, "string", tuple(sorted(set("".join(column.dropna().astype(str))))))
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):

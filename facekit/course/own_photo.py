@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -17,15 +17,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from facekit.data.align import Framing, Photo, align_faces
+from facekit.answers.faces import Cut
+from facekit.answers.predict import FACE, Pipeline
+from facekit.data.align import Framing, Photo, opened
 from facekit.data.portraits import render_portraits
 from facekit.data.readers.archives import Problem
 from facekit.data.readers.decode import Unusable, decode, decode_file, quiet
-from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.calibration import temperature_scaled
 from facekit.models.backbones.base import Backbone
-from facekit.models.embedding import embed
+from facekit.models.embedding import Embedder
 from facekit.models.heads import Classifier
 from facekit.show import plots
 from facekit.show.widgets import publish_widget, status_line
@@ -55,9 +56,9 @@ _WHY_NONE = {
 class Reading:
     """The faces of one photo, largest first, and what a classifier says of them.
 
-    crops: uint8 (M, 3, size, size), what the network saw. table: a row a face, as `align_faces` returns it.
-    probabilities: by task name, a table (M, classes) whose rows sum to 1. text: one line; how many faces were found,
-    or why there is none.
+    crops: uint8 (M, 3, size, size), what the network saw. table: a row a face: left, top, right, bottom in pixels of
+    the upright photo, and the detector's confidence. probabilities: by task name, a table (M, classes) whose rows sum
+    to 1. text: one line; how many faces were found, or why there is none.
     """
 
     crops: np.ndarray
@@ -128,16 +129,15 @@ def read_photo(
     """
     _check(backbone, classifier, temperatures)
     size = backbone.image_size
+    cut = Cut(size, size, Framing())
     try:
-        crops, table = align_faces([_opened(photo)], size=size, keep="all", framing=Framing())
+        crops, boxes = cut(opened(_opened(photo), 0))
     except DataError as error:
         problem = error.problem if isinstance(error, Unusable) else Problem("unreadable", str(error))
         return _nothing(classifier, size, problem)
-    if not len(crops):
-        return _nothing(classifier, size, Problem(table["reason"].iloc[0], ""))
-    found, crops, table = len(crops), crops[:MOST_FACES], table.iloc[:MOST_FACES]
-    features = embed(backbone, FaceSet(crops, table.assign(split="test")), flip=True, cache=False)
-    outputs = predict(classifier, features)
+    found, crops = len(crops), crops[:MOST_FACES]
+    table = pd.DataFrame(boxes[:MOST_FACES], columns=list(FACE[2:]))
+    outputs = Pipeline(cut, partial(predict, classifier), Embedder(backbone, flip=True)).outputs(crops)
     probabilities = {
         task.name: pd.DataFrame(
             temperature_scaled(outputs[task.name], (temperatures or {}).get(task.name, 1.0)), columns=list(task.classes)

@@ -10,7 +10,7 @@ that the misses can be counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,18 +34,23 @@ MIN_FACE = 20
 MIN_PROBABILITY = 0.9
 # Bigger photos are searched at this longer side; the crop is then taken from the full photo.
 SEARCH_SIDE = 1024
+MARGIN = 0.25  # how much wider than the box, as a share of its longer side
 COLUMNS = ("row", "crop", "left", "top", "right", "bottom", "probability", "reason")
 
 # Where the detector sees both eyes, the nose and the corners of the mouth in FairFace's photos, x and y as shares of
 # the side: medians over 197 of its training photos, made symmetric. Half of the photos are within 0.03 to 0.07 of them.
 FAIRFACE_POINTS = ((0.313, 0.242), (0.687, 0.242), (0.5, 0.482), (0.335, 0.682), (0.665, 0.682))
+# The same in facekit's rendered portraits in the style photo: medians over 235 of them, made symmetric. Their faces lie
+# lower, and are smaller.
+PORTRAIT_POINTS = ((0.388, 0.518), (0.612, 0.518), (0.5, 0.667), (0.408, 0.761), (0.592, 0.761))
 
 
 @dataclass(frozen=True)
 class Framing:
     """How a face lies in its crop: eyes, nose and mouth where FairFace's photos have them, or somewhat off.
 
-    wider: side of the crop as a multiple of FairFace's. turn: degrees by which the face is tilted, clockwise. shift:
+    landmarks: where they are when nothing else is said, FairFace's or those of another set. wider: side of the crop as
+    a multiple of theirs. turn: degrees by which the face is tilted, clockwise. shift:
     how far it lies to the right, as a share of the side. pixels: side to which the crop is made smaller before it is
     brought to its size, so that detail is lost; None for none.
     """
@@ -54,6 +59,7 @@ class Framing:
     turn: float = 0.0
     shift: float = 0.0
     pixels: int | None = None
+    landmarks: tuple[tuple[float, float], ...] = FAIRFACE_POINTS
 
     def __post_init__(self) -> None:
         finite = math.isfinite(self.wider + self.turn + self.shift)
@@ -65,13 +71,13 @@ class Framing:
         """Where eyes, nose and mouth shall lie: (5, 2), as shares of the side."""
         angle = math.radians(self.turn)
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        return (np.array(FAIRFACE_POINTS) - 0.5) / self.wider @ turn.T + 0.5 + np.array([self.shift, 0])
+        return (np.array(self.landmarks) - 0.5) / self.wider @ turn.T + 0.5 + np.array([self.shift, 0])
 
 
 def align_faces(
     images: Sequence[Photo] | np.ndarray,
     size: int = 160,
-    margin: float = 0.25,
+    margin: float = MARGIN,
     keep: Literal["largest", "all"] = "largest",
     min_probability: float = MIN_PROBABILITY,
     framing: Framing | None = None,
@@ -98,10 +104,8 @@ def align_faces(
     if isinstance(images, (str, Path, Image.Image)):
         raise ConfigError("align_faces takes a sequence of photos; put the one photo in a list.")
 
-    def cutter(image: Image.Image, box: tuple[float, ...], points: np.ndarray) -> np.ndarray:
-        if framing:
-            return cut(image, points, size, framing)
-        return resize(image.crop(_square(box, margin, image.size)), size)
+    def cutter(image: Image.Image, face: Face) -> np.ndarray:
+        return cut(image, face.points, size, framing) if framing else cut_square(image, face.box, size, margin)
 
     crops, table = _cut_all(images, cutter, min_probability, keep)
     return np.array(crops, np.uint8).reshape(-1, 3, size, size), table
@@ -117,7 +121,7 @@ def cut_faces(
     """
     if not framings or size < 1:
         raise ConfigError(f"cut_faces needs at least one framing and a size of 1 or more, got {size}.")
-    crops, table = _cut_all(images, lambda image, _, points: [cut(image, points, size, each) for each in framings])
+    crops, table = _cut_all(images, lambda image, face: [cut(image, face.points, size, each) for each in framings])
     pixels = np.array(crops, np.uint8).reshape(-1, len(framings), 3, size, size)
     return pixels.swapaxes(0, 1), table["row"][table["crop"] >= 0].to_numpy(np.int64)
 
@@ -168,24 +172,23 @@ def _padded(image: Image.Image, corners: np.ndarray) -> tuple[Image.Image, int, 
 
 def _cut_all(
     images: Sequence[Photo] | np.ndarray,
-    cutter: Callable[[Image.Image, tuple[float, ...], np.ndarray], Any],
+    cutter: Callable[[Image.Image, Face], Any],
     min_probability: float = MIN_PROBABILITY,
     keep: Literal["largest", "all"] = "largest",
 ) -> tuple[list, pd.DataFrame]:
-    """What `cutter` makes of a photo, a face's box and its points, for each face; and the table of `align_faces`."""
-    detector = _detector(str(settings.device()))
+    """What `cutter` makes of a photo and a face, for each face; and the table of `align_faces`."""
     crops: list = []
     rows: list[tuple] = []
     for row, photo in enumerate(settings.progress(images, total=len(images), desc="aligning", unit="photo")):
         try:
-            image = _opened(photo, row)
-            found = [face for face in _faces(detector, image) if face[1] >= min_probability]
+            image = opened(photo, row)
+            found = find_faces(image, min_probability)
         except Unusable as error:
             rows.append((row, -1, *[np.nan] * 5, error.problem.reason))
             continue
-        for box, probability, points in found if keep == "all" else found[:1]:
-            rows.append((row, len(crops), *box, probability, ""))
-            crops.append(cutter(image, box, points))
+        for face in found if keep == "all" else found[:1]:
+            rows.append((row, len(crops), *face.box, face.probability, ""))
+            crops.append(cutter(image, face))
         if not found:
             rows.append((row, -1, *[np.nan] * 5, "no face"))
     return crops, pd.DataFrame(rows, columns=list(COLUMNS)).astype({"probability": float})
@@ -197,8 +200,11 @@ def _detector(device: str) -> MTCNN:
     return MTCNN(min_face_size=MIN_FACE, keep_all=True, post_process=False, device=torch.device(device)).eval()
 
 
-def _opened(photo: Photo, row: int) -> Image.Image:
-    """Any of the accepted forms as an upright RGB image; raises Unusable or DataError."""
+def opened(photo: Photo, row: int) -> Image.Image:
+    """Any of the forms that `align_faces` takes as an upright RGB image; raises Unusable or DataError.
+
+    row: said of an array that is no image.
+    """
     if isinstance(photo, Image.Image):
         return rgb(photo)
     if isinstance(photo, (str, Path)):
@@ -217,8 +223,26 @@ def _opened(photo: Photo, row: int) -> Image.Image:
     return rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
-def _faces(detector: MTCNN, image: Image.Image) -> Iterator[tuple[tuple[float, ...], float, np.ndarray]]:
-    """Boxes (left, top, right, bottom), probabilities, and points (5, 2), in the image's pixels; largest first."""
+@dataclass(frozen=True)
+class Face:
+    """A face in an image.
+
+    box: left, top, right, bottom, in pixels. points: (5, 2), eyes, nose and corners of the mouth. probability: how sure
+    the detector is that it is one.
+    """
+
+    box: tuple[float, ...]
+    probability: float
+    points: np.ndarray
+
+
+def find_faces(
+    image: Image.Image, min_probability: float = MIN_PROBABILITY, device: str | torch.device | None = None
+) -> list[Face]:
+    """The faces of an upright RGB image, largest first; those that the detector is less sure of are left out.
+
+    device: by default `settings.device()`. Raises Unusable for an image without room for a face.
+    """
     scale = min(1.0, SEARCH_SIDE / max(image.size))
     searched = image
     if scale < 1:
@@ -228,20 +252,28 @@ def _faces(detector: MTCNN, image: Image.Image) -> Iterator[tuple[tuple[float, .
         raise Unusable(Problem("too small", f"{image.width} × {image.height} has no room for a face"))
     try:
         with torch.inference_mode():
-            boxes, probabilities, points = detector.detect(searched, landmarks=True)
+            boxes, probabilities, points = _detector(str(settings.device(device))).detect(searched, landmarks=True)
     except RuntimeError as error:
         # The detector concatenates an empty list when all its candidates lie outside the photo.
         if "non-empty" not in str(error):
             raise
         boxes = None
     if boxes is None:
-        return
+        return []
     factors = np.array([image.width / searched.width, image.height / searched.height] * 2)
     boxes = np.asarray(boxes, dtype=np.float64) * factors
     points = np.asarray(points, dtype=np.float64) * factors[:2]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    for position in np.argsort(-areas, kind="stable"):
-        yield tuple(float(side) for side in boxes[position]), float(probabilities[position]), points[position]
+    found = [
+        Face(tuple(float(side) for side in boxes[place]), float(probabilities[place]), points[place])
+        for place in np.argsort(-areas, kind="stable")
+    ]
+    return [face for face in found if face.probability >= min_probability]
+
+
+def cut_square(image: Image.Image, box: tuple[float, ...], size: int, margin: float = MARGIN) -> np.ndarray:
+    """The square around a box, wider by the margin on each side, inside the image: uint8 (3, size, size)."""
+    return resize(image.crop(_square(box, margin, image.size)), size)
 
 
 def _square(box: tuple[float, ...], margin: float, photo: tuple[int, int]) -> tuple[int, int, int, int]:

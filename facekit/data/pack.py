@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ _TASKS_AHEAD = 2
 _BYTES_AHEAD = 256 * 2**20
 
 Decoded = tuple[str, np.ndarray | Problem]
+Made = TypeVar("Made")
 
 
 def pack(
@@ -262,45 +264,54 @@ def _fill(
     return FaceSet.load(dest, verify=False)
 
 
-def _tasks(records: Iterable[Sample]) -> Iterator[list[Sample]]:
+def _tasks(records: Iterable[Sample], photos: int = _TASK_PHOTOS) -> Iterator[list[Sample]]:
     """Records in groups bounded by number and by bytes."""
     group: list[Sample] = []
     held = 0
     for record in records:
         group.append(record)
         held += len(record.data or b"")
-        if len(group) == _TASK_PHOTOS or held >= _TASK_BYTES:
+        if len(group) == photos or held >= _TASK_BYTES:
             yield group
             group, held = [], 0
     if group:
         yield group
 
 
-def _decoded(
-    records: Iterable[Sample], size: tuple[int, int], align: bool, workers: int
-) -> Iterator[tuple[Sample, Decoded]]:
-    """Records with decoded photos or problems, in order.
+def in_threads(
+    records: Iterable[Sample], work: Callable[[Sample], Made], workers: int, photos: int = _TASK_PHOTOS
+) -> Iterator[tuple[Sample, Made]]:
+    """Records with what `work` makes of each, in order.
 
-    At most `workers` + `_TASKS_AHEAD` groups are under way, fewer where their files are large.
+    A thread takes up to `photos` at a time. At most `workers` + `_TASKS_AHEAD` such groups are under way, fewer where
+    their files are large.
     """
 
-    def decoded(record: Sample) -> tuple[Sample, Decoded]:
-        return record, ("", record.problem) if record.problem else _decode_one(record.data or b"", size, align)
-
-    def decode_group(group: list[Sample]) -> list[tuple[Sample, Decoded]]:
-        return list(map(decoded, group))
+    def done(group: list[Sample]) -> list[tuple[Sample, Made]]:
+        return [(record, work(record)) for record in group]
 
     waiting: deque[tuple[Future, int]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        for group in _tasks(records):
-            waiting.append((pool.submit(decode_group, group), sum(len(record.data or b"") for record in group)))
+        for group in _tasks(records, photos):
+            waiting.append((pool.submit(done, group), sum(len(record.data or b"") for record in group)))
             while len(waiting) >= workers + _TASKS_AHEAD or sum(size for _, size in waiting) > _BYTES_AHEAD:
                 yield from waiting.popleft()[0].result()
         while waiting:
             yield from waiting.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _decoded(
+    records: Iterable[Sample], size: tuple[int, int], align: bool, workers: int
+) -> Iterator[tuple[Sample, Decoded]]:
+    """Records with decoded photos or problems, in order."""
+
+    def work(record: Sample) -> Decoded:
+        return ("", record.problem) if record.problem else _decode_one(record.data or b"", size, align)
+
+    return in_threads(records, work, workers)
 
 
 def _decode_one(data: bytes, size: tuple[int, int], align: bool) -> Decoded:

@@ -60,28 +60,83 @@ def embed(
     Raises ConfigError for arguments it cannot use or a cache that cannot be written, WeightsError when the network
     gives numbers that are not finite.
     """
+    how, forward = _prepared(backbone, batch_size, device, precision, size, stage)
+    key = None
+    if cache:  # all that the embeddings depend on except their view, and nothing else
+        about = [CACHE_FORMAT, backbone.name, how.size, state_hash(backbone), faces.content_hash(), how.bf16]
+        key = cache_key([*about, stage] if stage else about)
+
+    def view(mirrored: bool) -> np.ndarray:
+        folder = settings.cache_dir() / "embeddings" / f"{key}{'-mirrored' * mirrored}" if cache else None
+        return through(backbone, faces, forward, replace(how, mirrored=mirrored), FeatureSet, folder)
+
+    features = _both(view) if flip else view(mirrored)
+    return FeatureSet(features, faces.labels, origin(faces, backbone) | _embedded(faces, flip, how.size, stage))
+
+
+class Embedder:
+    """A network that embeds one part of a set after another: what `embed` gives, without its cache and its bar.
+
+    The network is made ready once. backbone, flip, size, stage, device, precision, batch_size: as `embed` takes them;
+    raises as that does.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        flip: bool = False,
+        size: int | None = None,
+        stage: str | None = None,
+        device: torch.device | str | None = None,
+        precision: EmbeddingPrecision = "auto",
+        batch_size: int = 128,
+    ) -> None:
+        self.backbone, self.flip, self._stage = backbone, flip, stage
+        how, self._forward = _prepared(backbone, batch_size, device, precision, size, stage)
+        self._how = replace(how, shown=False)
+        self._network = fused_copy(backbone).to(how.device)
+
+    def __call__(self, faces: FaceSet) -> FeatureSet:
+        """Embeddings float32 (N, D) of length 1, with the same labels."""
+
+        def view(mirrored: bool) -> np.ndarray:
+            return _run(self._network, faces, self._forward, replace(self._how, mirrored=mirrored))
+
+        features = _both(view) if self.flip else view(False)
+        made = origin(faces, self.backbone) | _embedded(faces, self.flip, self._how.size, self._stage)
+        return FeatureSet(features, faces.labels, made)
+
+
+def _prepared(
+    backbone: Backbone,
+    batch_size: int,
+    device: torch.device | str | None,
+    precision: EmbeddingPrecision,
+    size: int | None,
+    stage: str | None,
+) -> tuple[Pass, Forward]:
+    """How photos go through a network, and what is taken from it."""
     if stage is not None and stage not in backbone.stages:
         raise ConfigError(f"{backbone.name} has no stage {stage!r}; its stages are {', '.join(backbone.stages)}.")
     place = settings.device(device)
-    how = Pass(size or backbone.image_size, batch_size, place, uses_bf16(precision, place))
 
     def forward(network: Backbone, images: torch.Tensor) -> torch.Tensor:
         if stage is None or stage == list(network.stages)[-1]:
             return network(images)
         return directions(output_of(stage, network, images).float())
 
-    key, views = None, []
-    if cache:  # all that the embeddings depend on except their view, and nothing else
-        about = [CACHE_FORMAT, backbone.name, how.size, state_hash(backbone), faces.content_hash(), how.bf16]
-        key = cache_key([*about, stage] if stage else about)
-    for view in (False, True) if flip else (mirrored,):
-        folder = settings.cache_dir() / "embeddings" / f"{key}{'-mirrored' * view}" if cache else None
-        views.append(through(backbone, faces, forward, replace(how, mirrored=view), FeatureSet, folder))
-    features = views[0]
-    if flip:
-        total = views[0] + views[1]
-        features = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-    return FeatureSet(features, faces.labels, origin(faces, backbone))
+    return Pass(size or backbone.image_size, batch_size, place, uses_bf16(precision, place)), forward
+
+
+def _both(view: Callable[[bool], np.ndarray]) -> np.ndarray:
+    """The mean over the photos and their mirror images, of length 1."""
+    total = view(False) + view(True)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def _embedded(faces: FaceSet, flip: bool, size: int, stage: str | None) -> dict:
+    """What a manifest says of how embeddings were made, so that those of other photos can be made alike."""
+    return {"embedded": {"photos": list(faces.images.shape[2:]), "size": size, "stage": stage, "flip": flip}}
 
 
 def uses_bf16(precision: EmbeddingPrecision, device: torch.device) -> bool:
@@ -131,7 +186,10 @@ def origin(faces: FaceSet, backbone: Backbone) -> dict:
 
 @dataclass(frozen=True)
 class Pass:
-    """How photos go through a network: `size` pixels a side, `batch_size` at once; what comes out has `dtype`."""
+    """How photos go through a network: `size` pixels a side, `batch_size` at once; what comes out has `dtype`.
+
+    shown: with a progress bar, where somebody watches.
+    """
 
     size: int
     batch_size: int
@@ -139,6 +197,7 @@ class Pass:
     bf16: bool
     mirrored: bool = False
     dtype: torch.dtype = torch.float32
+    shown: bool = True
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -187,9 +246,14 @@ def through(
 
 def _compute(backbone: Backbone, faces: FaceSet, forward: Forward, how: Pass) -> np.ndarray:
     """See `through`."""
-    network = fused_copy(backbone).to(how.device)
-    found = torch.empty((0, backbone.embedding_dim), dtype=how.dtype)
-    bar = settings.progress(total=len(faces), desc=f"photos through {backbone.name}", unit="photo")
+    return _run(fused_copy(backbone).to(how.device), faces, forward, how)
+
+
+def _run(network: Backbone, faces: FaceSet, forward: Forward, how: Pass) -> np.ndarray:
+    """What `forward` makes of a fused network on the device and photos; see `through`."""
+    found = torch.empty((0, network.embedding_dim), dtype=how.dtype)
+    about = f"photos through {network.name}"
+    bar = settings.progress(total=len(faces), desc=about, unit="photo", hidden=not how.shown)
     try:
         with bar, torch.inference_mode(), torch.autocast(how.device.type, torch.bfloat16, enabled=how.bf16):
             # One batch late, so that a GPU computes while the next photos are read and resized.
@@ -198,7 +262,7 @@ def _compute(backbone: Backbone, faces: FaceSet, forward: Forward, how: Pass) ->
                 part = found[start : start + len(values)].copy_(values)
                 if not part.isfinite().all():
                     raise WeightsError(
-                        f"{backbone.name} gives numbers that are not finite as {how.dtype}; its weights are damaged or "
+                        f"{network.name} gives numbers that are not finite as {how.dtype}; its weights are damaged or "
                         "diverged."
                     )
                 bar.update(len(part))

@@ -11,8 +11,8 @@
   and the `temperature` that its outputs are divided by to be probabilities, null where none could be fitted), its
   `input` (kind and shape of an input, and the size that was asked for), its `framing` (how its faces were cut) and its
   `data` (source, licence, SHA-256, rows by split);
-- `recipe`: plan, epochs, rates, batches, augmentation, seed, the column of the groups that the method minded, the best
-  epoch, how many parameters of each stage moved;
+- `recipe`: plan, epochs and after how many of them the run was extended, rates, batches, augmentation, seed, the column
+  of the groups that the method minded, the best epoch, how many parameters of each stage moved;
 - `scores` on validation and test, each with its bootstrap interval and n;
 - `versions` of facekit, torch and Python; `weights`: name, bytes and SHA-256 of the file; `sha256` of all of this.
 """
@@ -58,6 +58,10 @@ TASK: Fields = {
     **{"name": str, "kind": str, "classes": list, "midpoints": list, "scale": NUMBER},
     "temperature": NUMBER | None,
 }
+FRAMING: Fields = {
+    **{"how": str, "reader": str | None, "pixels": str | None, "backbone": str | None, "stored": list},
+}
+EMBEDDED: Fields = {"photos": list, "size": int, "stage": str | None, "flip": bool}
 INPUT: Fields = {"kind": str, "size": int | list | None, "shape": list}
 RECIPE: Fields = {
     **{"plan": str, "epochs": int, "lr": NUMBER, "batch_size": int, "precision": str, "channels_last": bool},
@@ -68,7 +72,6 @@ SCORE: Fields = {
     **{"task": str, "metric": str, "group": str, "split": str, "n": int},
     **{"value": NUMBER | None, "low": NUMBER | None, "high": NUMBER | None},
 }
-FRAMING: Fields = {"how": str}
 DATA: Fields = {"sha256": dict, "rows": dict}
 BEGAN: Fields = {"file": str, "sha256": str, "source": str, "licence": str}
 FILE: Fields = {"file": str, "bytes": int, "sha256": str}
@@ -133,6 +136,7 @@ def framing(data: LabelledSet) -> dict[str, Any]:
         "reader": manifest.get("reader"),
         "pixels": manifest.get("pixels"),
         "backbone": manifest.get("backbone"),
+        "embedded": manifest.get("embedded"),
         "stored": list(data.inputs.shape[1:]),
     }
 
@@ -270,7 +274,6 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     for place, entry in enumerate(about["sets"]):
         where = f"sets, entry {place}"
         part = check(where, entry, SET)
-        check(f"{where}, framing", part["framing"], FRAMING)
         rows = check(f"{where}, data", part["data"], DATA)["rows"].values()
         need(all(isinstance(n, int) for n in rows), f"{where}: rows by split are {list(rows)}")
         kept = check(f"{where}, input", part["input"], INPUT)
@@ -281,6 +284,16 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
         need(fits, f"{where}: inputs of {shape}")
         pair = isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))
         need(size is None or _is_side(size) or pair, f"{where}: photos of size {size}")
+        cut = check(f"{where}, framing", part["framing"], FRAMING)
+        stored = cut["stored"]
+        fits = stored == shape if kind != FaceSet.kind else len(stored) == 3 and all(map(_is_side, stored))
+        need(fits, f"{where}: inputs stored as {stored}")
+        if cut.get("embedded") is not None:
+            embedded = check(f"{where}, framing, embedded", cut["embedded"], EMBEDDED)
+            sides = [*embedded["photos"], embedded["size"]]
+            need(len(sides) == 3 and all(map(_is_side, sides)), f"{where}: photos of {sides} were embedded")
+        drawn = part["data"].get("generator", {})
+        need(isinstance(drawn, dict), f"{where}: its generator is {drawn!r}")
         tasks = [check(f"{where}, a task", task, TASK) for task in part["tasks"]]
         heat = {task["name"]: task["temperature"] for task in tasks}
         need(all(t is None or _finite(t) and t > 0 for t in heat.values()), f"{where}: a temperature is not above 0")

@@ -54,6 +54,10 @@ class Box(Task, kind="box"):
         pairs = outputs.float().clamp(0, 1).unflatten(1, (2, 2)).sort(1).values
         return pairs.flatten(1)
 
+    def decode(self, predictions: torch.Tensor) -> dict[str, list]:
+        sides = zip(self.columns, predictions.T.tolist(), strict=True)
+        return {column: [None if value != value else value for value in values] for column, values in sides}
+
     def best(self, targets: torch.Tensor) -> torch.Tensor:
         """The median of each side."""
         return targets.float().median(0).values

@@ -160,6 +160,15 @@ class Task:
         """
         raise NotImplementedError
 
+    def decode(self, predictions: torch.Tensor) -> dict[str, list]:
+        """Predictions (N, …) as a label table says them, column to N values: texts of classes, or numbers.
+
+        The way back from `encode`; a missing one is None.
+        """
+        if self.predicted == "class":
+            return {self.name: [self.classes[i] if i != MISSING else None for i in predictions.tolist()]}
+        return {self.name: [None if value != value else value for value in predictions.tolist()]}
+
     def texts(self, indices: torch.Tensor) -> list[str]:
         """Predictions or targets (N, L) of a text as strings; a missing one is empty."""
         return ["".join(self.classes[i] for i in row if i != MISSING) for row in indices.tolist()]

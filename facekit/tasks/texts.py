@@ -93,6 +93,9 @@ class String(Task, kind="string"):
         order = (~kept).long().argsort(dim=1, stable=True)  # what is kept moves to the left
         return torch.where(kept, best - 1, MISSING).gather(1, order)
 
+    def decode(self, predictions: torch.Tensor) -> dict[str, list]:
+        return {self.name: [text or None for text in self.texts(predictions)]}
+
     def best(self, targets: torch.Tensor) -> torch.Tensor:
         """Raises ConfigError: no constant row of scores can spell a text."""
         raise ConfigError(f"task {self.name!r}: a text has no constant outputs; compare with its commonest label.")

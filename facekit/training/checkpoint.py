@@ -5,6 +5,10 @@ epoch NNNN), `last.pt` (optimiser, history; written last, it names the weights i
 history: `log.csv` and TensorBoard's file. Random numbers need no state: every epoch starts from a seed made of the
 run's seed and the epoch.
 Process 0 writes all of it, and shows the progress bar.
+
+A run may go on with a longer plan, if that begins with all phases of its own (`Plan.extended`): it then ends as a run
+that had the longer plan from the beginning. `last.pt` keeps the fingerprint that the run began with, which its files
+are known by, and beside it that of its plan now, and how many epochs it was given each time.
 """
 
 from __future__ import annotations
@@ -66,10 +70,27 @@ def fingerprint(
             [(name, _hash(part.content_hash() + part.labels.to_csv(index=False))) for name, part in sets.items()]
             for sets in (train, validation)
         ],
-        "plan": asdict(plan),
         "configuration": {key: value for key, value in asdict(config).items() if key not in ("device", "compile")},
     }
-    return {name: _hash(json.dumps(value, sort_keys=True, default=str)) for name, value in parts.items()}
+    hashes = {name: _hash(json.dumps(value, sort_keys=True, default=str)) for name, value in parts.items()}
+    return hashes | {"plan": plan_hash(plan)}
+
+
+def plan_hash(plan: Plan) -> str:
+    """The entry `plan` of a fingerprint."""
+    return _hash(json.dumps(asdict(plan), sort_keys=True, default=str))
+
+
+def given(folder: Path) -> list[int]:
+    """How many epochs the run in a folder was given when it began and each time it was extended; [] where none is.
+
+    Raises TrainingError as `load`.
+    """
+    path = folder / STATE
+    lengths = _state(path).get("given", []) if path.exists() else []
+    if not isinstance(lengths, list) or not all(isinstance(n, int) for n in lengths):
+        raise TrainingError(f"{path} is damaged (epochs given: {lengths!r}); delete the folder and train again.")
+    return lengths
 
 
 def save(folder: Path, state: dict, last: Weights, best: Weights | None) -> None:
@@ -140,15 +161,32 @@ def _told(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def load(folder: Path, expected: Mapping[str, str], device: torch.device) -> Found | None:
+def load(
+    folder: Path, expected: Mapping[str, str], device: torch.device, beginnings: Sequence[str] = ()
+) -> Found | None:
     """State, last weights and best weights of the run in `folder`, or None where no checkpoint is yet.
 
-    Raises TrainingError if it is damaged or was changed, or belongs to a run with another fingerprint (and says what
-    differs). Checksums are compared at each load: of FaceNet's three files, 450 MB, in half a second.
+    beginnings: hashes of plans that the expected one begins with, of which the run may have any. Raises TrainingError
+    if it is damaged or was changed, or belongs to a run with another fingerprint (and says what differs). Checksums are
+    compared at each load: of FaceNet's three files, 450 MB, in half a second.
     """
     path = folder / STATE
     if not path.exists():
         return None
+    state = _state(path)
+    found = state["fingerprint"]
+    now = found | {"plan": state.get("plan", found.get("plan"))}
+    different = [name for name, value in expected.items() if now.get(name) != value]
+    if different and not (different == ["plan"] and now["plan"] in beginnings):
+        raise TrainingError(
+            f"{folder} holds a checkpoint of another run: the {', '.join(different)} differ. Train into another "
+            "folder, or restore what was used then."
+        )
+    return state, read(folder / state["weights"], device, found), read(folder / BEST, device, found)
+
+
+def _state(path: Path) -> dict:
+    """The state in a file; raises TrainingError if it is damaged or was changed."""
     try:
         sealed = _opened(path.read_bytes())
         inner = sealed["state"].numpy().tobytes()
@@ -161,14 +199,7 @@ def load(folder: Path, expected: Mapping[str, str], device: torch.device) -> Fou
     except Exception as error:
         said = error if isinstance(error, ValueError) else type(error).__name__
         raise TrainingError(f"{path} is damaged ({said}); delete the folder and train again.") from error
-    found = state["fingerprint"]
-    different = [name for name, value in expected.items() if found.get(name) != value]
-    if different:
-        raise TrainingError(
-            f"{folder} holds a checkpoint of another run: the {', '.join(different)} differ. Train into another "
-            "folder, or restore what was used then."
-        )
-    return state, read(folder / state["weights"], device, found), read(folder / BEST, device, found)
+    return state
 
 
 def read(
@@ -210,7 +241,7 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def previous(self, fingerprint: dict[str, str], resume: bool) -> Found | None:
+    def previous(self, fingerprint: dict[str, str], resume: bool, plan: Plan) -> Found | None:
         """The checkpoint to go on from, or None; see `load`. Raises TrainingError if it is in the way."""
         if self.folder is None:
             return None
@@ -218,7 +249,7 @@ class RunLog:
             raise TrainingError(
                 f"{self.folder} already holds a run. Resume it, train into another folder, or delete it first."
             )
-        found = load(self.folder, fingerprint, self.world.device)
+        found = load(self.folder, fingerprint, self.world.device, list(map(plan_hash, plan.beginnings())))
         self.world.wait()  # nobody writes while others read
         return found
 

@@ -59,8 +59,9 @@ def fit(
     loss is their mean over the rows of the step, or what a method makes of all sets together. validation: the epoch
     with the lowest loss there (weighted sum of the tasks' losses; of several sets their mean, weighted as in training)
     is the best; without it the last one is. run_dir: gets checkpoints, `log.csv` and TensorBoard's file; with `resume`
-    a run that was stopped there goes on and ends in the same weights, bit for bit on the same machine. The random state
-    of the caller is left as it was; the stages that the last phase froze stay frozen.
+    a run that was stopped there goes on and ends in the same weights, bit for bit on the same machine; so does a run,
+    also a finished one, with a longer plan that begins with its own (`Plan.extended`). The random state of the caller
+    is left as it was; the stages that the last phase froze stay frozen.
 
     Raises ConfigError for a plan, config or sets that do not fit model and method, DataError for a task without any
     label, and TrainingError when the loss or a weight is no longer finite, when nothing is trainable, or when `run_dir`
@@ -91,9 +92,12 @@ def fit(
         with torch.random.fork_rng(devices=cuda), RunLog(run_dir, world) as journal:
             if journal.folder is not None:
                 state["fingerprint"] = checkpoint.fingerprint(model, method, sets, held_out, plan, config)
-                if found := journal.previous(state["fingerprint"], resume):
-                    state, last, best = found
+                state |= {"plan": state["fingerprint"]["plan"], "given": [plan.epochs]}
+                if found := journal.previous(state["fingerprint"], resume, plan):
+                    fresh, (state, last, best) = state, found
                     plain.load_state_dict(last)
+                    if state.get("plan", state["fingerprint"]["plan"]) != fresh["plan"]:
+                        state |= {"plan": fresh["plan"], "given": [*state.get("given", ()), plan.epochs]}
             streams = {name: part.endless(state["epoch"] * steps) for name, part in batches.items()}
             journal.begin(state, plan.epochs * steps)
             for epoch in range(state["epoch"], plan.epochs):

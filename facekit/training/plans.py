@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from facekit.models.staged import Staged
 
 Schedule = Literal["cosine", "linear", "constant"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "linear", "constant")
+AGAIN = ", again"  # what the name of a phase ends in that extends a plan
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,25 @@ class Plan:
                 return phase, begin
             begin += phase.epochs
         raise ConfigError(f"plan {self.name!r} has {self.epochs} epochs, there is none after that.")
+
+    def extended(self, epochs: int) -> Plan:
+        """The plan with more epochs, so many in all: one more phase, which trains what the last one trains.
+
+        Its rates rise and fall once more, from the same peak: a warm restart (Loshchilov & Hutter 2017, SGDR), with a
+        new optimiser, as every phase has. So all epochs before are those of this plan, and what they gave stays good.
+        Raises ConfigError unless there are more epochs.
+        """
+        if epochs <= self.epochs:
+            raise ConfigError(
+                f"plan {self.name!r} has {self.epochs} epochs already; to extend it takes more than that."
+            )
+        last = self.phases[-1]
+        again = replace(last, name=f"{last.name.removesuffix(AGAIN)}{AGAIN}", epochs=epochs - self.epochs)
+        return replace(self, phases=(*self.phases, again))
+
+    def beginnings(self) -> Iterator[Plan]:
+        """The plans that this one begins with: its first phase, its first two …, all of it."""
+        return (replace(self, phases=self.phases[:end]) for end in range(1, len(self.phases) + 1))
 
     def faster(self, factors: Mapping[str, float]) -> Plan:
         """The plan in which stages, by name, learn so many times faster where they are trained."""

@@ -41,6 +41,13 @@ def test_features_prints_rows_a_second(capsys):
     assert main(["features", "--rows", "0"]) == 2
 
 
+def test_predict_beside_detector_and_network_alone(capsys):
+    assert main(["predict", "--photos", "3", "--rounds", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "3 rendered portraits with one face, mini" in text and "predict, 3 rows" in text and "share" in text
+    assert main(["predict", "--photos", "0"]) == 2 and main(["predict", "--photos", "1", "--backbone", "x"]) == 2
+
+
 def test_evaluation_prints_its_seconds(capsys):
     assert main(["evaluation", "--rows", "1000"]) == 0
     printed = capsys.readouterr().out

@@ -74,6 +74,32 @@ def test_a_configuration_file_and_resume_give_the_same(stored, tmp_path, capsys)
     assert main(["train", "--config", str(tmp_path / "run.yaml"), "--resume", "true"]) == 0
 
 
+def test_a_finished_run_is_extended(stored, tmp_path, capsys):
+    """Epochs 3, then 5: the model of a run that learnt 3 and then 2 more, whoever stops it in between."""
+    out = tmp_path / "run"
+    train(str(stored), out, **OPTIONS)
+    before = load(out)
+    assert before.about["recipe"]["extended_after"] == []
+    assert train(str(stored), out, **{**OPTIONS, "epochs": 5}, resume=True) == 0
+    assert len(pd.read_csv(out / "log.csv")) == 5
+    model = load(out)
+    recipe = model.about["recipe"]
+    assert (recipe["epochs"], recipe["extended_after"]) == (5, [3])
+    rates = pd.read_csv(out / "log.csv")["lr"]
+    assert rates[2] < rates[3] and rates[4] < rates[3], "they fall once more"
+    assert train(str(stored), out, **{**OPTIONS, "epochs": 5}, resume=True) == 0, "it is done"
+    pd.testing.assert_frame_equal(load(out).scores, model.scores)
+    command = ["train", "--data", stored, "--backbone", "none", "--tasks", "side,level", "--out", out, "--lr", "0.05"]
+    command = [*map(str, command), "--batch_size", "16", "--resume", "true", "--epochs"]
+    assert main([*command, "4"]) == 2
+    said = capsys.readouterr().err
+    assert "was given 5 epochs, and --epochs 4 is fewer" in said and "Leave it at --epochs 5, give more, or" in said
+    assert load(out).about == model.about, "nothing is changed"
+    assert main([*command, "6"]) == 0
+    assert load(out).about["recipe"]["extended_after"] == [3, 5]
+    assert main([*command, "7", "--seed", "1"]) == 2 and "another run" in capsys.readouterr().err
+
+
 TWO = """
 import sys
 sys.path.insert(0, sys.argv[1])

@@ -57,7 +57,7 @@ def reading(portrait, backbone, classifier):
 def test_probabilities_are_those_of_the_classifier_on_the_crop(reading, backbone, classifier):
     assert reading.crops.shape == (1, 3, backbone.image_size, backbone.image_size) and reading.crops.dtype == np.uint8
     assert list(reading.probabilities) == ["race", "gender", "age"]
-    labels = reading.table[["row"]].assign(split="test")
+    labels = pd.DataFrame({"split": ["test"]})
     features = embed(backbone, FaceSet(reading.crops, labels), flip=True, cache=False).features
     wanted = classifier(torch.from_numpy(features))
     for task in (RACE, GENDER, AGE_BAND):

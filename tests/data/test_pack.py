@@ -369,8 +369,8 @@ def test_memory_under_way_is_bounded(tmp_path, monkeypatch):
     read, written, most = [0], [0], [0]
     tasks, append = packing._tasks, GrowingSet.append
 
-    def reading(records):
-        for group in tasks(records):
+    def reading(records, photos):
+        for group in tasks(records, photos):
             read[0] += len(group)
             most[0] = max(most[0], read[0] - written[0])
             yield group

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, suppress
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -21,15 +22,20 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save
 from tiny import COLOUR, LEVEL, TinyNet, faces, features, probe
 
+from facekit.answers import predict as module
 from facekit.answers.card import written
 from facekit.answers.model import load
+from facekit.answers.predict import Answers, Journal
 from facekit.commands import evaluate as evaluating
 from facekit.commands import train as command
 from facekit.commands.cli import main
 from facekit.course.quizzes import QuizView, read_quiz
+from facekit.data.portraits import render_portraits
+from facekit.data.readers.archives import clean_name
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, FacekitError
 from facekit.evaluation.groups import PUBLISHED
@@ -429,6 +435,73 @@ def model(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
+# --- answers for photos -------------------------------------------------------------------------------------------
+
+
+@cache
+def answering() -> tuple[Path, bytes, pd.DataFrame]:
+    """A model of portraits, a photo of one, and its answer."""
+    folder = Path("answering").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    command.fit, command.render_portraits = fit, render_portraits  # `config` has put others there
+    command.train("portraits", folder, "gender,age", epochs=1, steps=1, batch_size=4, portraits=16, device="cpu")
+    face = io.BytesIO()
+    Image.fromarray(render_portraits(1, seed=2, size=80, workers=1).images[0].transpose(1, 2, 0)).save(face, "PNG")
+    return folder, face.getvalue(), load(folder, "cpu").predict(face.getvalue(), progress=False)
+
+
+def predict(rng: Random, folder: Path) -> Iterator:
+    """Photos of which some are damaged or oddly named, and what a stopped run has left, which may be damaged, too."""
+    whole, face, answer = answering()
+    photos, out = folder / "photos", folder / "out" / "answers.csv"
+    photos.mkdir()
+    out.parent.mkdir()
+    names = {"face.png"}
+    for number in range(rng.randint(0, 5)):
+        odd = rng.choice(("a b", "ä", "=1+1", "x,y", 'q"', "n\n", "%41", "-1", "a" * 200, "답", "\u202e", " "))
+        name = f"{number}{odd}{rng.choice(('.png', '.JPG', '.heic', '.png?w=3', '.tif '))}"
+        (photos / name).write_bytes(rng.choice((face, b"", mutate.damaged(rng, face), rng.randbytes(50))))
+        names.add(clean_name(name))
+    (photos / "face.png").write_bytes(face)
+    if rng.random() < 0.3:
+        (photos / "notes.txt").write_text("no photo")
+    if stopped := rng.random() < 0.6:
+        module.GROUP = 1
+        answers = Answers(load(whole, "cpu"), photos)
+        journal = out.with_name(".answers.csv.journal")
+        journal.touch()
+        begun = Journal(journal, answers.request() | {"pictures": None})
+        for rows, group in islice(answers.groups(progress=False), rng.randint(0, len(names))):
+            begun.append(len(group), rows)
+        begun.close()
+        if rng.random() < 0.7:
+            journal.write_bytes(mutate.damaged(rng, journal.read_bytes()))
+    if rng.random() < 0.1:
+        out.write_bytes(rng.choice((b"", b"my,own", b"file,face,left,top,right,bottom,confidence,age,reason\n")))
+    kept = out.read_bytes() if out.exists() else b""
+    yield
+    said = io.StringIO()
+    with redirect_stderr(said):
+        status = main(["predict", str(whole), str(photos), "--out", str(out), "--device", "cpu"])
+    if status == 2:
+        if (out.read_bytes() if out.exists() else b"") != kept:
+            raise Changed("a table that was refused was written")
+        raise ConfigError(said.getvalue()[-400:])
+    rows = pd.read_csv(out, dtype=str, keep_default_na=False)
+    if set(rows["file"]) != names:
+        raise Changed(f"rows for {sorted(rows['file'])!a} of {sorted(names)!a}{' after a stop' * stopped}")
+    mine = rows[rows["file"] == "face.png"]
+    for column in ("gender", "gender_second", "age", "age_second", "left"):
+        if mine[column].tolist() != answer[column].astype(str).tolist():
+            raise Changed(f"another {column} for the same photo{' after a stop' * stopped}")
+    if [path.name for path in out.parent.iterdir()] != [out.name]:
+        raise Changed(f"left behind: {sorted(path.name for path in out.parent.iterdir())}")
+    return "accepted"
+
+
+# --- evaluations --------------------------------------------------------------------------------------------------
+
+
 def evaluation(rng: Random, folder: Path) -> Iterator:
     """An evaluation of a model that somebody edited, or on a set with odd labels, groups and words."""
     shutil.copytree(whole_model()[0], folder / "run", ignore=shutil.ignore_patterns("*.pt", "last-*"))
@@ -548,4 +621,5 @@ def quiz(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
-TARGETS = {target.__name__: target for target in (config, checkpoint, weights, model, evaluation, cached, record, quiz)}
+TARGETS = (config, checkpoint, weights, model, predict, evaluation, cached, record, quiz)
+TARGETS = {target.__name__: target for target in TARGETS}

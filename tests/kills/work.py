@@ -1,4 +1,4 @@
-"""What is killed: packing, training on one process and on two, an evaluation, distillation, a study, a download.
+"""What is killed: packing, training on one process and on two, predict, evaluate, distillation, a study, a download.
 
 A work is a function of a folder, which it fills; called again it goes on. The clock that facekit measures with stands
 still meanwhile, so that the seconds in its files are the same in every run.
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from functools import partial
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,8 +25,11 @@ from PIL import Image
 from tiny import TinyNet, faces, features
 
 from facekit import records
+from facekit.answers import predict as predict_module
 from facekit.commands import distill as distill_command
+from facekit.commands import train as train_command
 from facekit.commands.cli import main
+from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.models import weights
 
@@ -69,7 +73,7 @@ def pack(home: Path, out: Path) -> None:
 
 # --- training -----------------------------------------------------------------------------------------------------
 
-TRAIN = "--portraits 12 --epochs 2 --batch_size 4 --plan last_layer --tasks gender,skin_tone --resume true"
+TRAIN = "--portraits 16 --epochs 2 --batch_size 4 --plan last_layer --tasks gender,skin_tone --resume true"
 
 
 def train(home: Path, out: Path) -> None:
@@ -81,6 +85,26 @@ def train_two(home: Path, out: Path) -> None:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     checked(subprocess.run([*start, *TRAIN.split(), "--out", str(out / "run")], env=environment).returncode)
+
+
+# --- answers for photos -------------------------------------------------------------------------------------------
+
+
+def album(home: Path) -> None:
+    """Photos, with a face or without one, or damaged; and a model."""
+    (home / "album").mkdir()
+    for n, pixels in enumerate(render_portraits(64, size=80, workers=1).images):
+        data = io.BytesIO()
+        Image.fromarray(pixels.transpose(1, 2, 0) if n % 3 else np.full((60, 60, 3), n, np.uint8)).save(data, "PNG")
+        (home / "album" / f"{n}.png").write_bytes(data.getvalue()[: 200 if n % 7 == 5 else None])
+    with redirect_stdout(io.StringIO()):
+        train_command.train("portraits", home / "model", "gender,age", epochs=1, steps=1, batch_size=4, portraits=16)
+
+
+def predict(home: Path, out: Path) -> None:
+    predict_module.GROUP = 4
+    where = ["--out", str(out / "answers.csv"), "--pictures", str(out / "pictures")]
+    checked(main(["predict", str(home / "model"), str(home / "album"), *where]))
 
 
 # --- an evaluation -------------------------------------------------------------------------------------------------
@@ -222,6 +246,7 @@ WORKS = {
     "pack": (pack, photos, 30),
     "train": (train, None, 20),
     "train_two": (train_two, None, 10),
+    "predict": (predict, album, 15),
     "evaluate": (evaluate, learnt, 12),
     "distill": (distill, taught, 15),
     "study": (study, toy, 13),

@@ -18,7 +18,7 @@ from facekit.experiments.speed import bench_embedding
 from facekit.models import embedding
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
-from facekit.models.embedding import embed, state_hash, uses_bf16
+from facekit.models.embedding import Embedder, embed, state_hash, uses_bf16
 
 
 def face_set(n: int = 7, size: int = 96, seed: int = 0) -> FaceSet:
@@ -66,6 +66,26 @@ def test_equals_the_network_called_plainly(mini, batch_size):
     np.testing.assert_allclose(result.features, plain(mini, faces), atol=1e-5)
     pd.testing.assert_frame_equal(result.labels, faces.labels)
     assert result.manifest["source"] == "noise" and result.manifest["backbone"] == "facenet-mini"
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"flip": True}, {"size": 64}, {"stage": "stem"}, {"flip": True, "batch_size": 2, "precision": "fp32"}]
+)
+def test_an_embedder_gives_part_by_part_what_embed_gives(mini, how, capsys, monkeypatch):
+    monkeypatch.setenv("FACEKIT_PROGRESS", "1")
+    faces, embedder = face_set(9), Embedder(mini, **how)
+    parts = [embedder(faces.select(rows)) for rows in ([0, 1, 2], [3, 4, 5, 6, 7, 8])]
+    assert capsys.readouterr().err == "", "no bar for each part"
+    whole = embed(mini, faces, cache=False, **how)
+    np.testing.assert_allclose(np.concatenate([part.features for part in parts]), whole.features, atol=1e-6)
+    assert (
+        parts[0].manifest == whole.manifest
+        and parts[1].labels["gender"].tolist() == whole.labels["gender"].tolist()[3:]
+    )
+    told = {"photos": [96, 96], "size": how.get("size", mini.image_size), "stage": how.get("stage")}
+    assert whole.manifest["embedded"] == {**told, "flip": how.get("flip", False)}
+    with pytest.raises(ConfigError, match="has no stage 'x'"):
+        Embedder(mini, stage="x")
 
 
 def test_facenet_resized_equals_the_network_called_plainly():

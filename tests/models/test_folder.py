@@ -89,7 +89,7 @@ def test_it_says_everything_about_the_model(whole, stored):
 def test_weights_of_a_backbone_are_named_with_their_terms(tmp_path):
     from facekit.models.backbones.mini import PACKAGED_SHA256, PACKAGED_WEIGHTS
 
-    short = {"tasks": "gender", "portraits": 8, "epochs": 1, "steps": 1, "batch_size": 4, "size": 32}
+    short = {"tasks": "gender", "portraits": 16, "epochs": 1, "steps": 1, "batch_size": 4, "size": 32}
     train(out=tmp_path / "run", **short)
     shutil.copy(PACKAGED_WEIGHTS, tmp_path / "mine.safetensors")
     train(out=tmp_path / "mine", weights=tmp_path / "mine.safetensors", **short)
@@ -99,7 +99,7 @@ def test_weights_of_a_backbone_are_named_with_their_terms(tmp_path):
     assert other["file"] == "mine.safetensors" and other["licence"] == "not stated"
     [part] = about(tmp_path / "run")["sets"]
     assert part["framing"]["how"] == "rendered" and part["data"]["licence"] == "MIT"
-    assert part["data"]["request"]["n"] == 8 and part["data"]["sha256"].keys() == {"inputs", "labels"}
+    assert part["data"]["request"]["n"] == 16 and part["data"]["sha256"].keys() == {"inputs", "labels"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_it_says_how_the_faces_were_cut(manifest, how):
     found = described(
         None, FeatureSet(features(5).features, features(5).labels, manifest), [SIDE], {}, None, features(5)
     )
-    told = {key: manifest.get(key) for key in ("reader", "pixels", "backbone")}
+    told = {key: manifest.get(key) for key in ("reader", "pixels", "backbone", "embedded")}
     assert found["framing"] == {"how": how, **told, "stored": [6]}
     photos = FaceSet(faces(5).images, faces(5).labels, manifest)
     embedded = described(None, replace(photos, manifest=origin(photos, TinyNet())), [], {}, None, photos)["framing"]

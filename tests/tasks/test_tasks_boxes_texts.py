@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from facekit.errors import ConfigError, DataError
 from facekit.evaluation.metrics import evaluate
 from facekit.experiments import chance
 from facekit.models.heads import Classifier, Heads
-from facekit.tasks import Joint, Task, boxes, texts
+from facekit.tasks import AGE_BAND, GENDER, Joint, Task, boxes, texts
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
 from facekit.training.methods import Supervised
@@ -57,6 +58,18 @@ def probabilities(outputs: torch.Tensor) -> dict[str, float]:
         text = spelled(path)
         found[text] = found.get(text, 0.0) + math.prod(row[key] for row, key in zip(rows, path, strict=True))
     return found
+
+
+def test_what_is_decoded_is_the_label_that_was_encoded():
+    years = Task("years", "regression", scale=10.0)
+    labels = pd.DataFrame({"gender": ["Male", None, "Female"], "years": [3.0, None, 4.5], "text": ["ab", None, "c"]})
+    boxes = pd.DataFrame([[0.25, 0.5, 0.75, 1.0], [None] * 4], columns=list(BOX.columns), dtype=float)
+    for task in (GENDER, years, TEXT):
+        decoded = task.decode(task.encode(labels[task.name]))
+        assert decoded == {task.name: labels[task.name].astype(object).where(labels[task.name].notna(), None).tolist()}
+    assert list(BOX.decode(BOX.encode(boxes)).values()) == [[0.25, None], [0.5, None], [0.75, None], [1.0, None]]
+    expected = replace(AGE_BAND, kind="expectation")
+    assert expected.decode(expected.predict(torch.zeros(1, 9)))["age"] == pytest.approx([np.mean(AGE_BAND.midpoints)])
 
 
 def test_overlap_of_boxes_is_torchvisions():

@@ -90,6 +90,79 @@ def test_without_validation_the_last_epoch_counts(tmp_path):
     assert same(run(tmp_path, resume=True, validation=None), whole) and whole[1].best_epoch == 6
 
 
+def short(epochs: int, name: str = "gradual"):
+    return plan(name, STAGES, epochs, 0.05)
+
+
+@pytest.mark.parametrize("name", ["gradual", "everything", "probe_then_fine_tune"])
+@pytest.mark.parametrize("step", [None, STEPS, 3 * STEPS + 1])
+def test_an_extended_run_is_one_that_had_the_longer_plan_from_the_beginning(tmp_path, name, step):
+    longer = short(3, name).extended(5)
+    whole = run(None, plan=longer)
+    assert (
+        len(whole[1].history) == 5 and whole[1].history["phase"].iloc[-1] == f"{short(3, name).phases[-1].name}, again"
+    )
+    if step == STEPS:  # not even done when it is extended
+        with pytest.raises(Killed):
+            run(tmp_path, step, plan=short(3, name))
+    else:
+        run(tmp_path, plan=short(3, name))
+    if step is not None:
+        with pytest.raises(Killed):
+            run(tmp_path, 1 if step == STEPS else STEPS + 1, plan=longer, resume=True)
+    assert same(run(tmp_path, resume=True, plan=longer), whole)
+    assert same(run(tmp_path, step=0, resume=True, plan=longer), whole), "and then it is done"
+    assert checkpoint.given(tmp_path) == [3, 5]
+
+
+def test_a_run_can_be_extended_again_and_its_best_epoch_stays(tmp_path):
+    first = short(2)
+    _, before = run(tmp_path, plan=first)
+    slow = replace(first.phases[-1], rates={"heads": 30.0})  # ruins what was learnt
+    worse = replace(first, phases=(*first.phases[:-1], slow)).extended(4)
+    worse = replace(worse, phases=(*first.phases, worse.phases[-1]))
+    _, result = run(tmp_path, plan=worse, resume=True)
+    assert result.best_epoch == before.best_epoch, "nothing better was found"
+    twice = worse.extended(6)
+    assert same(run(tmp_path, resume=True, plan=twice), run(None, plan=twice))
+    assert checkpoint.given(tmp_path) == [2, 4, 6]
+
+
+def test_what_is_no_longer_plan_of_the_same_run_is_another_run(tmp_path):
+    run(tmp_path, plan=short(3).extended(5))
+    begin = short(3)
+    others = [begin, begin.extended(4), begin.extended(6), short(6), begin.extended(4).extended(6)]
+    for other in [*others, replace(begin.extended(5), name="x").extended(7)]:
+        with pytest.raises(TrainingError, match="another run: the plan differ"):
+            run(tmp_path, resume=True, plan=other)
+    with pytest.raises(TrainingError, match="another run: the configuration, plan differ"):
+        run(tmp_path, resume=True, plan=begin.extended(5).extended(7), config=replace(CONFIG, seed=4))
+    assert len(run(tmp_path, resume=True, plan=begin.extended(5).extended(7))[1].history) == 7
+
+
+def test_a_run_of_before_runs_could_be_extended_still_goes_on(tmp_path, monkeypatch):
+    whole, saved = run(None), checkpoint.save
+    older = {"plan", "given"}
+    monkeypatch.setattr(
+        checkpoint,
+        "save",
+        lambda folder, state, *more: saved(folder, {k: v for k, v in state.items() if k not in older}, *more),
+    )
+    with pytest.raises(Killed):
+        run(tmp_path, STEPS)
+    monkeypatch.undo()
+    assert checkpoint.given(tmp_path) == []
+    assert same(run(tmp_path, resume=True), whole)
+
+
+def test_epochs_given_that_are_no_numbers_say_so(tmp_path, monkeypatch):
+    saved = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda folder, state, *more: saved(folder, {**state, "given": 3}, *more))
+    run(tmp_path)
+    with pytest.raises(TrainingError, match="damaged .epochs given: 3.; delete the folder"):
+        checkpoint.given(tmp_path)
+
+
 def stored_state(folder) -> dict:
     """What last.pt holds, inside its seal."""
     sealed = torch.load(folder / "last.pt", weights_only=True)

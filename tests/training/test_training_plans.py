@@ -26,6 +26,21 @@ def test_the_rate_rises_to_its_peak_and_never_rises_again(steps, warmup, schedul
     assert max(rates) == pytest.approx(1)
 
 
+def test_an_extended_plan_begins_with_the_old_one_and_trains_on_what_its_last_phase_does():
+    stages = ["stem", "block", "embedding", "heads"]
+    for name in PLANS:
+        first = plan(name, stages, 6, 0.1)
+        longer = first.extended(9).extended(10)
+        assert longer.epochs == 10 and longer.phases[: len(first.phases)] == first.phases
+        *_, last, again, more = longer.phases
+        assert (again.rates, again.warmup, again.schedule, again.epochs) == (last.rates, last.warmup, last.schedule, 3)
+        assert more.epochs == 1 and more.name == again.name == f"{last.name}, again"
+        assert list(longer.beginnings())[len(first.phases) - 1] == first and list(longer.beginnings())[-1] == longer
+        for epochs in (6, 5, 0):
+            with pytest.raises(ConfigError, match="has 6 epochs already"):
+                first.extended(epochs)
+
+
 def test_cosine_is_torchs_cosine():
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.SGD([parameter], lr=1.0)

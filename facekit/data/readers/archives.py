@@ -545,7 +545,8 @@ def open_source(path: Path) -> Source:
         if len(archives) == 1:
             return open_source(archives[0])
         held = f"{len(archives)} archives; name one of them" if archives else "no photo and no archive"
-        raise DataError(f"{path} holds {held}{_first_problem(source)}.")
+        problem = _first_problem(source) or ("" if archives else "; name the folder that they are in")
+        raise DataError(f"{path} holds {held}{problem}.")
     if not path.exists():
         raise DataError(f"{path} does not exist; give the folder, zip or tar with the photos.")
     forms = ((".zip", zipfile.is_zipfile, ZipSource), (TAR_SUFFIXES, _is_tar, TarSource))

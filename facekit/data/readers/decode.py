@@ -90,15 +90,19 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
 
 def decode_file(path: Path | str) -> Image.Image:
     """`decode` of a file; also raises Unusable with the reason `no file` for a path that cannot be read."""
+    return decode(file_bytes(path))
+
+
+def file_bytes(path: Path | str) -> bytes:
+    """The bytes of a file, a few too many of one that is too large; raises Unusable, `no file`, where there is none."""
     try:
         path = pasted_path(path)
         if path.exists() and not path.is_file():  # to read from a pipe could last for ever
             raise Unusable(Problem("no file", f"{path} is no file, but a folder or a device"))
         with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError, RuntimeError) as error:
         raise Unusable(Problem("no file", f"{path}: {getattr(error, 'strerror', None) or error}")) from None
-    return decode(data)
 
 
 def rgb(image: Image.Image, at_least: int | None = None) -> Image.Image:
