@@ -115,8 +115,9 @@ def train(
         groups: Label column whose classes are the groups that a method minds (group_dro), or several separated by
             commas, whose combinations are; the best epoch is then that whose worst group has the lowest loss.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
-        backbone: Network below the heads: mini, facenet, or a classification network of torchvision, as
-            torchvision:resnet18, with its weights for ImageNet; none if the data are embeddings.
+        backbone: Network below the heads: mini, facenet, efficientnet-lite0 (of the extra imagenet), or a
+            classification network of torchvision with its weights for ImageNet, as torchvision:resnet18; none if the
+            data are embeddings.
         weights: File with the network's weights, where they are not in their usual place; not with plan scratch and
             not without a network.
         plan: probe (where neither you nor the method says another), last_layer, last_block, gradual, discriminative,
@@ -146,6 +147,7 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --backbone torchvision:resnet18 --weights resnet18-f37072fd.pth --tasks race --out run
         python -m facekit train --method group_dro --groups skin_tone --weight_decay 0.5 --out run
         python -m facekit train --method contrastive --plan scratch --size 32 --epochs 50 --out seen
         python -m facekit train --weights seen/best.safetensors --tasks skin_tone --out run
