@@ -291,7 +291,7 @@ def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     else:
         raise DataError(f"{data} holds a {kind!r}; train takes a {' or a '.join(kinds)}.")
     if isinstance(found, FeatureSet) != (backbone == "none"):
-        remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose {BACKBONES.told()}"
+        remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose one of {BACKBONES.told()}"
         raise ConfigError(f"{data} is a {found.kind}, which does not go with backbone {backbone!r}; {remedy}.")
     return found
 

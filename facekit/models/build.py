@@ -37,7 +37,7 @@ class Backbones(dict[str, type[Pretrained]]):
 
     def told(self) -> str:
         """The names, in words."""
-        return f"{', '.join(self)} and torchvision:NAME, as {PREFIX}resnet18"
+        return f"{', '.join(self)}, torchvision:NAME (as {PREFIX}resnet18)"
 
 
 BACKBONES = Backbones({"facenet": FaceNet, "mini": FaceNetMini, "efficientnet-lite0": EfficientNetLite0})
