@@ -13,6 +13,7 @@ BENCHMARKS = {
     "packing": "benchmarks.packing:bench_packing",
     "training": "benchmarks.training:bench_training",
     "sharing": "facekit.experiments.speed:bench_sharing",
+    "evaluation": "benchmarks.evaluation:bench_evaluation",
     "portraits": "benchmarks.portraits:bench_portraits",
     "features": "benchmarks.features:bench_features",
 }

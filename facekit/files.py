@@ -36,10 +36,12 @@ _RUN = (
     *("best.safetensors", "last-[0-9]*.safetensors", "last.pt", "log.csv", "events.out.tfevents.facekit"),
     *("model.json", "metrics.json", "config.json", "facenet_mini.safetensors"),
 )
+_EVALUATION = ("report.html", "scores.csv", "model_card.md")
 _SIGNS = (
     ("manifest.json", rb'"kind": "[a-z]+ set"', _SET),
     (".pack.journal", rb'^\{"align": .*"decoder": "Pillow', _SET),  # begun before there was a marker
     ("log.csv", rb"^epoch,phase,step,lr,train_loss", _RUN),
+    ("report.html", rb'<meta name="generator" content="facekit evaluate">', _EVALUATION),
 )
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _held: set[tuple[str, int]] = set()  # the folders that are written, with the thread that does

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+import string
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 
 from facekit import settings
-from facekit.errors import DataError
+from facekit.errors import ConfigError, DataError
 from facekit.files import may_replace, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,3 +134,17 @@ def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown; numbers as they are, so format them before."""
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def fill(template: Path, **parts: object) -> str:
+    """The text of a template (Markdown) with its fields filled in, as `str.format` does.
+
+    Raises ConfigError where a field has no part, or a part no field.
+    """
+    text = template.read_text(encoding="utf-8")
+    wanted = {name.partition("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    if wrong := sorted(wanted ^ set(parts)):
+        raise ConfigError(
+            f"{template.name}: either no part is given for {', '.join(wrong)}, or it has no field for it."
+        )
+    return text.format(**parts)

@@ -65,7 +65,7 @@ class Model:
         ConfigError for photos where the model takes embeddings, embeddings where it takes photos or others of another
         length, and for a model of several domains; DataError for a set without rows.
         """
-        self._check(data)
+        self.check(data)
         keeps_form, backbone = _row(self._stored).names is None, self._stored.backbone
         network = BACKBONES[backbone] if backbone is not None else None
         how = self.about["recipe"]["precision"]
@@ -105,8 +105,8 @@ class Model:
         domains = f" for {', '.join(self.sets)}" if self.sets else ""
         return f"Model {self.folder}{domains}: {'; '.join(asked)}"
 
-    def _check(self, data: FaceSet | FeatureSet) -> None:
-        """Raises where these rows cannot be answered."""
+    def check(self, data: FaceSet | FeatureSet) -> None:
+        """Raises as `batches` where these rows cannot be answered."""
         if self.sets:
             raise ConfigError(
                 f"{self.folder} answers for {', '.join(self.sets)}, each with its own tasks; choose one: "

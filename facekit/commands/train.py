@@ -13,12 +13,11 @@ from typing import Any, TypeVar, cast
 import pandas as pd
 
 from facekit import settings
-from facekit.data.portraits import render_portraits
-from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split, read_manifest
+from facekit.data.catalogue import stored
+from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.calibration import fit_temperature
 from facekit.evaluation.metrics import evaluate
-from facekit.files import pasted_path
 from facekit.models.backbones.base import Backbone
 from facekit.models.build import BACKBONES, Base, sized
 from facekit.models.folder import MODEL, began_with, described, write
@@ -283,13 +282,7 @@ def of_split(sets: Mapping[str | None, Data], side: Split) -> dict[str | None, D
 
 def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     """The set that `train` was told to use; raises ConfigError where it does not go with the backbone."""
-    kinds: dict[str, type[FaceSet] | type[FeatureSet]] = {cls.kind: cls for cls in (FaceSet, FeatureSet)}
-    if data == "portraits":
-        found: FaceSet | FeatureSet = render_portraits(portraits)
-    elif (kind := read_manifest(pasted_path(data)).get("kind")) in kinds:
-        found = kinds[kind].load(pasted_path(data))
-    else:
-        raise DataError(f"{data} holds a {kind!r}; train takes a {' or a '.join(kinds)}.")
+    found = stored(data, portraits)
     if isinstance(found, FeatureSet) != (backbone == "none"):
         remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose one of {BACKBONES.told()}"
         raise ConfigError(f"{data} is a {found.kind}, which does not go with backbone {backbone!r}; {remedy}.")

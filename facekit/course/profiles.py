@@ -188,6 +188,19 @@ class Course:
             return drawn
         return _limited(embed(self.backbone(), photos("fairface"), flip=True), self.budget.features, self.seed)
 
+    def audit_features(self) -> FeatureSet:
+        """As `features`, in parts that are large enough to be cut into groups (sizes: AUDIT).
+
+        Photos are FairFace's training photos, split anew, once: its test photos here are too few, and easy for race.
+        """
+        if self.profile == "laptop":
+            found = FeatureModel.load().draw(sum(AUDIT), seed=self.seed)
+        else:
+            found = _limited(embed(self.backbone(), photos("fairface"), flip=True), (sum(AUDIT), 0, 0), self.seed)
+            found = found.select(np.random.default_rng(self.seed).permutation(len(found)))
+        found.labels["split"] = np.repeat(SPLITS, AUDIT)
+        return found
+
     def domains(self) -> Domains:
         """Pictures beside faces: skin, things and words.
 
@@ -260,6 +273,7 @@ def _limited(data, sizes: tuple[int, int, int], seed: int):
 _portraits = cache(render_portraits)
 
 
+AUDIT = (7000, 4000, 5000)
 TWO_DOMAINS: dict[settings.Profile, tuple[int, int, int]] = {"laptop": (800, 0, 400), "full": (1500, 0, 500)}
 
 

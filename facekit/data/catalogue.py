@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from facekit import settings
 from facekit.data.pack import pack
-from facekit.data.sets import FaceSet
+from facekit.data.portraits import render_portraits
+from facekit.data.sets import FaceSet, FeatureSet, read_manifest
 from facekit.errors import ConfigError, DataError
+from facekit.files import pasted_path
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,17 @@ def photos(name: str) -> FaceSet:
         f"and set FACEKIT_DATA to the folder that contains it. datasets/{entries[0].sheet}.md says where to get it and "
         "on which terms, step by step."
     )
+
+
+def stored(data: Path | str, portraits: int = 1000) -> FaceSet | FeatureSet:
+    """A packed set of photos or embeddings from its folder, as it is pasted; `portraits` renders so many faces.
+
+    Raises DataError for a folder that is no such set, or a damaged one.
+    """
+    if str(data) == "portraits":
+        return render_portraits(portraits)
+    kinds: dict[str, type[FaceSet] | type[FeatureSet]] = {cls.kind: cls for cls in (FaceSet, FeatureSet)}
+    folder = pasted_path(data)
+    if (kind := read_manifest(folder)["kind"]) not in kinds:
+        raise DataError(f"{data} holds a {kind!r}; here a {' or a '.join(kinds)} is needed.")
+    return kinds[kind].load(folder)

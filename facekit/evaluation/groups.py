@@ -15,7 +15,7 @@ groups there are and the smaller they are, even where all groups are equal. `Gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -319,11 +319,13 @@ class GroupCounts:
         small: int = SMALL,
         n_boot: int = N_BOOT,
         seed: int = 0,
+        without: Collection[tuple[str, ...]] = (),
     ) -> pd.DataFrame:
         """The worst cell of each metric and the gap to the best, as they are and corrected for their bias.
 
-        Takes what `scores` takes; cells of fewer than `small` labels are left out. Two rows a metric, `what` is `worst`
-        and `gap`: group (of a gap, worst and best), value, low, high, corrected, if_equal, p, groups, left_out.
+        Takes what `scores` takes; cells of fewer than `small` labels and those of `without`, by their groups, are left
+        out. Two rows a metric, `what` is `worst` and `gap`: group (of a gap, worst and best), value, low, high,
+        corrected, if_equal, p, groups, left_out.
 
         The lowest of several estimates is too low, and the gap too wide. if_equal: what this figure would be on average
         if all cells were equal: each keeps its rows and draws its answers from the shares of all cells together (of
@@ -341,7 +343,9 @@ class GroupCounts:
         for metric in metrics:
             kind = METRICS[metric]
             all_cells = {cell: _Cell.of(kind, counts, index) for cell, counts in cells.items()}
-            large = {cell: found for cell, found in all_cells.items() if found.n >= max(small, 1)}
+            large = {
+                cell: found for cell, found in all_cells.items() if found.n >= max(small, 1) and cell not in without
+            }
             names = [", ".join(map(str, cell)) for cell in large]
             about = len(large), len(all_cells) - len(large)
             for what, group, score in _extremes(kind, list(large.values()), names, n_boot, seed):

@@ -43,6 +43,7 @@ FORMAT = 1
 MODEL, WEIGHTS, STATE, OLD = "model.json", "best.safetensors", "last.pt", "metrics.json"
 AGAIN = "copy the folder again from where it is whole, or train again."
 RESUME = "give the same train command once more with --resume true"
+TOLD = ("name", "source", "licence", "datasheet", "generator", "drawn_with_seed")  # of a set's manifest
 Fields = Mapping[str, type | UnionType]
 NUMBER = int | float
 TOP: Fields = {
@@ -67,6 +68,9 @@ SCORE: Fields = {
     **{"task": str, "metric": str, "group": str, "split": str, "n": int},
     **{"value": NUMBER | None, "low": NUMBER | None, "high": NUMBER | None},
 }
+FRAMING: Fields = {"how": str}
+DATA: Fields = {"sha256": dict, "rows": dict}
+BEGAN: Fields = {"file": str, "sha256": str, "source": str, "licence": str}
 FILE: Fields = {"file": str, "bytes": int, "sha256": str}
 
 
@@ -118,6 +122,21 @@ class Stored:
         return Base(network, self.width, self.hidden, self.dropout)
 
 
+def framing(data: LabelledSet) -> dict[str, Any]:
+    """How the faces of a stored set were cut: how, reader, pixels, backbone (of embeddings), stored (their shape)."""
+    manifest = data.manifest
+    request = manifest.get("request", {})
+    rendered, drawn = "generator" in manifest, "drawn_with_seed" in manifest
+    cut = "not known" if "align" not in request else "aligned" if request["align"] else "whole photo"
+    return {
+        "how": "rendered" if rendered else "drawn embeddings" if drawn else cut,
+        "reader": manifest.get("reader"),
+        "pixels": manifest.get("pixels"),
+        "backbone": manifest.get("backbone"),
+        "stored": list(data.inputs.shape[1:]),
+    }
+
+
 def described(
     name: str | None,
     data: LabelledSet,
@@ -127,23 +146,13 @@ def described(
     learnt: LabelledSet,
 ) -> dict[str, Any]:
     """A set's entry of `model.json`. data: as it was stored. size: what `sized` was told, and learnt: what it gave."""
-    manifest = data.manifest
-    request = manifest.get("request", {})
-    rendered, drawn = "generator" in manifest, "drawn_with_seed" in manifest
-    cut = "not known" if "align" not in request else "aligned" if request["align"] else "whole photo"
-    framing = {
-        "how": "rendered" if rendered else "drawn embeddings" if drawn else cut,
-        "reader": manifest.get("reader"),
-        "pixels": manifest.get("pixels"),
-        "backbone": manifest.get("backbone"),
-        "stored": list(data.inputs.shape[1:]),
-    }
+    manifest, rendered = data.manifest, "generator" in data.manifest
     if files := manifest.get("files"):
         content = {file: about["sha256"] for file, about in files.items()}
     else:  # drawn just now
         table = hashlib.sha256(data.labels.to_csv(index=False).encode()).hexdigest()
         content = {"inputs": data.content_hash(), "labels": table}
-    keys = ("source", "licence", "datasheet", "generator", "drawn_with_seed", *(("request",) if rendered else ()))
+    keys = (*TOLD, *(("request",) if rendered else ()))
     told = {key: manifest[key] for key in keys if key in manifest}
     shape = list(learnt.inputs.shape[1:])
     rows = {split: int((data.labels["split"] == split).sum()) for split in SPLITS}
@@ -151,7 +160,7 @@ def described(
         "name": name,
         "tasks": [{**asdict(task), "temperature": temperatures.get(task.name)} for task in tasks],
         "input": {"kind": data.kind, "size": list(size) if isinstance(size, Sequence) else size, "shape": shape},
-        "framing": framing,
+        "framing": framing(data),
         "data": {**told, "sha256": content, "rows": rows},
     }
 
@@ -252,6 +261,9 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     need(width > 0 <= hidden and 0 <= network["dropout"] < 1, "network: width, hidden or dropout cannot be")
     # Before it is built: what is larger than its own file was not written like that.
     need(name is not None or 4 * width * max(hidden, 1) <= file["bytes"], "network: it is larger than its weights")
+    if network["started_from"] is not None:
+        check("network, started_from", network["started_from"], BEGAN)
+    need(all(map(_finite, about["parameters"].values())), "parameters: one is no number")
     recipe = check("recipe", about["recipe"], RECIPE)
     need(recipe["precision"] in ("fp32", "bf16"), f"recipe: precision {recipe['precision']!r}")
     for place, row in enumerate(about["scores"]):
@@ -260,6 +272,9 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     for place, entry in enumerate(about["sets"]):
         where = f"sets, entry {place}"
         part = check(where, entry, SET)
+        check(f"{where}, framing", part["framing"], FRAMING)
+        rows = check(f"{where}, data", part["data"], DATA)["rows"].values()
+        need(all(isinstance(n, int) for n in rows), f"{where}: rows by split are {list(rows)}")
         kept = check(f"{where}, input", part["input"], INPUT)
         kind = FeatureSet.kind if name is None else FaceSet.kind
         need(kept["kind"] == kind, f"{where}: this network takes a {kind}, not a {kept['kind']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +11,6 @@ import pandas as pd
 
 from facekit.data.catalogue import photos
 from facekit.data.sets import FaceSet, FeatureSet, LabelledSet
-from facekit.errors import ConfigError
 from facekit.files import atomic_path, may_replace
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
@@ -68,20 +66,6 @@ def markdown_of(table: pd.DataFrame, floats: str = "{:.3f}") -> str:
     """A table and its index as Markdown: floats in that format, whole numbers with commas, the rest as it is."""
     formats = {"f": floats, "i": "{:,}"}
     return markdown(table.reset_index().apply(lambda column: column.map(formats.get(column.dtype.kind, "{}").format)))
-
-
-def fill(template: Path, **parts: object) -> str:
-    """The text of a template (Markdown) with its fields filled in, as `str.format` does.
-
-    Raises ConfigError where a field has no part, or a part no field.
-    """
-    text = template.read_text(encoding="utf-8")
-    wanted = {name.partition("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    if wrong := sorted(wanted ^ set(parts)):
-        raise ConfigError(
-            f"{template.name}: either no part is given for {', '.join(wrong)}, or it has no field for it."
-        )
-    return text.format(**parts)
 
 
 def write_text(path: Path, text: str) -> int:

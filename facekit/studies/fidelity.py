@@ -23,8 +23,8 @@ from facekit.experiments import PROBES, few_labels, scores
 from facekit.files import may_replace
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.embedding import embed
-from facekit.records import ROOT, Record, markdown, recorded
-from facekit.studies.common import SEEDS, facenet_features, fill, first, labelled, markdown_of, write_text
+from facekit.records import ROOT, Record, fill, markdown, recorded
+from facekit.studies.common import SEEDS, facenet_features, first, labelled, markdown_of, write_text
 from facekit.studies.runner import Block, Study, blocks_of, needs_photos, study
 from facekit.studies.speed import speed
 from facekit.tasks import AGE_BAND

@@ -22,8 +22,8 @@ from facekit.experiments.speed import bench_embedding
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import PACKAGED_WEIGHTS, FaceNetMini
 from facekit.models.embedding import embed
-from facekit.records import Record, recorded
-from facekit.studies.common import SEEDS, TASKS, fairface, fill, labelled, markdown_of, sizes, write_text
+from facekit.records import Record, fill, recorded
+from facekit.studies.common import SEEDS, TASKS, fairface, labelled, markdown_of, sizes, write_text
 from facekit.studies.runner import Block, Study, blocks_of, study
 from facekit.tasks import AGE_BAND, GENDER, SKIN_TONE, Task
 from facekit.training.scoring import predict

@@ -61,8 +61,8 @@ def balanced_weights(data: LabelledSet, groups: Task) -> np.ndarray:
 def reweighing(data: LabelledSet, groups: Task, task: Task) -> np.ndarray:
     """Weights of the rows, float64 (N,), mean 1, with which group and label of `task` are independent.
 
-    w = P(group) P(label) / P(group, label) of its cell: Kamiran & Calders, Knowledge and Information Systems 2012,
-    algorithm 3. Groups and labels stay as frequent as they are. Rows that lack one of the two have weight 0. Raises
+    w = P(group) P(label) / P(group, label) of its cell (Kamiran & Calders, Knowledge and Information Systems 2012).
+    Groups and labels stay as frequent as they are. Rows that lack one of the two have weight 0. Raises
     ConfigError for a task without classes, one that is the groups themselves, or one group; DataError for no labels.
     """
     if groups.name == task.name:
@@ -105,7 +105,7 @@ class GroupDRO(Method):
     it. step_size: 0 keeps all groups alike, which is the balanced baseline. adjustment: C, adds C / √n_g to the losses
     that q sees, so that small groups, which are learnt by heart, count more (section 3.3). It needs strong weight decay
     or an early end: a network that fits every row has no worst group on these rows (section 3.2). The epoch whose worst
-    group has the lowest validation loss is the best.
+    group has the lowest validation loss is the best; that loss is noise where a group has a few rows there.
 
     Of several processes the weights are those of the whole batch. Logs the tasks' losses, and q as `weight_<group>`.
     """
@@ -119,7 +119,7 @@ class GroupDRO(Method):
         tasks: Sequence[Task],
         groups: Task,
         sizes: Sequence[int] | np.ndarray,
-        step_size: float = 0.1,
+        step_size: float = 0.01,
         adjustment: float = 0.0,
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -248,7 +248,7 @@ ROWS = (
         acts="during",
         labels=_labels,
         parameters={
-            "step_size": Parameter(0.1, "of the groups' weights, 0 or more; 0: balanced groups"),
+            "step_size": Parameter(0.01, "of the groups' weights, 0 or more; 0: balanced groups"),
             "adjustment": Parameter(0.0, "C of C / √rows, which is added to a group's loss, 0 or more"),
         },
         loss=_dro,
@@ -264,5 +264,19 @@ ROWS = (
         },
         loss=_adversarial,
         network=SharedNet,
+    ),
+    Row(
+        name="thresholds by group",
+        about="fairness: a threshold for each group makes one rate equal and others not (Hardt, Price & Srebro 2016)",
+        acts="after",
+        sets="scores of validation rows",
+        labels="of one task of two classes, and groups, also when it answers",
+    ),
+    Row(
+        name="temperature",
+        about="calibration: one number that makes probabilities as sure as they may be (Guo et al. 2017)",
+        acts="after",
+        sets="scores of validation rows",
+        labels="of the task",
     ),
 )

@@ -39,3 +39,10 @@ def test_features_prints_rows_a_second(capsys):
     printed = capsys.readouterr().out
     assert "5,000 rows drawn: " in printed and "5,000 rows new memory filled" in printed
     assert main(["features", "--rows", "0"]) == 2
+
+
+def test_evaluation_prints_its_seconds(capsys):
+    assert main(["evaluation", "--rows", "1000"]) == 0
+    printed = capsys.readouterr().out
+    assert "1,000 rows, " in printed and "the answers to 6,000 rows alone" in printed
+    assert main(["evaluation", "--rows", "0"]) == 2

@@ -16,7 +16,7 @@ from facekit.data.drawn.words import render_words
 from facekit.data.readers.captcha import ALPHABET
 from facekit.data.readers.cifar10 import CIFAR10_CLASSES
 from facekit.data.readers.isic import ISIC_CLASSES
-from facekit.data.sets import FaceSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import DataError
 from facekit.models.adapters import DomainNet
 from facekit.models.backbones.mini import FaceNetMini
@@ -133,3 +133,30 @@ def test_two_domains_are_photos_and_sketches_of_other_people_or_real_photos_and_
     # Dark at the size that the network sees: noise is not made smaller with the photo.
     dark = low_light(faces.select(real.target.labels["row"]).resized(FaceNetMini.image_size), 0.25, 0.04, seed=0)
     assert (real.target.images == dark.images).all() and "quarter of the light" in real.about
+
+
+def test_an_audit_has_the_same_parts_in_both_profiles_and_leaves_the_test_photos_alone(monkeypatch):
+    monkeypatch.setattr(course_module, "AUDIT", (12, 6, 10))
+    drawn = start("12").audit_features()
+    wanted = {"train": 12, "test": 10, "validation": 6}
+    assert drawn.labels["split"].value_counts().to_dict() == wanted
+    assert {"race", "gender", "age"} <= set(drawn.labels)
+
+    # 90 rows, of which the first 60 are to train; nothing but the split tells which they were.
+    labels = pd.DataFrame({"gender": "Male", "row": range(90), "split": np.repeat(["train", "validation", "test"], 30)})
+    labels.loc[30:59, "split"] = "train"
+    photos = FaceSet(np.zeros((90, 3, 160, 160), np.uint8), labels)
+    monkeypatch.setenv("FACEKIT_PROFILE", "full")
+    monkeypatch.setenv("FACEKIT_DEVICE", "cpu")
+    monkeypatch.setattr(course_module, "photos", {"fairface": photos}.__getitem__)
+    monkeypatch.setattr(course_module, "embed", lambda _, faces, flip: FeatureSet(np.ones((90, 4), "f4"), faces.labels))
+    monkeypatch.setattr(course_module.Course, "backbone", lambda self: None)
+    real = start("12").audit_features()
+    assert real.labels["split"].value_counts().to_dict() == wanted
+    assert (
+        real.labels["row"].is_unique
+        and real.labels["row"].max() < 60
+        and (photos.labels["split"] == "test").sum() == 30
+    )
+    pd.testing.assert_frame_equal(real.labels, start("12").audit_features().labels)
+    assert list(real.labels["row"]) != sorted(real.labels["row"]), "no part is one end of the set"

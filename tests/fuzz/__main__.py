@@ -29,6 +29,7 @@ SHARES = {
         "checkpoint": 10,
         "weights": 8,
         "model": 8,
+        "evaluation": 6,
         "cached": 5,
         "record": 5,
         "quiz": 5,

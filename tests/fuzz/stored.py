@@ -24,12 +24,15 @@ import yaml
 from safetensors.torch import load_file, save
 from tiny import COLOUR, LEVEL, TinyNet, faces, features, probe
 
+from facekit.answers.card import written
 from facekit.answers.model import load
+from facekit.commands import evaluate as evaluating
 from facekit.commands import train as command
 from facekit.commands.cli import main
 from facekit.course.quizzes import QuizView, read_quiz
 from facekit.data.sets import FeatureSet
-from facekit.errors import ConfigError
+from facekit.errors import ConfigError, FacekitError
+from facekit.evaluation.groups import PUBLISHED
 from facekit.files import sealed_json, sha256_of_file
 from facekit.models.backbones import mini
 from facekit.models.embedding import embed
@@ -426,6 +429,45 @@ def model(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
+def evaluation(rng: Random, folder: Path) -> Iterator:
+    """An evaluation of a model that somebody edited, or on a set with odd labels, groups and words."""
+    shutil.copytree(whole_model()[0], folder / "run", ignore=shutil.ignore_patterns("*.pt", "last-*"))
+    if rng.random() < 0.5:
+        file = folder / "run" / MODEL
+        about = mutate.changed(rng, json.loads(file.read_bytes()))
+        file.write_bytes(json.dumps(sealed_json(about)).encode() if isinstance(about, dict) else b"[]")
+    n = rng.choice((19, 90, 200, 200, 200))
+    made = features(n, seed=2, split="test")
+    labels, column = made.labels, mutate.text(rng) or "town"
+    texts = [mutate.text(rng) or None for _ in range(rng.choice((1, 2, 3, 60)))]
+    labels[column] = [rng.choice(texts) for _ in range(n)] if rng.random() < 0.8 else [rng.random() for _ in range(n)]
+    for name in ("side", "level"):
+        if name in labels and rng.random() < 0.2:
+            labels[name] = labels[name].astype(object).where([rng.random() < 0.9 for _ in range(n)])
+            labels.loc[labels.index[: rng.choice((0, 1))], name] = mutate.text(rng)
+    with suppress(FacekitError, KeyError, ValueError, AttributeError):  # what cannot be stored is not evaluated
+        FeatureSet(made.features, labels).save(folder / "set")
+    by = [rng.choice((column, column, "colour", "side", mutate.text(rng))) for _ in range(rng.randrange(3))]
+    words = {"intended_use": mutate.text(rng), "owner": rng.choice(("", "<!-- /owner -->", "a\n\n# b"))}
+    out = folder / "out"
+    yield
+    try:
+        evaluating.evaluate(folder / "run", str(folder / "set"), by, out, device="cpu", **words)
+    except FacekitError:
+        if out.exists():
+            raise Changed("something is left of an evaluation that was refused") from None
+        raise
+    if sorted(path.name for path in out.iterdir()) != sorted(evaluating.WRITTEN):
+        raise Changed("an evaluation left other files than its own")
+    scores = pd.read_csv(out / evaluating.SCORES, dtype=str, keep_default_na=False)
+    told = scores[scores["value"] != ""]
+    if (told["n"].astype(int) < PUBLISHED).any() or (scores.loc[scores["value"] == "", "n"].str.isdigit()).any():
+        raise Changed("a score over a few faces")
+    card = (out / evaluating.CARD).read_bytes().decode()
+    written(card)
+    return "accepted"
+
+
 # --- cached features ----------------------------------------------------------------------------------------------
 
 
@@ -506,4 +548,4 @@ def quiz(rng: Random, folder: Path) -> Iterator:
     return "accepted"
 
 
-TARGETS = {target.__name__: target for target in (config, checkpoint, weights, model, cached, record, quiz)}
+TARGETS = {target.__name__: target for target in (config, checkpoint, weights, model, evaluation, cached, record, quiz)}

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a work is a fork of a process that has imported torch")
 def test_some_kills_of_the_campaign_leave_nothing_behind():
-    command = [sys.executable, "-m", "tests.kills", "--kills", "4", "--only", "pack,train,study,download"]
+    command = [sys.executable, "-m", "tests.kills", "--kills", "5", "--only", "pack,train,evaluate,study,download"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

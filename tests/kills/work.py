@@ -1,4 +1,4 @@
-"""What is killed: packing, training on one process and on two, distillation, a study, a download.
+"""What is killed: packing, training on one process and on two, an evaluation, distillation, a study, a download.
 
 A work is a function of a folder, which it fills; called again it goes on. The clock that facekit measures with stands
 still meanwhile, so that the seconds in its files are the same in every run.
@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from tiny import TinyNet, faces
+from tiny import TinyNet, faces, features
 
 from facekit import records
 from facekit.commands import distill as distill_command
 from facekit.commands.cli import main
-from facekit.data.sets import FaceSet
+from facekit.data.sets import FaceSet, FeatureSet
 from facekit.models import weights
 
 torch.set_num_threads(1)
@@ -81,6 +81,23 @@ def train_two(home: Path, out: Path) -> None:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     checked(subprocess.run([*start, *TRAIN.split(), "--out", str(out / "run")], env=environment).returncode)
+
+
+# --- an evaluation -------------------------------------------------------------------------------------------------
+
+
+def learnt(home: Path) -> None:
+    """A set of embeddings, and the folder of a model that has learnt from it."""
+    parts = [features(300), features(60, seed=1, split="validation"), features(20_000, seed=2, split="test")]
+    labels = pd.concat([part.labels for part in parts])
+    FeatureSet(np.concatenate([part.features for part in parts]), labels).save(home / "set")
+    options = "--backbone none --tasks side,level --epochs 2 --device cpu"
+    checked(main(["train", "--data", str(home / "set"), "--out", str(home / "run"), *options.split()]))
+
+
+def evaluate(home: Path, out: Path) -> None:
+    options = ["--by", "colour,side", "--out", str(out / "evaluation"), "--owner", "Somebody.", "--device", "cpu"]
+    checked(main(["evaluate", str(home / "run"), str(home / "set"), *options]))
 
 
 # --- distillation -------------------------------------------------------------------------------------------------
@@ -205,6 +222,7 @@ WORKS = {
     "pack": (pack, photos, 30),
     "train": (train, None, 20),
     "train_two": (train_two, None, 10),
+    "evaluate": (evaluate, learnt, 12),
     "distill": (distill, taught, 15),
     "study": (study, toy, 13),
     "download": (download, server, 12),

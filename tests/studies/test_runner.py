@@ -22,9 +22,8 @@ from torch import nn
 from facekit.commands.cli import main, subcommands
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
-from facekit.records import ROOT, recorded
+from facekit.records import ROOT, fill, recorded
 from facekit.studies import FOLDER, commands, runner
-from facekit.studies.common import fill
 from facekit.studies.runner import Block, BlockCache, Study, command_line, fingerprint, source_hash, study
 from facekit.tasks import AGE_BAND, GENDER
 

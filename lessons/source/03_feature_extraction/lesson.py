@@ -242,7 +242,7 @@ print("most confused:", " and ".join(sorted(max(pairs, key=pairs.get))))
 # %% [markdown]
 # Errors are not spread evenly. Black and East Asian faces are hardly ever mistaken for each other; between East and
 # Southeast Asian the probe often errs, and fewer than half of the faces labelled Latino or Middle Eastern are
-# recognised as such. A single accuracy hides for whom the classifier works.
+# recognised as such. A single accuracy hides for whom it works ([lesson 12](12_fairness_audit.ipynb)).
 #
 # ### A picture of 512 dimensions
 #

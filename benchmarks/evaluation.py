@@ -1,0 +1,55 @@
+"""How fast a model is evaluated by group, and which part of that are its answers."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from facekit.answers.evaluate import evaluate
+from facekit.answers.model import load
+from facekit.answers.report import html
+from facekit.commands.train import train
+from facekit.data.features.model import FeatureModel
+from facekit.data.sets import FeatureSet
+from facekit.errors import ConfigError
+from facekit.records import hardware
+
+LEARNT = {"train": 4000, "validation": 1000}
+BY = ("race", "gender", "age")
+
+
+def bench_evaluation(rows: int = 100_000) -> int:
+    """Measures the seconds of `evaluate` on drawn embeddings from the disk: three tasks by race, gender and age.
+
+    Beside it stand the seconds of the model's answers alone; the rest is counting and resampling, which depends on the
+    cells and hardly on the rows.
+
+    Args:
+        rows: Embeddings to answer (2 KiB of disk each).
+    """
+    if rows < 1000:
+        raise ConfigError(f"rows must be 1,000 or more, got {rows}.")
+    with tempfile.TemporaryDirectory() as home:
+        drawn = FeatureModel.load().draw(rows + sum(LEARNT.values()))
+        split = np.repeat([*LEARNT, "test"], [*LEARNT.values(), rows])
+        replace(drawn, labels=drawn.labels.assign(split=split)).save(Path(home) / "set")
+        train(str(Path(home) / "set"), Path(home) / "run", list(BY), backbone="none", epochs=3)
+        model, data = load(Path(home) / "run"), FeatureSet.load(Path(home) / "set")
+        start = time.perf_counter()
+        for _ in model.batches(data):
+            pass
+        answers = time.perf_counter() - start
+        start = time.perf_counter()
+        found = evaluate(model, data, BY)
+        everything = time.perf_counter() - start
+        start = time.perf_counter()
+        page = html(found)
+        report = time.perf_counter() - start
+    print(f"{hardware()}: {rows:,} rows, {len(found.scores):,} scores of {len(found.tables)} tables a task")
+    print(f"evaluate {everything:.1f} s; the answers to {len(data):,} rows alone {answers:.1f} s")
+    print(f"report of {len(page) / 1000:.0f} kB {report:.1f} s")
+    return 0
