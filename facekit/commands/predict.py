@@ -17,7 +17,7 @@ def predict(
     pictures: Path | None = None,
     faces: Literal["as_trained", "cropped", "fairface", "box"] = "as_trained",
     backbone: Literal["facenet", "mini"] | None = None,
-    set: str | None = None,
+    domain: str | None = None,
     device: str | None = None,
 ) -> int:
     """Writes what a model that `train` has left answers for photos: a row a face, in a CSV.
@@ -40,19 +40,19 @@ def predict(
             them; box, as `pack --align` cuts.
         backbone: What embeds the photos for a model of embeddings; by default the network that made those that it
             learnt from.
-        set: Which of the sets that the model learnt from it shall answer for, if it learnt from several.
+        domain: Which of the sets that the model learnt from it shall answer for, if it learnt from several.
         device: Where to compute, by default as everywhere in facekit.
 
     Examples:
         python -m facekit predict run photos --out answers.csv
         python -m facekit predict run holiday.zip --out holiday.csv --pictures drawn
-        python -m facekit predict domains skin --set skin --faces cropped
+        python -m facekit predict domains skin --domain skin --faces cropped
     """
     loaded = load(model, device)
-    if set is not None:
-        loaded = loaded.only(set)
+    if domain is not None:
+        loaded = loaded.only(domain)
     elif loaded.sets:
-        raise ConfigError(f"{model} answers for {', '.join(loaded.sets)}; choose one: --set {loaded.sets[0]}.")
+        raise ConfigError(f"{model} answers for {', '.join(loaded.sets)}; choose one: --domain {loaded.sets[0]}.")
     answers = Answers(loaded, photos, faces, backbone)
     written = write_answers(answers, out, pictures)
     print(f"{out}: {written.faces:,} faces in {written.photos:,} photos")

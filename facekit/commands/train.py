@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -71,7 +71,7 @@ def train(
     method: str = "hard",
     groups: str | list[str] | None = None,
     parameters: dict[str, float] | None = None,
-    backbone: Literal["facenet", "mini", "none"] = "mini",
+    backbone: str = "mini",
     weights: Path | None = None,
     plan: str | None = None,
     epochs: int = 5,
@@ -114,7 +114,9 @@ def train(
         groups: Label column whose classes are the groups that a method minds (group_dro), or several separated by
             commas, whose combinations are; the best epoch is then that whose worst group has the lowest loss.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
-        backbone: Network below the heads; none if the data are embeddings.
+        backbone: Network below the heads: mini, facenet, efficientnet-lite0 (of the extra imagenet), or a
+            classification network of torchvision with its weights for ImageNet, as torchvision:resnet18; none if the
+            data are embeddings.
         weights: File with the network's weights, where they are not in their usual place; not with plan scratch and
             not without a network.
         plan: probe (where neither you nor the method says another), last_layer, last_block, gradual, discriminative,
@@ -146,6 +148,7 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --backbone torchvision:resnet18 --weights resnet18-f37072fd.pth --tasks race --out run
         python -m facekit train --method group_dro --groups skin_tone --weight_decay 0.5 --out run
         python -m facekit train --method contrastive --plan scratch --size 32 --epochs 50 --out seen
         python -m facekit train --weights seen/best.safetensors --tasks skin_tone --out run
@@ -156,6 +159,7 @@ def train(
         which = f"plan {plan}" if plan == "scratch" else f"backbone {backbone}"
         raise ConfigError(f"{which} uses no weights, but you name {weights}; leave out one of the two.")
     chosen = row(method)
+    kind = BACKBONES[backbone] if backbone != "none" else None
     folders: dict[str | None, str] = {name: f for name, f in data.items()} if isinstance(data, dict) else {None: data}
     if not folders:
         raise ConfigError("data names no set; give a folder, `portraits`, or a folder for each name.")
@@ -198,8 +202,7 @@ def train(
             settings.seed_everything(seed)
             network: Backbone | None = None
             began: dict[str, Any] | None = None
-            if backbone != "none":
-                kind = BACKBONES[backbone]
+            if kind is not None:
                 network = kind() if plan == "scratch" else kind.from_pretrained(weights)
                 began = None if plan == "scratch" else began_with(backbone, weights)
             sets = {name: sized(faces[name], network, of_set(size, name), chosen.names is None) for name in group}
@@ -303,7 +306,7 @@ def load_data(data: str, portraits: int, backbone: str) -> FaceSet | FeatureSet:
     """The set that `train` was told to use; raises ConfigError where it does not go with the backbone."""
     found = stored(data, portraits)
     if isinstance(found, FeatureSet) != (backbone == "none"):
-        remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose one of {', '.join(BACKBONES)}"
+        remedy = "use backbone none" if isinstance(found, FeatureSet) else f"choose one of {BACKBONES.told()}"
         raise ConfigError(f"{data} is a {found.kind}, which does not go with backbone {backbone!r}; {remedy}.")
     return found
 

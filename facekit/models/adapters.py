@@ -249,11 +249,17 @@ def _view(trunk: Backbone, domain: Domain) -> tuple[Backbone, nn.ModuleDict, nn.
     weights, whatever happens to them.
     """
     norms, adapters, in_place = nn.ModuleDict(), nn.ModuleDict(), {}
+    if domain.adapters == "none" and not domain.own_norm:
+        return trunk, norms, adapters
     for path, module in trunk.named_modules():
         key, used = path.replace(".", "/"), module
         if next(module.children(), None) is not None:
             if next(module.parameters(recurse=False), None) is not None:
-                raise ConfigError(f"{trunk.name}: {path} has layers and weights beside them, so it cannot be shared.")
+                raise ConfigError(
+                    f"adapters and norms of a domain's own do not go into {trunk.name} ({path} has layers and weights "
+                    "beside them); take a method without, as frozen_heads or one_network, or a network of convolutions "
+                    "and BatchNorms: facenet-mini, FaceNet, torchvision:resnet18 and other residual ones."
+                )
             continue
         if isinstance(module, _BatchNorm) and domain.own_norm:
             used = norms[key] = copy.deepcopy(module).requires_grad_(True)

@@ -5,17 +5,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.base import Backbone, Pretrained, check_size
+from facekit.models.backbones.efficientnet_lite import EfficientNetLite0
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.backbones.torchvision_nets import PREFIX, names, torchvision_network
 from facekit.models.heads import Classifier, Heads
 from facekit.models.multitask import Stack, mlp, stack_of
 from facekit.tasks import Task
 
-BACKBONES: dict[str, type[FaceNet] | type[FaceNetMini]] = {"facenet": FaceNet, "mini": FaceNetMini}
+
+class Backbones(dict[str, type[Pretrained]]):
+    """Networks with weights by the name that the command line takes; any of torchvision as well, `torchvision:NAME`.
+
+    Looking one up raises ConfigError, with names that are near, where there is none.
+    """
+
+    def __missing__(self, name: str) -> type[Pretrained]:
+        if name.startswith(PREFIX):
+            return torchvision_network(name.removeprefix(PREFIX))
+        if PREFIX + name in names():
+            raise ConfigError(f"there is no network {name!r}; that of torchvision is {PREFIX}{name}.")
+        near = get_close_matches(name, [*self, *names()], cutoff=0.7)
+        raise ConfigError(
+            f"there is no network {name!r}{f' (near is {near[0]})' if near else ''}; this facekit has {self.told()}."
+        )
+
+    def told(self) -> str:
+        """The names, in words."""
+        return f"{', '.join(self)}, torchvision:NAME (as {PREFIX}resnet18)"
+
+
+BACKBONES = Backbones({"facenet": FaceNet, "mini": FaceNetMini, "efficientnet-lite0": EfficientNetLite0})
 MOST_PIXELS = 4096  # a side of a photo
 
 
@@ -59,4 +84,5 @@ def sized(
     sides = [size, size] if isinstance(size, int) else list(size)
     if len(sides) != 2 or not all(0 < side <= MOST_PIXELS for side in sides):
         raise ConfigError(f"size is a side or [height, width], each from 1 to {MOST_PIXELS} pixels; got {size}.")
+    check_size(network, sides[0], sides[1])
     return data.resized((sides[0], sides[1]))

@@ -257,9 +257,11 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
     need(file["file"] == WEIGHTS, f"the weights are in {file['file']!r}")
     network = check("network", about["network"], NETWORK)
     name, width, hidden = network["backbone"], network["width"], network["hidden"]
-    if name is not None and name not in BACKBONES:
-        raise DataError(f"{path} names the backbone {name!r}; this facekit has {', '.join(BACKBONES)}.")
-    need(name is None or width == BACKBONES[name].embedding_dim, f"network: {name} has no width of {width}")
+    try:
+        known = BACKBONES[name] if name is not None else None
+    except ConfigError as error:
+        raise DataError(f"{path} names the backbone {name!r}: {error}") from None
+    need(known is None or width == known.embedding_dim, f"network: {name} has no width of {width}")
     need(width > 0 <= hidden and 0 <= network["dropout"] < 1, "network: width, hidden or dropout cannot be")
     # Before it is built: what is larger than its own file was not written like that.
     need(name is not None or 4 * width * max(hidden, 1) <= file["bytes"], "network: it is larger than its weights")

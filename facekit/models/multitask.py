@@ -304,7 +304,8 @@ class _Photos(Backbone):
         super().__init__()
         self.name, self.image_size = backbone.name, backbone.image_size
         self.smallest_size, self.embedding_dim = backbone.smallest_size, backbone.embedding_dim
-        self._last = list(backbone.stages)[-1]
+        self.one_size, self.mean, self.std = backbone.one_size, backbone.mean, backbone.std
+        self._last, self._normed = list(backbone.stages)[-1], backbone._has_batchnorm()
 
     @property
     def stages(self) -> dict[str, Sequence[nn.Module]]:
@@ -313,6 +314,9 @@ class _Photos(Backbone):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.prepare(images)
+
+    def _has_batchnorm(self) -> bool:
+        return self._normed
 
 
 class Embedding(nn.Sequential):

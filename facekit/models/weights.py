@@ -63,24 +63,56 @@ def find_weights(path: Path | str | None = None) -> Path:
     file = Path(path) if path is not None else local_weights()
     if file is not None:
         return file
-    kept = settings.cache_dir() / "weights"
-    try:
-        return download(OFFICIAL_URL, kept / OFFICIAL, OFFICIAL_SHA256)
-    except WeightsError as error:
-        raise WeightsError(f"FaceNet's weights are not on this machine, and {error}\n{_instructions(kept)}") from None
+    instead = "Without it facenet-mini, which comes with facekit, works offline."
+    return _downloaded(OFFICIAL_URL, OFFICIAL, OFFICIAL_SHA256, LARGEST, "FaceNet", f"112 MB; {TERMS}", instead)
 
 
 def local_weights() -> Path | None:
     """FaceNet's weights in `FACEKIT_DATA` or the cache, None where there are none; never downloads."""
+    return _local({name: OFFICIAL_SHA256 if name == OFFICIAL else "" for name in NAMES})
+
+
+def fetched(url: str, sha256: str, size: int, name: str, licence: str) -> Path:
+    """The file of weights that lies at `url`: looked for as FaceNet's, else downloaded into the cache.
+
+    sha256: its hex digits, or the first of them, as many as are known. size: about how many bytes it has. name: of the
+    network. Raises WeightsError as `find_weights`.
+    """
+    file = Path(url).name
+    found = _local({file: sha256})
+    if found is not None:
+        return found
+    instead = "Or name a file that you have: --weights FILE."
+    about = f"{size / 1e6:.0f} MB; {licence}"
+    return _downloaded(url, file, sha256, size + size // 10 + 1_000_000, name, about, instead)
+
+
+def _local(checksums: dict[str, str]) -> Path | None:
+    """The first file of one of these names; raises WeightsError where it has another SHA-256 (its first digits)."""
     data = settings.data_dir()
     for folder in [*([data / "weights", data] if data else []), settings.cache_dir() / "weights"]:
-        for name in NAMES:
+        for name, sha256 in checksums.items():
             file = folder / name
             if file.is_file():
-                if name == OFFICIAL and sha256_of_file(file) != OFFICIAL_SHA256:
+                if sha256 and not sha256_of_file(file).startswith(sha256):
                     raise WeightsError(f"{file} is damaged: its SHA-256 is not that of the release. Delete it.")
                 return file
     return None
+
+
+def _downloaded(url: str, file: str, sha256: str, largest: int, name: str, about: str, instead: str) -> Path:
+    """See `fetched`; where it fails, the error says what a person does by hand."""
+    folder = settings.cache_dir() / "weights"
+    try:
+        return download(url, folder / file, sha256, largest)
+    except WeightsError as error:
+        told = f"SHA-256 {sha256}" if len(sha256) == 64 else f"SHA-256 begins with {sha256}"
+        raise WeightsError(
+            f"{name}'s weights are not on this machine, and {error}\n"
+            f"Get {url}\n"
+            f"  ({about}; {told})\n"
+            f"and put it into {folder}, or into the folder weights of the folder that FACEKIT_DATA names. {instead}"
+        ) from None
 
 
 def told_of(file: Path, source: str = "a file of one's own", licence: str = "not stated") -> dict[str, str]:
@@ -88,25 +120,17 @@ def told_of(file: Path, source: str = "a file of one's own", licence: str = "not
     return {"file": file.name, "sha256": sha256_of_file(file), "source": source, "licence": licence}
 
 
-def _instructions(folder: Path) -> str:
-    """What a person does by hand where the download fails."""
-    return (
-        f"Get {OFFICIAL_URL}\n"
-        f"  (112 MB; {TERMS}; SHA-256 {OFFICIAL_SHA256})\n"
-        f"and put it into {folder}, or into the folder weights of the folder that FACEKIT_DATA names. "
-        "Without it facenet-mini, which comes with facekit, works offline."
-    )
-
-
-def download(url: str, dest: Path, sha256: str) -> Path:
+def download(url: str, dest: Path, sha256: str, largest: int | None = None) -> Path:
     """Downloads a file to `dest`, with a progress bar, and returns `dest`, which is whole and checked or absent.
+
+    sha256: its hex digits, or the first of them where no more are known.
 
     What has arrived is kept beside it as `NAME.partial`: a cut connection is continued from there, at once (five times
     in a row with hardly any progress end it) and also by a later call. Two processes may ask for the same file: one
     downloads it, the other waits and finds it there. Raises WeightsError when the server cannot be reached, refuses,
-    takes more than a minute for 64 KiB or sends more than `LARGEST` bytes, when the disk is full (make room and call
-    again), when the bytes have another SHA-256 (what has arrived is removed then, for it is worth nothing), and when
-    there already is something else at `dest`.
+    takes more than a minute for 64 KiB or sends more than `largest` bytes (by default `LARGEST`), when the disk is full
+    (make room and call again), when the bytes have another SHA-256 (what has arrived is removed then, for it is worth
+    nothing), and when there already is something else at `dest`.
     """
     partial = dest.with_name(dest.name + ".partial")
     try:
@@ -114,13 +138,13 @@ def download(url: str, dest: Path, sha256: str) -> Path:
         with _alone(partial) as file:
             if os.path.lexists(dest):  # another process was quicker
                 file.truncate(0)
-                if not dest.is_file() or sha256_of_file(dest) != sha256:
+                if not dest.is_file() or not sha256_of_file(dest).startswith(sha256):
                     raise WeightsError(f"{dest} is there already and is not what {url} should be; move it away.")
                 return dest
             for _ in range(2):  # the old part may be of another file: once more, afresh
-                _receive(url, file)
+                _receive(url, file, largest or LARGEST)
                 file.seek(0)
-                if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                if hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256):
                     os.fsync(file.fileno())
                     if os.name == "nt":  # renames closed files only
                         file.close()
@@ -184,14 +208,14 @@ def _reason(error: Exception) -> str:
     return "no connection, or it broke off"
 
 
-def _receive(url: str, file: FileIO) -> None:
+def _receive(url: str, file: FileIO, largest: int) -> None:
     """Fetches the rest of `url` into `file`; returns when the server has sent all, raises after futile attempts."""
     futile, most = 0, 0
     while True:
         start = file.seek(0, os.SEEK_END)
         most = max(start, most)
         try:
-            return _fetch(url, file, start)
+            return _fetch(url, file, start, largest)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             # Measured by the most there ever was: a server that always begins anew would go on for ever.
             size = file.seek(0, os.SEEK_END)
@@ -201,7 +225,7 @@ def _receive(url: str, file: FileIO) -> None:
                 raise
 
 
-def _fetch(url: str, file: FileIO, start: int) -> None:
+def _fetch(url: str, file: FileIO, start: int, largest: int) -> None:
     """One request: appends what `url` sends from byte `start` on, or writes it from 0 where the server sends all."""
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
     with requests.get(url, headers=headers, timeout=TIMEOUT, stream=True) as answer:
@@ -215,7 +239,7 @@ def _fetch(url: str, file: FileIO, start: int) -> None:
             bar.update(start)
             size = begun = start
             deadline = time.monotonic() + TIMEOUT[1]
-            while total <= LARGEST and (piece := memoryview(answer.raw.read1(PIECE))):
+            while total <= largest and (piece := memoryview(answer.raw.read1(PIECE))):
                 size += len(piece)
                 total = max(total, size)
                 bar.update(len(piece))
@@ -226,9 +250,9 @@ def _fetch(url: str, file: FileIO, start: int) -> None:
                     begun, deadline = size, time.monotonic() + TIMEOUT[1]
                 elif time.monotonic() > deadline:
                     raise requests.ReadTimeout
-        if total > LARGEST:
+        if total > largest:
             file.truncate(0)
-            raise WeightsError(f"{url} sends more than {LARGEST:,} bytes, so it is not the expected file; try later.")
+            raise WeightsError(f"{url} sends more than {largest:,} bytes, so it is not the expected file; try later.")
 
 
 def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
@@ -320,9 +344,9 @@ def _fault(value: torch.Tensor) -> str | None:
     return None
 
 
-def load_into(module: nn.Module, state: dict[str, torch.Tensor], path: Path | str) -> None:
+def load_into(module: nn.Module, state: dict[str, torch.Tensor], path: Path | str, name: str | None = None) -> None:
     """Copies `state` into `module`; raises WeightsError naming keys, shapes and dtypes that do not fit, and copies
-    nothing then.
+    nothing then. name: what errors call the network, by default the module's class.
 
     Names may have what wrappers add to them: `module.` and `_orig_mod.` anywhere, and first parts that all names have
     (`net.` of FaceNet.state_dict(), `model.`). BatchNorm's counters may be missing, as in files before torch 0.4.1.
@@ -348,7 +372,7 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], path: Path | st
     }
     if any(problems.values()):
         said = "; ".join(f"{len(keys)} {what}: {_some(keys)}" for what, keys in problems.items() if keys)
-        raise WeightsError(f"{path} holds weights of another network than {type(module).__name__} ({said}).")
+        raise WeightsError(f"{path} holds weights of another network than {name or type(module).__name__} ({said}).")
     module.load_state_dict(state | counters)
 
 

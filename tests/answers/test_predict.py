@@ -587,10 +587,10 @@ def test_a_model_of_several_domains_answers_for_the_one_that_is_named(tmp_path, 
     data = {name: str(tmp_path / name) for name in sets}
     train(data, tmp_path / "run", sets, method="frozen_heads", epochs=1, steps=1, batch_size=8, size=32, lr=0.01)
     command = ["predict", str(tmp_path / "run"), str(tmp_path / "aside"), "--out", str(tmp_path / "a.csv")]
-    assert main(command) == 2 and "choose one: --set bright" in capsys.readouterr().err
-    assert main([*command, "--set", "aside"]) == 0
+    assert main(command) == 2 and "choose one: --domain bright" in capsys.readouterr().err
+    assert main([*command, "--domain", "aside"]) == 0
     assert pd.read_csv(tmp_path / "a.csv")["side"].isin(["left", "right"]).all()
-    assert main([*command, "--set", "skin"]) == 2 and "has no domain 'skin'" in capsys.readouterr().err
+    assert main([*command, "--domain", "skin"]) == 2 and "has no domain 'skin'" in capsys.readouterr().err
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

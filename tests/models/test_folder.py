@@ -201,7 +201,7 @@ def test_every_entry_must_be_there(folder, name):
         (lambda a: a.update(parameters={"x": 1}), "cannot be built .*soft has no parameter x"),
         (
             lambda a: a["network"].update(backbone="resnet"),
-            "the backbone 'resnet'; this facekit has facenet, mini",
+            "the backbone 'resnet': there is no network 'resnet'.*; this facekit has facenet, mini",
         ),
         (lambda a: a["network"].update(hidden=10**12), "larger than its weights"),
         (lambda a: a["sets"][0]["tasks"][0].update(kind="magic"), "unknown kind 'magic'; use .*multiclass"),

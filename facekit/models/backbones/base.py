@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TypeVar
+from pathlib import Path
+from typing import Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facekit.errors import ConfigError, TrainingError
@@ -17,22 +19,28 @@ from facekit.models.staged import Staged
 
 
 class Backbone(Staged):
-    """Base of FaceNet and facenet-mini.
+    """Base of FaceNet, facenet-mini and all others.
 
     `forward` takes uint8 (N, 3, H, W) RGB of any height and width that the network accepts (it resizes nothing) and
     returns float32 embeddings (N, embedding_dim) of length 1. Scaling to the network's input range happens inside,
     so it cannot be forgotten or done twice. `stages` names the parts in order from the input to the output.
+
+    image_size: side in pixels that suits it best, or the only one that it takes (`one_size`). mean, std: of pixels from
+    0 to 255, for all channels or for each; what is taken from them, and what they are then divided by.
     """
 
     name: str
     image_size: int
     smallest_size: int = 1
+    one_size: bool = False
     embedding_dim: int
+    mean: float | tuple[float, ...] = 127.5
+    std: float | tuple[float, ...] = 128.0
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Images uint8 (N, 3, H, W) as float32 in the networks' input range, (x - 127.5) / 128, about -1 to 1.
+        """Images uint8 (N, 3, H, W) as float32 in the network's input range, (x - mean) / std.
 
-        Raises ConfigError for other images and for photos smaller than the network's strides need, and TrainingError
+        Raises ConfigError for other images and for photos of a size that the network does not take, and TrainingError
         for a single photo while the last BatchNorm is being trained (it has no variance).
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -40,17 +48,21 @@ class Backbone(Staged):
                 f"{self.name} takes uint8 images (N, 3, H, W) and scales them itself, got {images.dtype} "
                 f"{tuple(images.shape)}; pass the pixels as they are, 0 to 255."
             )
-        if min(images.shape[2:]) < self.smallest_size:
-            raise ConfigError(
-                f"{self.name} needs photos of at least {self.smallest_size} × {self.smallest_size} pixels, got "
-                f"{images.shape[2]} × {images.shape[3]}; resize them, best to {self.image_size}."
-            )
-        if len(images) == 1 and self.training and list(self.stages)[-1] not in self._frozen:
+        check_size(self, images.shape[2], images.shape[3])
+        trained = self.training and list(self.stages)[-1] not in self._frozen
+        if len(images) == 1 and trained and self._has_batchnorm():
             raise TrainingError(
                 f"{self.name} cannot be trained on a batch of one photo: its last BatchNorm needs at least two. Drop "
                 "the last incomplete batch or take another batch size; to compute embeddings call eval() first."
             )
-        return (images.float() - 127.5) / 128
+        mean, std = (
+            torch.tensor(value, device=images.device).view(3, 1, 1) if isinstance(value, tuple) else value
+            for value in (self.mean, self.std)
+        )
+        return (images.float() - mean) / std
+
+    def _has_batchnorm(self) -> bool:
+        return any(isinstance(module, _BatchNorm) for module in self.modules())
 
     def walk(self, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """One stage after another on prepared photos: its name and its output; the last one computes in float32."""
@@ -79,6 +91,35 @@ class Backbone(Staged):
                 "domains."
             )
         return {name: tuple(x.shape[1:]) for name, x in found.items()}
+
+
+class Pretrained(Backbone):
+    """A backbone that there are weights of; the command line knows those in `models.build`."""
+
+    @classmethod
+    def from_pretrained(cls, path: Path | str | None = None) -> Self:
+        """The network with its usual weights, or those of a file, in evaluation mode; raises WeightsError."""
+        raise NotImplementedError
+
+    @classmethod
+    def weights_from(cls, path: Path | str | None = None) -> dict[str, str]:
+        """File, SHA-256, source and licence of the weights that `from_pretrained` takes."""
+        raise NotImplementedError
+
+
+def check_size(network: Backbone | type[Backbone], height: int, width: int) -> None:
+    """Raises ConfigError for photos of a size in pixels that the network does not take."""
+    side, least = network.image_size, network.smallest_size
+    if network.one_size and (height, width) != (side, side):
+        raise ConfigError(
+            f"{network.name} takes photos of exactly {side} × {side} pixels, since its weights know every place of "
+            f"them, got {height} × {width}; resize them (train: --size {side})."
+        )
+    if min(height, width) < least:
+        raise ConfigError(
+            f"{network.name} needs photos of at least {least} × {least} pixels, got {height} × {width}; resize them, "
+            f"best to {side}."
+        )
 
 
 AnyBackbone = TypeVar("AnyBackbone", bound=Backbone)

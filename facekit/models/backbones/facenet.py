@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from facenet_pytorch import InceptionResnetV1
 from torch import nn
 
-from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.base import Pretrained
 from facekit.models.weights import NAMES, OFFICIAL_URL, TERMS, find_weights, load_into, read_weights, told_of
 
 
-class FaceNet(Backbone):
+class FaceNet(Pretrained):
     """Inception-ResNet-v1 (Szegedy et al., AAAI 2017) trained as FaceNet (Schroff et al., CVPR 2015).
 
     `forward`: uint8 (N, 3, H, W), at least 75 × 75, best 160 × 160, to float32 (N, 512) of length 1. The layers are

@@ -13,7 +13,7 @@ from torch import nn
 
 from facekit.errors import WeightsError
 from facekit.files import sha256_of_file
-from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.base import Pretrained
 from facekit.models.weights import TERMS, load_into, read_weights, told_of
 
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "facenet_mini.safetensors"
@@ -65,7 +65,7 @@ class SpatialWeights(nn.Module):
         return self.bn(self.conv(x)).flatten(1)
 
 
-class FaceNetMini(Backbone):
+class FaceNetMini(Pretrained):
     """A small residual network with embeddings in FaceNet's space; below 2.5 M parameters (5 MB as float16).
 
     Wide and shallow: with the few steps that a CPU has time for, more blocks at 1/16 of the size learned more slowly.
