@@ -18,7 +18,7 @@ from facekit.data.catalogue import stored
 from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.calibration import fit_temperature, temperature_scaled
-from facekit.evaluation.groups import PUBLISHED
+from facekit.evaluation.groups import SMALL
 from facekit.evaluation.metrics import evaluate
 from facekit.evaluation.thresholds import fit_thresholds
 from facekit.models.backbones.base import Backbone
@@ -422,14 +422,14 @@ def thresholds_of(
 ) -> dict[str, Any] | None:
     """Thresholds by group, as the model keeps them, and a line that says so; None where no group has enough rows.
 
-    A group of fewer than `PUBLISHED` rows that the rate is about has none: its faces could be told from it.
+    A group of fewer than `SMALL` rows that the rate is about has none: it would be luck, and tell of single faces.
     """
     about = {"true_positive_rate": targets == 1, "false_positive_rate": targets == 0}.get(equal, targets >= 0)
     names = labels[groups.name].reset_index(drop=True)
     counts = names[about].value_counts()
-    kept = names.where(names.isin(counts.index[counts >= PUBLISHED]), None)
+    kept = names.where(names.isin(counts.index[counts >= SMALL]), None)
     if not kept.notna().any():
-        print(f"no thresholds: no group of {groups.name} has {PUBLISHED} validation rows that {equal} is about")
+        print(f"no thresholds: no group of {groups.name} has {SMALL} validation rows that {equal} is about")
         return None
     found = fit_thresholds(scores, targets, kept, equal)
     told = ", ".join(f"{name} {cut:.2f}" for name, cut in found.items())
