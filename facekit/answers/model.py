@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.evaluation.calibration import temperature_scaled
+from facekit.evaluation.thresholds import decide
 from facekit.files import pasted_path
 from facekit.models.build import BACKBONES, sized
 from facekit.models.folder import Part, Stored, read
@@ -38,9 +40,10 @@ class Model:
     folder: where it was loaded from. network: in evaluation mode, all of it frozen; of a model for several domains, as
     it answers for one of them (`only`). tasks: what it answers, each with its classes in order. sets: the names of the
     domains, where there are several; then `only("name")` is the model of one. temperatures: by task, what outputs are
-    divided by to be probabilities; None where none could be fitted. scores: on validation and test when it was trained,
-    columns set (where it has a name), split, task, metric, group, value, low, high, n. about: all of `model.json`, see
-    `facekit.models.folder`. device: where it computes, by default as everywhere in facekit.
+    divided by to be probabilities; None where none could be fitted. thresholds: by task, what `train --equal` fitted:
+    the rate that is equal, the groups' column, and the thresholds by group. scores: on validation and test when it was
+    trained, columns set (where it has a name), split, task, metric, group, value, low, high, n. about: all of
+    `model.json`, see `facekit.models.folder`. device: where it computes, by default as everywhere in facekit.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Model:
     tasks: tuple[Task, ...]
     sets: tuple[str, ...]
     temperatures: dict[str, float | None]
+    thresholds: dict[str, dict[str, Any] | None]
     scores: pd.DataFrame
     about: dict[str, Any]
     device: str | None
@@ -131,9 +135,33 @@ class Model:
         found = {}
         for task in self.tasks:
             if task.softmax:
-                scaled = temperature_scaled(outputs[task.name], self.temperatures[task.name] or 1.0)
-                found[task.name] = torch.from_numpy(scaled).float()
+                found[task.name] = torch.from_numpy(self._scaled(task, outputs)).float()
         return found
+
+    def decided(
+        self, task: str, outputs: dict[str, torch.Tensor], groups: pd.Series | Sequence[str | None]
+    ) -> np.ndarray:
+        """Classes of a task of two, int64 (N,), by the thresholds of the rows' groups, which validation had made fair.
+
+        outputs: of `outputs` or `batches`. groups: of each row, by the names in `thresholds`, None where it is not
+        known. The second class is the answer where its probability is above the group's threshold; a group without one
+        (too few rows in validation) or unknown has 0.5, which is the answer of `Task.predict`. Which rate is equal on
+        validation is only nearly so elsewhere, and others are not. Raises ConfigError where there are no thresholds,
+        DataError where lengths differ.
+        """
+        found = self.thresholds.get(task)
+        if found is None:
+            raise ConfigError(f"{self.folder} has no thresholds for {task!r}; train it with --equal and --groups.")
+        asked = next(each for each in self.tasks if each.name == task)
+        names = pd.Series(groups, dtype=object).reset_index(drop=True)
+        if len(names) != len(outputs[task]):
+            raise DataError(f"{len(names)} groups for {len(outputs[task])} rows; they must match.")
+        cuts = pd.Series(found["by_group"], dtype=float)
+        known = names.where(names.isin(cuts.index), "")
+        return decide(self._scaled(asked, outputs)[:, 1], known, pd.concat([cuts, pd.Series({"": 0.5})]))
+
+    def _scaled(self, task: Task, outputs: dict[str, torch.Tensor]) -> np.ndarray:
+        return temperature_scaled(outputs[task.name], self.temperatures[task.name] or 1.0)
 
     def __repr__(self) -> str:
         asked = [f"{task.name} ({', '.join(task.classes) or task.kind})" for task in self.tasks]
@@ -218,9 +246,10 @@ def _model(stored: Stored, network: Staged, part: Part | None, device: str | Non
     if part is None:
         tasks = tuple(task for each in stored.parts for task in each.tasks)
         sets = tuple(str(each.name) for each in stored.parts)
-        return Model(stored.path, network, tasks, sets, {}, scores, stored.about, device, stored, stored.parts[0])
+        return Model(stored.path, network, tasks, sets, {}, {}, scores, stored.about, device, stored, stored.parts[0])
     one = network.only(part.name) if part.name is not None else network
     if one is not network and "set" in scores:
         scores = scores[scores["set"] == part.name].reset_index(drop=True)
     found = stored.about
-    return Model(stored.path, one, part.tasks, (), part.temperatures, scores, found, device, stored, part)
+    heat, cuts = part.temperatures, part.thresholds
+    return Model(stored.path, one, part.tasks, (), heat, cuts, scores, found, device, stored, part)

@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
+import numpy as np
 import pandas as pd
 
 from facekit import settings
 from facekit.data.catalogue import stored
 from facekit.data.sets import SPLITS, STRING, FaceSet, FeatureSet, LabelledSet, Split
 from facekit.errors import ConfigError, DataError
-from facekit.evaluation.calibration import fit_temperature
+from facekit.evaluation.calibration import fit_temperature, temperature_scaled
+from facekit.evaluation.groups import SMALL
 from facekit.evaluation.metrics import evaluate
+from facekit.evaluation.thresholds import fit_thresholds
 from facekit.models.backbones.base import Backbone
 from facekit.models.build import BACKBONES, Base, sized
 from facekit.models.folder import MODEL, began_with, described, write
@@ -70,6 +73,7 @@ def train(
     tasks: str | list[str] | dict[str, str | list[str]] = "gender",
     method: str = "hard",
     groups: str | list[str] | None = None,
+    equal: Literal["true_positive_rate", "false_positive_rate", "selection_rate"] | None = None,
     parameters: dict[str, float] | None = None,
     backbone: str = "mini",
     weights: Path | None = None,
@@ -113,6 +117,8 @@ def train(
             `python -m facekit methods` lists all with their parameters.
         groups: Label column whose classes are the groups that a method minds (group_dro), or several separated by
             commas, whose combinations are; the best epoch is then that whose worst group has the lowest loss.
+        equal: Rate that thresholds by group make equal on validation, for tasks of two classes; the model keeps them
+            beside the temperature (`Model.decided`). With --groups, which any method then takes.
         parameters: Of the method, by name; each may also stand as an option of its own, as `--strength 0.1`.
         backbone: Network below the heads: mini, facenet, efficientnet-lite0 (of the extra imagenet), or a
             classification network of torchvision with its weights for ImageNet, as torchvision:resnet18; none if the
@@ -148,6 +154,7 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --tasks gender --groups skin_tone --equal true_positive_rate --out run
         python -m facekit train --backbone torchvision:resnet18 --weights resnet18-f37072fd.pth --tasks race --out run
         python -m facekit train --method group_dro --groups skin_tone --weight_decay 0.5 --out run
         python -m facekit train --method contrastive --plan scratch --size 32 --epochs 50 --out seen
@@ -173,15 +180,20 @@ def train(
     if (chosen.names is None or not labelled) and (hidden or dropout):
         which = f"the heads of {chosen.key} have" if labelled else f"{chosen.key} has no heads, and so"
         raise ConfigError(f"{which} neither hidden layers nor dropout; leave these out.")
-    if chosen.grouped == (groups is None):
+    if equal is not None and (groups is None or names):
+        raise ConfigError("equal is about groups of one set; name the label column with them, --groups race.")
+    if chosen.grouped and groups is None or not (chosen.grouped or equal or groups is None):
         says = "minds groups; name the label column with them, --groups race" if groups is None else "looks at none"
         raise ConfigError(f"the method {chosen.key} {says}.")
     with process_group(device) as world, world.writing(out, *WRITTEN):
         faces = {name: load_data(folder, portraits, backbone) for name, folder in folders.items()}
         sought = {name: tasks_of(of_set(tasks, name), data, name in labelled) for name, data in faces.items()}
-        group_task = None
+        group_task: Task | None = None
         if groups is not None:
             faces[None], group_task = with_groups(groups, faces[None])
+        minded = group_task if chosen.grouped else None
+        if equal is not None and not any(len(task.classes) == 2 for task in sought[None]):
+            raise ConfigError(f"thresholds that make {equal} equal are for tasks of two classes; {tasks} has none.")
         changes: Any = {name: augment_for(wanted) for name, wanted in sought.items()} if augment else None
         config = TrainConfig(
             batch_size,
@@ -218,7 +230,7 @@ def train(
                 own.steps or -(-max(sizes[name] for name in group) // own.batch_size),
                 network,
                 parts["train"],
-                group_task,
+                minded,
                 **(parameters or {}),
             )
             folder = out if len(group) == len(faces) else out / str(group[0])
@@ -232,7 +244,8 @@ def train(
             with world.writing(folder, *WRITTEN):
                 result = fit(model, learner, parts["train"], checks, recipe, own, folder, resume)
                 if world.first:
-                    scores, temperatures = report(model, wanted, parts, result, own)
+                    by = None if equal is None or group_task is None else (equal, group_task)
+                    scores, fitted = report(model, wanted, parts, result, own, by)
                     about = {
                         "method": chosen.key,
                         "parameters": chosen.checked(parameters or {}),
@@ -241,10 +254,10 @@ def train(
                             **{"width": width, "hidden": hidden, "dropout": dropout, "started_from": began},
                         },
                         "sets": [
-                            described(name, faces[name], wanted[name], temperatures[name], of_set(size, name), part)
+                            described(name, faces[name], wanted[name], fitted[name], of_set(size, name), part)
                             for name, part in sets.items()
                         ],
-                        "recipe": recipe_of(recipe, lr, own, group_task, result, world.size)
+                        "recipe": recipe_of(recipe, lr, own, minded, result, world.size)
                         | {"extended_after": [first, *more][:-1]},
                         "scores": scores,
                     }
@@ -366,17 +379,19 @@ def report(
     parts: Mapping[Split, Mapping[str | None, LabelledSet]],
     result: FitResult,
     config: TrainConfig,
-) -> tuple[list[dict[str, Any]], dict[str | None, dict[str, float]]]:
-    """Prints and returns the scores on validation and test, and the temperature of each set's tasks, by name.
+    by: tuple[str, Task] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str | None, dict[str, dict[str, Any]]]]:
+    """Prints and returns the scores on validation and test, and what was fitted for each set's tasks, by name.
 
     A score is a row: `set` where it has a name, `split`, and the columns of `evaluate`. A set whose labels were not
     looked at in training is scored in the tasks that it has labels for. A temperature is fitted on the labels of
-    validation, where there are enough of them, in the tasks whose outputs are scores of classes.
+    validation, where there are enough of them, in the tasks whose outputs are scores of classes; by: the rate that
+    thresholds shall make equal, and the groups.
     """
     print(f"best epoch {result.best_epoch} of {len(result.history)}, {result.steps} steps, {result.seconds:.1f} s")
     everything = [task for each in tasks.values() for task in each]
     tables: list[pd.DataFrame] = []
-    temperatures: dict[str | None, dict[str, float]] = {name: {} for name in tasks}
+    fitted: dict[str | None, dict[str, dict[str, Any]]] = {name: {} for name in tasks}
     for side, sets in parts.items():
         for name, part in sets.items() if side != "train" else ():
             scored = tasks[name] or [task for task in everything if set(task.columns) <= set(part.labels)]
@@ -390,11 +405,37 @@ def report(
             for task in tasks[name] if side == "validation" else ():
                 seen = targets[task.name][task.known(targets[task.name])]
                 if task.softmax and len(seen) >= FEWEST and len(seen.unique()) > 1:
-                    temperatures[name][task.name] = fit_temperature(outputs[task.name], targets[task.name])
+                    heat = fit_temperature(outputs[task.name], targets[task.name])
+                    fitted[name][task.name] = {"temperature": heat}
+                    if by is not None and len(task.classes) == 2:
+                        chances = temperature_scaled(outputs[task.name], heat)[:, 1]
+                        cuts = thresholds_of(chances, targets[task.name].numpy(), part.labels, *by)
+                        fitted[name][task.name] |= {"thresholds": cuts}
     scores = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if tables:
         print(scores.drop(columns="group").to_string(index=False, float_format="{:.4f}".format))
-    return scores.astype(object).where(scores.notna(), None).to_dict("records"), temperatures
+    return scores.astype(object).where(scores.notna(), None).to_dict("records"), fitted
+
+
+def thresholds_of(
+    scores: np.ndarray, targets: np.ndarray, labels: pd.DataFrame, equal: str, groups: Task
+) -> dict[str, Any] | None:
+    """Thresholds by group, as the model keeps them, and a line that says so; None where no group has enough rows.
+
+    A group of fewer than `SMALL` rows that the rate is about has none: it would be luck, and tell of single faces.
+    """
+    about = {"true_positive_rate": targets == 1, "false_positive_rate": targets == 0}.get(equal, targets >= 0)
+    names = labels[groups.name].reset_index(drop=True)
+    counts = names[about].value_counts()
+    kept = names.where(names.isin(counts.index[counts >= SMALL]), None)
+    if not kept.notna().any():
+        print(f"no thresholds: no group of {groups.name} has {SMALL} validation rows that {equal} is about")
+        return None
+    found = fit_thresholds(scores, targets, kept, equal)
+    told = ", ".join(f"{name} {cut:.2f}" for name, cut in found.items())
+    few = sorted(set(names.dropna()) - set(found.index))
+    print(f"thresholds for an equal {equal} by {groups.name}: {told}" + (f"; 0.5 for {', '.join(few)}" if few else ""))
+    return {"equal": equal, "groups": groups.name, "by_group": found.to_dict()}
 
 
 def recipe_of(

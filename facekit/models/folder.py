@@ -8,7 +8,8 @@
   training began with (name, SHA-256, source, licence), null where they were random. The trained network is stored as a
   whole, with its frozen parts, so that file is not needed again;
 - `sets`: what the model learnt from, each with its name (null where it has none), its `tasks` (all that a `Task` is,
-  and the `temperature` that its outputs are divided by to be probabilities, null where none could be fitted), its
+  and the `temperature` that its outputs are divided by to be probabilities, null where none could be fitted; of a task
+  of two classes perhaps `thresholds` by group, with the rate that they make equal and the groups' column), its
   `input` (kind and shape of an input, and the size that was asked for), its `framing` (how its faces were cut) and its
   `data` (source, licence, SHA-256, rows by split);
 - `recipe`: plan, epochs and after how many of them the run was extended, rates, batches, augmentation, seed, the column
@@ -35,6 +36,7 @@ from safetensors.torch import load_file
 
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, LabelledSet
 from facekit.errors import ConfigError, DataError, WeightsError
+from facekit.evaluation.thresholds import EQUAL
 from facekit.files import json_sha256, read_json, sealed_json, sha256_of_file, told, write_json, wrong_fields
 from facekit.models.build import BACKBONES, MOST_PIXELS, Base
 from facekit.tasks import Task
@@ -56,8 +58,9 @@ NETWORK: Fields = {
 SET: Fields = {"name": str | None, "tasks": list, "input": dict, "framing": dict, "data": dict}
 TASK: Fields = {
     **{"name": str, "kind": str, "classes": list, "midpoints": list, "scale": NUMBER},
-    "temperature": NUMBER | None,
+    **{"temperature": NUMBER | None, "thresholds": dict | None},
 }
+THRESHOLDS: Fields = {"equal": str, "groups": str, "by_group": dict}
 FRAMING: Fields = {
     **{"how": str, "reader": str | None, "pixels": str | None, "backbone": str | None, "stored": list},
 }
@@ -82,12 +85,14 @@ class Part:
     """What a model learnt from one set.
 
     name: None where the set has none. tasks: with their classes in order. temperatures: by task, None where none could
-    be fitted. kind: of the set. shape: of an input, (3, height, width) or (D,). size: what `sized` was told.
+    be fitted. thresholds: by task, None where none were asked for; else what `THRESHOLDS` lists. kind: of the set.
+    shape: of an input, (3, height, width) or (D,). size: what `sized` was told.
     """
 
     name: str | None
     tasks: tuple[Task, ...]
     temperatures: dict[str, float | None]
+    thresholds: dict[str, dict[str, Any] | None]
     kind: str
     shape: tuple[int, ...]
     size: int | tuple[int, int] | None
@@ -145,11 +150,15 @@ def described(
     name: str | None,
     data: LabelledSet,
     tasks: Sequence[Task],
-    temperatures: Mapping[str, float],
+    fitted: Mapping[str, Mapping[str, Any]],
     size: int | Sequence[int] | None,
     learnt: LabelledSet,
 ) -> dict[str, Any]:
-    """A set's entry of `model.json`. data: as it was stored. size: what `sized` was told, and learnt: what it gave."""
+    """A set's entry of `model.json`.
+
+    data: as it was stored. fitted: by task what was fitted on validation, a `temperature` and `thresholds`. size: what
+    `sized` was told, and learnt: what it gave.
+    """
     manifest, rendered = data.manifest, "generator" in data.manifest
     if files := manifest.get("files"):
         content = {file: about["sha256"] for file, about in files.items()}
@@ -162,7 +171,9 @@ def described(
     rows = {split: int((data.labels["split"] == split).sum()) for split in SPLITS}
     return {
         "name": name,
-        "tasks": [{**asdict(task), "temperature": temperatures.get(task.name)} for task in tasks],
+        "tasks": [
+            asdict(task) | {"temperature": None, "thresholds": None, **fitted.get(task.name, {})} for task in tasks
+        ],
         "input": {"kind": data.kind, "size": list(size) if isinstance(size, Sequence) else size, "shape": shape},
         "framing": framing(data),
         "data": {**told, "sha256": content, "rows": rows},
@@ -299,8 +310,17 @@ def parsed(path: Path, about: Mapping[str, Any]) -> Stored:
         tasks = [check(f"{where}, a task", task, TASK) for task in part["tasks"]]
         heat = {task["name"]: task["temperature"] for task in tasks}
         need(all(t is None or _finite(t) and t > 0 for t in heat.values()), f"{where}: a temperature is not above 0")
+        cuts = {task["name"]: task["thresholds"] for task in tasks}
+        for task in tasks:
+            if (found := cuts[task["name"]]) is not None:
+                by_group = check(f"{where}, thresholds of {task['name']}", found, THRESHOLDS)["by_group"].values()
+                fits = (
+                    found["equal"] in EQUAL and len(task["classes"]) == 2 and by_group and all(map(_finite, by_group))
+                )
+                need(bool(fits), f"{where}: thresholds of {task['name']} cannot be")
         asked = tuple(size) if isinstance(size, list) else size
-        parts.append(Part(part["name"], tuple(_task(path, task) for task in tasks), heat, kind, tuple(shape), asked))
+        answered = tuple(_task(path, task) for task in tasks)
+        parts.append(Part(part["name"], answered, heat, cuts, kind, tuple(shape), asked))
     names = [part.name for part in parts]
     need(0 < len(names) == len(set(names)) and (None not in names or len(names) == 1), f"sets are called {names}")
     return Stored(

@@ -21,6 +21,7 @@ import facekit
 from facekit.answers import model as module
 from facekit.answers.model import Model, load
 from facekit.commands import train as command
+from facekit.commands.cli import main
 from facekit.commands.train import train
 from facekit.course.profiles import SMALL_RENDERERS
 from facekit.data.portraits import render_portraits
@@ -239,3 +240,39 @@ def test_a_model_of_photos_takes_no_embeddings(home, tmp_path):
     model = load(tmp_path / "run")
     assert "takes photos, a FaceSet, got a feature set" in error_of(model.probabilities, features(3))
     assert model.about["network"]["started_from"] is None, "with scratch nothing was there before"
+
+
+def test_thresholds_by_group_are_fitted_on_validation_kept_and_used(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    n = 1200
+    side, kind = rng.integers(0, 2, n), rng.choice(["a", "b", "rare"], n, p=[0.6, 0.39, 0.01])
+    inputs = rng.normal(size=(n, 6)).astype(np.float32)
+    inputs[:, 0] += np.where(kind == "a", 1.5, 0.4) * (2 * side - 1) + np.where(kind == "b", 0.8, 0.0)
+    labels = pd.DataFrame({"side": np.array(["left", "right"])[side], "kind": kind})
+    labels["split"] = rng.choice(["train", "validation", "test"], n, p=[0.4, 0.3, 0.3])
+    labels.loc[:2, "kind"] = None
+    FeatureSet(inputs, labels).save(tmp_path / "set")
+    run = ["train", "--data", str(tmp_path / "set"), "--backbone", "none", "--tasks", "side", "--epochs", "4"]
+    run += ["--lr", "0.05", "--out", str(tmp_path / "run")]
+    assert main([*run, "--equal", "true_positive_rate"]) == 2 and "name the label column" in capsys.readouterr().err
+    assert main([*run, "--groups", "kind"]) == 2 and "looks at none" in capsys.readouterr().err
+    assert main([*run, "--groups", "kind", "--equal", "true_positive_rate"]) == 0
+    assert "0.5 for rare" in capsys.readouterr().out
+
+    model = load(tmp_path / "run")
+    found = model.thresholds["side"]
+    assert (found["equal"], found["groups"], set(found["by_group"])) == ("true_positive_rate", "kind", {"a", "b"})
+    held = FeatureSet.load(tmp_path / "set").split("validation")
+    outputs, targets = model.outputs(held), held.targets(model.tasks)["side"].numpy()
+    groups = held.labels["kind"].reset_index(drop=True)
+    said = model.decided("side", outputs, groups)
+    plain = model.tasks[0].predict(outputs["side"]).numpy()
+    rates = {name: [x[(groups == name) & (targets == 1)].mean() for x in (plain, said)] for name in ("a", "b")}
+    assert abs(rates["a"][0] - rates["b"][0]) > 0.05 > 0.02 > abs(rates["a"][1] - rates["b"][1])
+    other = ~groups.isin(["a", "b"]).to_numpy()
+    assert other.sum() >= 3 and (said[other] == plain[other]).all(), "without a threshold the answer is the usual one"
+    with pytest.raises(DataError, match="must match"):
+        model.decided("side", outputs, groups[1:])
+    main([*run[:-1], str(tmp_path / "plain")])
+    with pytest.raises(ConfigError, match="has no thresholds"):
+        load(tmp_path / "plain").decided("side", outputs, groups)

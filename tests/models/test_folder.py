@@ -191,6 +191,12 @@ def test_every_entry_must_be_there(folder, name):
         read(folder)
 
 
+def cuts(by_group, equal="selection_rate"):
+    """A change of model.json: thresholds by group for its first task."""
+    found = {"equal": equal, "groups": "kind", "by_group": by_group}
+    return lambda a: a["sets"][0]["tasks"][0].update(thresholds=found)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -207,6 +213,10 @@ def test_every_entry_must_be_there(folder, name):
         (lambda a: a["sets"][0]["tasks"][0].update(kind="magic"), "unknown kind 'magic'; use .*multiclass"),
         (lambda a: a["sets"][0]["tasks"][0].update(classes=["left"]), "needs at least two different classes"),
         (lambda a: a["sets"][0]["tasks"][0].update(temperature=0), "a temperature is not above 0"),
+        (cuts({"a": 0.5, "b": float("nan")}), "thresholds of side cannot be"),
+        (cuts({"a": 0.5}, equal="luck"), "thresholds of side cannot be"),
+        (cuts({}), "thresholds of side cannot be"),
+        (lambda a: a["sets"][0]["tasks"][0].update(thresholds={"equal": "selection_rate"}), "'groups' is missing"),
         (lambda a: a["sets"][0]["input"].update(shape=[7]), r"inputs of \[7\]"),
         (lambda a: a["sets"].append(a["sets"][0]), r"sets are called \[None, None\]"),
         (lambda a: a.update(sets=[]), "sets are called"),

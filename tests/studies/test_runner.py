@@ -306,6 +306,7 @@ def test_a_study_is_found_by_its_file_without_loading_any():
         "adaptation",
         "adaptation_portraits",
         "contrastive",
+        "fairness",
         "selection",
         "selftaught",
         "selftaught_real",
