@@ -1,7 +1,5 @@
 """Lets `python -m facekit` run the command line."""
 
-import sys
+from facekit.commands.cli import end, main
 
-from facekit.commands.cli import main
-
-sys.exit(main())
+end(main())

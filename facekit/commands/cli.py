@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from importlib.util import find_spec
 from inspect import cleandoc, getdoc, signature
 from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 from facekit.errors import ConfigError, FacekitError
 
@@ -182,6 +184,21 @@ def _as_unicode(argument: str) -> str:
         option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
         return option + equals + Path(path).absolute().as_uri()
     return argument
+
+
+def end(status: int) -> NoReturn:
+    """Ends this program with an exit status.
+
+    torch keeps a group of processes that DistributedDataParallel has used, and the group's threads, also when it was
+    destroyed. A thread that lets go of a tensor while the interpreter shuts down aborts the process, and torchrun then
+    calls a failure what was done. So a process that torchrun started is not shut down: what it has said is written out,
+    and it ends.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

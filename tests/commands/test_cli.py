@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -77,3 +78,13 @@ def test_an_error_of_ours_is_one_line_without_traceback(monkeypatch, capsys):
     monkeypatch.setattr("facekit.commands.cli.load", lambda path: broken)
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err == "error: labels.csv: row 3 has no file; add one.\n"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_among_several_ends_with_its_status_and_all_it_said_but_is_not_shut_down(processes):
+    code = "import atexit, sys; from facekit.commands.cli import end; atexit.register(print, 'shut down'); "
+    code += "print('done'); print('told', file=sys.stderr); end(3)"
+    env = {**os.environ, "WORLD_SIZE": str(processes)}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (3, "told\n")
+    assert ended.stdout == ("done\nshut down\n" if processes == 1 else "done\n")

@@ -125,6 +125,7 @@ class Faulty(Supervised):
         return super().loss(model, batch)
 
 torch.set_num_threads(1)
+from facekit.commands.cli import end
 with process_group("cpu") as world:
     assert main(["train", "--config", sys.argv[2]]) == 0
     assert main(["train", "--config", sys.argv[3]]) == 0  # several sets
@@ -141,6 +142,7 @@ with process_group("cpu") as world:
     except OutputError as error:
         print("refused" if "log.csv is in the way" in str(error) else error, flush=True)
     fit(model, Faulty([COLOUR, SIDE]), faces(), faces(9, 1), recipe, config)
+end(0)
 """
 
 

@@ -56,6 +56,8 @@ def values(state: object) -> str:
 
 def begun(name: str, home: Path, out: Path) -> int:
     """Begins a work in a process group of its own; returns its process."""
+    import torch
+
     from . import work
 
     if process := os.fork():
@@ -66,6 +68,7 @@ def begun(name: str, home: Path, out: Path) -> int:
         os.dup2(said, 1)
         os.dup2(said, 2)
         os.environ["FACEKIT_CACHE"] = str(out / "cache")
+        torch.set_num_threads(1)  # a fork makes torch's pool anew, which several threads must not do at once
         work.stand_still()
         work.WORKS[name][0](home, out)
         status = 0

@@ -355,6 +355,7 @@ from safetensors.torch import save_file
 from facekit.models.embedding import state_hash
 from facekit.training.distributed import process_group
 import test_training_sets as own
+from facekit.commands.cli import end
 with process_group("cpu") as world:
     weights, nets = own.train_all()
     hashes = [None, None]
@@ -362,6 +363,7 @@ with process_group("cpu") as world:
     assert hashes[0] == hashes[1], "all processes end with the same model"
     if world.first:
         save_file(weights, sys.argv[2])
+end(0)
 """
 
 

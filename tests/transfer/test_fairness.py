@@ -423,8 +423,10 @@ torch.set_num_threads(1)
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/transfer"]
 import test_fairness as own
 from facekit.training.distributed import process_group
+from facekit.commands.cli import end
 with process_group("cpu") as world:
     own.train_both(sys.argv[2] if world.first else None)
+end(0)
 """
 
 
