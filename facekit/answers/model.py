@@ -141,13 +141,13 @@ class Model:
     def decided(
         self, task: str, outputs: dict[str, torch.Tensor], groups: pd.Series | Sequence[str | None]
     ) -> np.ndarray:
-        """Classes of a task of two, int64 (N,), by the thresholds of the rows' groups, which validation had made fair.
+        """Classes of a task of two, int64 (N,), by the thresholds of the rows' groups.
 
         outputs: of `outputs` or `batches`. groups: of each row, by the names in `thresholds`, None where it is not
         known. The second class is the answer where its probability is above the group's threshold; a group without one
-        (too few rows in validation) or unknown has 0.5, which is the answer of `Task.predict`. Which rate is equal on
-        validation is only nearly so elsewhere, and others are not. Raises ConfigError where there are no thresholds,
-        DataError where lengths differ.
+        (too few rows in validation) or unknown has 0.5, which is the answer of `Task.predict`. The rate that was made
+        equal on validation is only nearly so elsewhere, and other rates are not. Raises ConfigError where there are no
+        thresholds, DataError where lengths differ.
         """
         found = self.thresholds.get(task)
         if found is None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import weakref
 from dataclasses import replace
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import assert_same, of_two
 from safetensors.torch import load_file
 from test_adapters import TEXTS, THINGS, pictures
 from tiny import COLOUR, LEVEL, SIDE, classifier, faces, features, probe, trunk
@@ -350,7 +348,7 @@ import sys
 import torch
 import torch.distributed as dist
 torch.set_num_threads(1)
-sys.path[:0] = [sys.argv[1] + "/tests" + part for part in ("", "/models", "/training")]
+sys.path[:0] = [sys.argv[1] + part for part in ("", "/models", "/training")]
 from safetensors.torch import save_file
 from facekit.models.embedding import state_hash
 from facekit.training.distributed import process_group
@@ -403,16 +401,7 @@ def config_of(config: TrainConfig) -> TrainConfig:
 
 
 def test_two_processes_make_the_same_steps_as_one(tmp_path):
-    script, out = tmp_path / "two.py", tmp_path / "two.safetensors"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    root = str(Path(__file__).resolve().parents[2])
-    done = subprocess.run([*command, root, str(out)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (alone, _), together = train_all(), load_file(out)
-    assert set(alone) == set(together)
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name], value, atol=2e-4, rtol=1e-3, msg=name)
+    assert_same(of_two(SCRIPT, tmp_path), train_all()[0])
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

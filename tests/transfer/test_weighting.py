@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from processes import assert_same, of_two
+from safetensors.torch import save_file
 from tiny import COLOUR, LEVEL, SIDE, TinyNet, faces, features
 
 from facekit.errors import ConfigError, DataError, TrainingError
@@ -412,17 +410,7 @@ def train_all(out: str | None) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_make_the_same_steps_as_one(tmp_path):
-    script, out = tmp_path / "two.py", tmp_path / "two.safetensors"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(Path(__file__).parents[1]), str(out)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    alone, together = train_all(None), load_file(out)
-    assert set(alone) == set(together)
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name], value.detach(), atol=2e-4, rtol=1e-3, msg=name)
+    assert_same(of_two(SCRIPT, tmp_path), train_all(None))
 
 
 def test_wrong_arguments():
