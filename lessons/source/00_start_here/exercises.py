@@ -6,8 +6,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import Dataset
 
-from facekit.course.exercises import as_number, as_tensor, define_values, kind_of, require
+from facekit.course.exercises import (
+    NotAttempted,
+    as_number,
+    as_tensor,
+    define,
+    define_experiment,
+    define_values,
+    is_stub,
+    kind_of,
+    require,
+)
 
 
 def _pixels(found):
@@ -63,11 +74,15 @@ def _training(*order, outputs=lambda found: found, result=torch.Tensor.item):
 
 
 def _after_two(step, what):
-    """`weights` after two steps from the same start, or the `loss` that the second step returned."""
+    """`weights` after two steps from the same start, or the `loss` that the second step returned.
+
+    The first step finds gradients of something else, so that emptying them at its end is too late.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, x, y = nn.Linear(4, 3).double(), torch.randn(8, 4).double(), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
+    model(x).square().sum().backward()
     step(model, optimiser, x, y)
     loss = step(model, optimiser, x, y)
     if what == "weights":
@@ -95,6 +110,10 @@ _training_step = define_values(
         (
             _training(*_PLAIN, outputs=lambda found: found.softmax(1)),
             "cross_entropy does the softmax; leave yours out.",
+        ),
+        (
+            _training("backward", "step", "zero"),
+            "zero_grad comes after the step: what stood in the gradients before your step was still in it.",
         ),
         (_training("backward", "step"), "the gradients of the step before are still in."),
     ],
@@ -160,4 +179,103 @@ _freezing = define_values(
     run=_moved,
     read=as_tensor,
     in_place=True,
+)
+
+
+class _Numbers(Dataset):
+    """Four photos (3, 2, 2) whose pixels are all different, with targets 4 to 7."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, row):
+        if not 0 <= row < 4:
+            raise IndexError(row)
+        return torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2) + 12 * row, torch.tensor(4 + row)
+
+
+def _doubled(
+    n_rows=lambda n: 2 * n, source=lambda row, n: row % n, mirrored=lambda row, n: row >= n, axis=-1, target=0
+):
+    """The class of exercise 00.4, right, or wrong in one respect."""
+
+    class Doubled(Dataset):
+        def __init__(self, data):
+            self.data = data
+
+        def __len__(self):
+            return n_rows(len(self.data))
+
+        def __getitem__(self, row):
+            n = len(self.data)
+            photo, label = self.data[source(row, n)]
+            return (photo.flip(axis) if mirrored(row, n) else photo), label + target
+
+    return Doubled
+
+
+def _without_len():
+    return type("Doubled", (Dataset,), {"__init__": lambda self, data: None, "__getitem__": lambda self, row: row})
+
+
+@define(
+    "00.4",
+    "A Dataset of your own",
+    hints=(
+        "`len(self.data)` is n; yours is twice as long.",
+        "Row n + i shows what row i shows: `row % n` gives i for both.",
+        "`photo, target = self.data[row % n]`; return it as it is if `row < n`, mirrored otherwise.",
+    ),
+    right=lambda: [_doubled(), _doubled(source=lambda row, n: row if row < n else row - n)],
+    wrong=lambda: [
+        (_doubled(n_rows=lambda n: n), "8 rows, found 4"),
+        (_doubled(mirrored=lambda row, n: False), "row 4 is not mirrored"),
+        (_doubled(mirrored=lambda row, n: row > n), "row 4 is not mirrored"),
+        (_doubled(mirrored=lambda row, n: True), "row 0 should be as it is"),
+        (_doubled(axis=-2), "upside down"),
+        (_doubled(axis=-3), "colours"),
+        (_doubled(source=lambda row, n: row // 2), "row 1 shows another face"),
+        (_doubled(target=1), "target of row 0"),
+        (_doubled(source=lambda row, n: row), "IndexError"),
+        (_doubled()(_Numbers()), "class itself"),
+        (_without_len(), "len"),
+        (8, "expected the class"),
+    ],
+)
+def _a_dataset(answer):
+    require(not isinstance(answer, Dataset), "this is one Dataset; the check needs the class itself: Doubled.")
+    require(isinstance(answer, type), f"expected the class Doubled, not {kind_of(answer)}.")
+    if any(is_stub(vars(answer).get(name)) for name in ("__len__", "__getitem__")):
+        raise NotAttempted
+    given = _Numbers()
+    doubled = answer(given)
+    require(hasattr(doubled, "__len__"), "len(…) of it is not there; write `__len__`.")
+    require(len(doubled) == 8, f"of 4 faces: expected 8 rows, found {len(doubled)}.")
+    for row in range(8):
+        try:
+            found = doubled[row]
+        except Exception as error:
+            require(False, f"row {row} raised {type(error).__name__}: {error}.")
+        require(isinstance(found, tuple | list) and len(found) == 2, f"row {row}: expected photo and target.")
+        photo, (plain, target) = as_tensor(found[0], (3, 2, 2)), given[row % 4]
+        wanted = plain.flip(-1) if row >= 4 else plain
+        if not torch.equal(photo, wanted):
+            require(not torch.equal(photo, plain), f"row {row} is not mirrored.")
+            require(not torch.equal(photo, plain.flip(-1)), f"row {row} should be as it is, and is mirrored.")
+            require(not torch.equal(photo, plain.flip(-2)), f"row {row} is upside down; mirror left and right.")
+            require(not torch.equal(photo, plain.flip(-3)), f"row {row}: the colours are exchanged; the width is last.")
+            require(False, f"row {row} shows another face, or other pixels.")
+        require(int(found[1]) == int(target), f"the target of row {row} is not that of its face.")
+    return "a DataLoader takes it like any other Dataset."
+
+
+_experiment = define_experiment(
+    "00.5",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed: a function of `seed` that makes, trains and scores two networks.",
+        'It returns a dictionary: {"as it was": …, "my way": …}; `over_seeds(my_function, seeds=range(3))`.',
+        "The solution trains on `Doubled(train)` for half the epochs.",
+    ),
+    baseline="as it was",
 )
