@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import nn
 
-from facekit.course.exercises import define, define_values, kind_of, require
+from facekit.course.exercises import define, define_experiment, kind_of, require
 
 # Situation: source task, target task, what differs between source and target (as the lesson words the situations).
 SITUATIONS = {
@@ -137,49 +136,13 @@ def _transferred(function):
     return "names and shapes decide; the list lets you see what moved."
 
 
-_CURVE = ([20, 50, 100, 200, 500], [0.40, 0.52, 0.60, 0.70, 0.78])
-
-
-def _needed(ns, values, wanted):
-    return next((n for n, value in zip(ns, values, strict=True) if value >= wanted), math.inf)
-
-
-_labels_needed = define_values(
+_experiment = define_experiment(
     "01.3",
-    "Labels saved",
+    "Your own experiment",
     hints=(
-        "Go through both lists together with `zip` and stop at the first accuracy that is high enough.",
-        "After the loop nothing was high enough: `return math.inf`.",
+        "Begin with one seed: a function of `seed` that draws `few_labels` and tries two of METHODS on them.",
+        "`METHODS[name](few, task, seed)` gives a network, `accuracy(network, rows, task)` its score.",
+        "`over_seeds(my_function, seeds=range(3))`; the solution takes age as the target.",
     ),
-    right=[
-        _needed,
-        lambda ns, values, wanted: min([n for n, a in zip(ns, values, strict=True) if a >= wanted], default=math.inf),
-    ],
-    cases=[*((*_CURVE, wanted) for wanted in (0.65, 0.60, 0.30, 0.90)), ([10, 20, 40], [0.5, 0.45, 0.6], 0.5)],
-    asked="for 0.65",
-    mistakes=[
-        (lambda ns, a, w: min(_needed(ns, a, w), ns[-1]), "never reached: expected math.inf."),
-        (
-            lambda ns, a, w: max((n for n, v in zip(ns, a, strict=True) if v < w), default=0),
-            "with so many labels the curve is still below.",
-        ),
-        (
-            lambda ns, a, w: min([v for v in a if v >= w], default=math.inf),
-            "this is the accuracy that is reached; wanted is the number of labels.",
-        ),
-        (
-            lambda ns, a, w: sum(v < w for v in a),
-            "this is the position in the list; wanted is the number of labels there.",
-        ),
-        (
-            lambda ns, a, w: _needed(ns, [min(a[i:]) for i in range(len(ns))], w),
-            "a curve may dip; the smallest size that reaches it counts.",
-        ),
-        (lambda ns, a, w: _needed(ns, a, w + 1e-9), "equal is enough: 0.60 is reached with 100."),
-    ],
-    others=[
-        (lambda ns, a, w: next(n for n, v in zip(ns, a, strict=True) if v >= w), "StopIteration"),
-        (lambda ns, a, w: 0, "for 0.65 expected 200, got 0"),
-    ],
-    praise="what one curve needs minus what the other needs is what transfer saves.",
+    baseline="from scratch",
 )

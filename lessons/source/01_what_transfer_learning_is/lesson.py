@@ -4,7 +4,7 @@
 # You teach a small network one task on many labelled faces, carry what it has learnt over to another task, and measure
 # what that is worth when labels are few. Then you do the same with a network that somebody else has trained.
 #
-# **Minutes on a laptop:** 30 to read and run, 25 for the exercises.
+# **Minutes on a laptop:** 30 to read and run, 35 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
@@ -25,12 +25,11 @@
 #
 # ![A network of four layers and a head learns the source task from thousands of faces; the parameters of the four layers are copied into a second network, the head stays behind; a new head learns the target task from a handful of faces](figure.svg)
 #
-# A **domain** is a kind of input: which pictures occur, and how often. A **task** is what is wanted of them: the
-# possible answers, and the rule from picture to answer. Both come in pairs here. The **source** has plenty of labels,
-# the **target** is the one you care about. **Transfer learning** improves what is learnt of the target by what was
-# learnt on the source, where the domains differ, or the tasks, or both (Pan & Yang 2010).
-#
-# Why bother?
+# A [domain](glossary.md#domain) is a kind of input: which pictures occur, and how often. A [task](glossary.md#task) is
+# what is wanted of them: the possible answers, and the rule from picture to answer. Both come in pairs here. The
+# [source](glossary.md#source) has plenty of labels, the [target](glossary.md#target) is the one you care about.
+# [Transfer learning](glossary.md#transfer-learning) improves what is learnt of the target by what was learnt on the
+# source, where the domains differ, or the tasks, or both (Pan & Yang 2010). Why bother?
 #
 # - **Few labels.** What a network has to learn about eyes, skin and hair it need not learn from your twenty photos.
 # - **Less time.** Most of the work has been done. Often only a last layer is left to be learnt.
@@ -41,32 +40,33 @@
 # %% [markdown]
 # ## Build it
 #
-# Both tasks here are about one label, that of the first task of the profile: skin tone on drawn portraits, race as
+# Both tasks here are about one label: skin tone on drawn portraits, in ten steps from light (1) to dark (10); race as
 # annotators perceived it on photos. Every other class belongs to the **source**, the rest to the **target**. So the
 # source network never sees a face with one of the target's labels, and its answers are no use for the target.
 
 # %%
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import pandas as pd
 import torch
 from torch import nn
 
 from facekit.course import exercise, quiz, start
-from facekit.experiments import PROBES, few_labels, learning_curve, summary
+from facekit.evaluation.paired import over_seeds, with_spread
+from facekit.experiments import few_labels
 from facekit.show import plots
-from facekit.tasks import Task
 
 course = start("01")
 label, classes = course.tasks[0].name, course.tasks[0].classes
-source, target = Task(label, "multiclass", classes[0::2]), Task(label, "multiclass", classes[1::2])
-print(f"{label}: source {', '.join(source.classes)}; target {', '.join(target.classes)}")
+source, target = (replace(course.tasks[0], classes=classes[first::2], midpoints=()) for first in (0, 1))
 
 # %% [markdown]
-# `many_faces` are the faces that somebody has labelled for the source: many, and small, so that a network learns from
-# them in seconds. `faces` are yours. They are larger (the pretrained network below wants that); the small network gets
-# them at 32 × 32 pixels.
+# `many` are the faces that somebody has labelled for the source: many, and small, so that a network learns from them in
+# seconds. `faces` are yours. They are larger (the pretrained network below wants that); the small network gets them at
+# 32 × 32 pixels.
 
 
 # %%
@@ -78,19 +78,19 @@ def only(faces, task):
 many, faces = only(course.many_faces(size=32), source), course.faces()
 small = faces.resized(32)
 train, test = only(small.split("train"), target), only(small.split("test"), target)
-print(f"more than 800 source faces: {len(many) > 800}; target: {len(train)} to learn from, {len(test)} to test")
+print(f"source: {len(many)} faces; target: {len(train)} to learn from, {len(test)} to test")
 
 # %%
 shown = few_labels(faces, 12, seed=0)
 captions = [f"{'source' if text in source.classes else 'target'}: {text}" for text in shown.labels[label]]
-plots.show(plots.image_grid(shown.images, captions, cell=1.5), alt=f"Twelve faces: {label}, source or target.")
+plots.show(plots.image_grid(shown.images, captions), alt=f"Twelve faces: {label}, source or target.")
 
 # %% [markdown]
 # ### The network
 #
-# Two parts, built by hand. The **body** turns a photo into 64 numbers; the **head** turns these into one score for each
-# class. In Keras each block would be `Conv2D(width, 3, strides=2, padding="same")`, `BatchNormalization`, `ReLU`; the
-# mean over the picture at the end is `GlobalAveragePooling2D`.
+# Two parts, by hand, as in lesson 00. The **body** turns a photo into 64 numbers, its
+# [embedding](glossary.md#embedding); the [head](glossary.md#head) turns these into one score for each class. At the end
+# of the body stands the mean over the picture, in Keras `GlobalAveragePooling2D`.
 #
 # `Backbone` is facekit's base class for bodies. It scales the pixels (`prepare`), and it wants to know the parts by name
 # (`stages`) and an embedding of length 1. The factor 8 undoes the latter: numbers around 1 suit a linear layer.
@@ -106,8 +106,7 @@ class Body(Backbone):
         super().__init__()
         self.blocks = nn.Sequential()
         for a, b in ((3, 16), (16, 32), (32, 64), (64, 64)):
-            convolution = nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False)
-            self.blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(b), nn.ReLU()))
+            self.blocks.append(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()))
 
     @property
     def stages(self):
@@ -130,31 +129,43 @@ class Network(nn.Module):
 def learn(network, faces, task, steps, lr):
     # AdamW on batches of 32. What is frozen gets no gradient, so the optimiser leaves it alone.
     photos, targets = torch.from_numpy(faces.images), task.encode(faces.labels[task.name])
-    optimiser = torch.optim.AdamW(network.train().parameters(), lr=lr)
+    optimiser, losses = torch.optim.AdamW(network.train().parameters(), lr=lr), []
     for _ in range(steps):
         rows = torch.randperm(len(photos))[:32]
+        loss = nn.functional.cross_entropy(network(photos[rows]), targets[rows])
         optimiser.zero_grad()
-        nn.functional.cross_entropy(network(photos[rows]), targets[rows]).backward()
+        loss.backward()
         optimiser.step()
+        losses.append(loss.item())
+    return losses
 
 
 @torch.inference_mode()
-def accuracy(network, faces, task):
-    answers = network.eval()(torch.from_numpy(faces.images)).argmax(1)
-    return (answers == task.encode(faces.labels[task.name])).float().mean().item()
+def answers(network, rows, task):
+    outputs = network.eval()(torch.from_numpy(rows.inputs).to(next(network.parameters()).device))
+    outputs = outputs[task.name] if isinstance(outputs, dict) else outputs  # facekit's heads answer by task
+    return outputs.argmax(1).cpu()
+
+
+def accuracy(network, rows, task):
+    return (answers(network, rows, task) == task.encode(rows.labels[task.name])).float().mean().item()
 
 
 # %% [markdown]
 # ### Step 1: feature learning
 #
-# The source network learns the source task; it sees each face six times or more, on average. We do not need its answers. We want
-# what its body has to find out about faces on the way.
+# The source network learns the source task. We do not need its answers. We want what its body has to find out about
+# faces on the way. The curve is the mean [loss](glossary.md#loss) of every 32 steps.
 
-# %%
+# %% tolerance=0.08
 torch.manual_seed(0)
 source_network = Network(len(source.classes))
-learn(source_network, many, source, steps=max(640, len(many) // 5), lr=3e-3)
-print("right for more than 40 %:", accuracy(source_network, only(small.split("test"), source), source) > 0.4)
+losses = learn(source_network, many, source, steps=max(640, len(many) // 5), lr=3e-3)
+fig, axis = plots.figure()
+axis.plot(range(32, len(losses) + 1, 32), torch.tensor(losses).unfold(0, 32, 32).mean(1))
+axis.set(xlabel="step", ylabel="loss, source task")
+plots.show(fig, alt="The loss of the source network over its steps: steep at first, then slowly lower.")
+print(f"accuracy on the source's test faces: {accuracy(source_network, only(small.split('test'), source), source):.2f}")
 
 # %% [markdown]
 # ### Step 2: parameter transfer
@@ -166,7 +177,6 @@ print("right for more than 40 %:", accuracy(source_network, only(small.split("te
 network = Network(len(target.classes))
 moved = {name: tensor for name, tensor in source_network.state_dict().items() if name.startswith("body.")}
 left = network.load_state_dict(moved, strict=False)
-
 print(f"{len(moved)} tensors moved:", *list(moved)[:6], "…", f"keep their random values: {left.missing_keys}", sep="\n")
 
 # %% [markdown]
@@ -176,86 +186,84 @@ print(f"{len(moved)} tensors moved:", *list(moved)[:6], "…", f"keep their rand
 #
 # ### Step 3: classifier learning
 #
-# The new head learns the target task, from **20 labels**. The body is frozen: it gets no gradient, and its BatchNorm
-# keeps its statistics.
+# The new head learns the target task, from **20 labels**. The body is [frozen](glossary.md#freeze): it gets no
+# gradient, and its BatchNorm keeps its statistics.
 
-# %%
+# %% tolerance=0.06
 few = few_labels(train, 20, seed=0)
 network.body.freeze()
 learn(network, few, target, steps=64, lr=1e-2)
-own = network.state_dict()
-print("not from the source:", [name for name in own if name not in moved or not torch.equal(own[name], moved[name])])
+print(f"accuracy on the target's test faces: {accuracy(network, test, target):.2f}")
 
 # %% [markdown]
 # ### The same from facekit
 #
-# A `Classifier` is a body with `Heads`, a `plan` says which stages learn and how fast, and `fit` is the loop. `body=None`
-# starts from random weights. All plans get the same batches and 64 steps, however many labels there are.
+# A `Classifier` is a body with `Heads`. A [plan](glossary.md#plan) says which [stages](glossary.md#stage) learn, and how
+# fast: `probe` is the head alone, `everything` all of it. `Supervised` is the loss on labels, `fit` the loop. Whatever
+# the number of labels, everybody gets 64 steps.
 
 # %%
-from facekit.models.heads import Classifier, Heads, parameter_counts
-from facekit.training.loop import TrainConfig, fit, predict
+from facekit.models.heads import Classifier, Heads
+from facekit.training.loop import fit
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
 
 
-def classifier(few, tasks, seed, body=None, name="scratch", lr=3e-3):
+def classifier(few, task, seed, body=Body, name="scratch", lr=3e-3):
     torch.manual_seed(seed)
-    model = Classifier(Body() if body is None else deepcopy(body), Heads(64, tasks))
-    steps = plan(name, list(model.stages), epochs=64 * 32 // max(32, len(few)), lr=lr)
-    fit(model, Supervised(tasks), few, None, steps, TrainConfig(batch_size=32, seed=seed))
+    # Without a body, the inputs are embeddings already.
+    model = Classifier(body and body(), Heads(few.inputs.shape[1] if body is None else 64, [task]))
+    fit(model, Supervised([task]), few, None, plan(name, list(model.stages), 64 * 64 // max(64, len(few)), lr))
     return model
 
 
-body = source_network.body
-model = classifier(few, [target], seed=0, body=body, name="probe", lr=1e-2)
-same = target.predict(predict(model, test)[label]) == network.eval()(torch.from_numpy(test.images)).argmax(1)
-print("parameters that learnt:", parameter_counts(model)["trainable"].to_dict())
-print("both give the same answer for more than 80 % of the faces:", same.float().mean().item() > 0.8)
+transferred = partial(deepcopy, source_network.body)
+model = classifier(few, target, seed=0, body=transferred, name="probe", lr=1e-2)
 
+# %% tolerance=0.06
+same = (answers(model, test, target) == answers(network, test, target)).float().mean().item()
+print(f"accuracy {accuracy(model, test, target):.2f}; the same answer as by hand for {same:.2f} of the faces")
+
+# %% [markdown]
+# The two heads began with other random numbers, and `fit` lets the rate rise and fall; so a few answers differ.
 
 # %% [markdown]
 # ## Run it
 #
 # One comparison with 20 labels can be luck. So: three sizes, three seeds (other photos, other random weights), and two
-# more ways to use the same 64 steps. **Tuned** means that the transferred body goes on learning, together with its new
+# more ways to use the same steps. **Tuned** means that the transferred body goes on learning, together with its new
 # head, gently. **Random and frozen** is a control: if it did as well as the transferred body, then freezing would be
 # the trick, and not what was learnt on the source.
 
-# %%
-methods = {
+# %% tolerance=0.08
+METHODS = {
     "from scratch": classifier,
-    "transferred, frozen": partial(classifier, body=body, name="probe", lr=1e-2),
-    "transferred, tuned": partial(classifier, body=body, name="everything", lr=1e-3),
+    "transferred, frozen": partial(classifier, body=transferred, name="probe", lr=1e-2),
+    "transferred, tuned": partial(classifier, body=transferred, name="everything", lr=1e-3),
     "random, frozen": partial(classifier, name="probe", lr=1e-2),
 }
-sizes, seeds = (20, 64, 256), course.budget.seeds
 
 
-def compare(data, tasks, methods, sizes=sizes):
-    return learning_curve(data.split("train"), data.split("test"), tasks, sizes, seeds, methods)
+def compare(data, task, methods):
+    pool, held_out, rows = data.split("train"), data.split("test"), []
+    for n, seed, name in product((20, 64, 256), course.budget.seeds, methods):
+        value = accuracy(methods[name](few_labels(pool, n, seed), task, seed), held_out, task)
+        rows.append([task.name, "accuracy", n, seed, name, value])
+    return pd.DataFrame(rows, columns=["task", "metric", "n", "seed", "method", "value"])
 
 
-curve = compare(only(small, target), [target], methods)
-scores = summary(curve, ["method", "n"])["mean"].unstack("n")
-lead = (scores.loc["transferred, frozen"] - scores).loc[["from scratch", "random, frozen"]]
-print("transferred, frozen leads by more than 0.1 with 20 labels:", (lead[20] > 0.1).to_dict())
-print("its lead over scratch shrinks with more labels:", lead.loc["from scratch"].is_monotonic_decreasing)
-
-# %% [markdown]
-# And the time? Seconds for one training, mean over sizes and seeds; they are those of the machine that ran this.
-
-# %%
-print({name: f"{value:.2f} s" for name, value in curve.groupby("method", sort=False)["seconds"].mean().items()})
+curve = compare(only(small, target), target, METHODS)
+with_spread(curve.query("n == 20").pivot(index="seed", columns="method", values="value"), digits=2)
 
 # %% [markdown]
-# A frozen body needs no gradient, and that is the larger part of the work. It still looks at every photo in every step;
-# [lesson 03](03_feature_extraction.ipynb) keeps its output and looks once.
+# With 20 labels, the transferred body leads; ± is the [standard error](glossary.md#standard-error) over the seeds. The
+# control stays behind, so it is the knowledge that helps, not the freezing.
 #
 # Two more questions before the picture.
 #
 # **What if somebody else has done step 1?** `course.backbone()` was trained by others, to recognise people, on far more
-# faces than these. Its features of the same photos go to a linear probe, which is a head and nothing else.
+# faces than these. `embed` keeps its embeddings of your faces, and a head learns on those. (A head on frozen embeddings
+# is called a [probe](glossary.md#probe).)
 #
 # **What if the source has little to do with the target?** The same transferred body, but now the target is gender: all
 # of your faces, another label.
@@ -264,43 +272,31 @@ print({name: f"{value:.2f} s" for name, value in curve.groupby("method", sort=Fa
 from facekit.models.embedding import embed
 
 embedded, gender = embed(course.backbone(), faces), course.tasks[1]
-linear = {"pretrained by others": PROBES["linear"]}
-two = {name: methods[name] for name in ("from scratch", "transferred, frozen")}
-curves = [curve, compare(only(embedded, target), [target], linear)]
-curves += [compare(small, [gender], two), compare(embedded, [gender], linear)]
+others = {"pretrained by others": partial(classifier, body=None, name="probe", lr=1e-2)}
+curves = [curve, compare(only(embedded, target), target, others)]
+curves += [compare(small, gender, dict(list(METHODS.items())[:2])), compare(embedded, gender, others)]
 
 # %% [markdown]
 # ## Look at the result
 
 # %%
-rows = pd.concat(curves)
-fig = plots.learning_curve_panels(dict(list(rows.groupby("method", sort=False))))
+fig = plots.learning_curve_panels(dict(list(pd.concat(curves).groupby("method", sort=False))))
 plots.show(fig, alt=f"Accuracy over 20 to 256 labels for {label}, related to the source, and gender, which is not.")
 
 # %% [markdown]
 # Read the left panel from its left edge. There labels are scarcest, and there the transferred features are worth most.
-# To the right the lines come together: with enough labels a network finds by itself what it was given before. How large
-# the lead is depends on how well the source was learnt. Drawn skin is quickly understood, from a thousand faces. If you
-# run this lesson on photos, the source network is still weak after its few seconds, and its lead is small or none.
-
-# %%
-means = summary(rows, ["task", "n", "method"])["mean"].unstack()
-larger = means["pretrained by others"] > means["transferred, frozen"]
-print(f"{label}: the larger source leads the related one:", larger[label].to_dict())
-ahead = means["transferred, frozen"] > means["from scratch"] + 0.05
-print("gender: transferred, frozen leads scratch by more than 0.05:", ahead["gender"].to_dict())
-
-# %% [markdown]
-# Is a network that was trained longer, on more faces, by people with more machines, the better source? Compare your two
-# sources in both panels. The one that recognises people must not care about the light, and on drawn portraits light and
-# skin tone change the same colours: it has every reason to look past what is asked for here. For gender it is of use,
-# since that is part of what tells one person from another. With your own small source it is the other way round. **What
-# counts is whether the source needed to look at what the target asks for.** (On photos, where the label is race, both
-# panels belong to the larger source: there is more to that label than a colour.)
+# To the right the lines come together: with enough labels a network finds by itself what it was given before. (On
+# photos the source network is still weak after its few seconds, and its lead is small or none.)
+#
+# Now compare the two sources. The network that recognises people has seen far more faces, and in the left panel it is
+# not ahead. It must not care about the light, and on drawn portraits light and skin tone change the same colours: it
+# has every reason to look past what is asked for here. For gender it is the better source, since gender is part of what
+# tells one person from another. **What counts is whether the source needed to look at what the target asks for.** (On
+# photos, where the label is race, both panels belong to the larger source: there is more to that label than a colour.)
 #
 # The transferred line in the right panel is a warning. Its source never asked for gender. Frozen, it hides from the
-# head what the pixels still show, and with more labels it falls behind the network that starts from nothing. Where
-# transfer makes the result worse than none, this is called **negative transfer**.
+# head what the pixels still show. Where transfer makes the result worse than none, this is called
+# [negative transfer](glossary.md#negative-transfer).
 #
 # ### Try it: labels and starting point
 #
@@ -311,54 +307,64 @@ from facekit.show.widgets import explore
 
 
 def twelve(start, labels):
-    model = methods[start](few_labels(train, labels, seed=0), [target], seed=0)
-    found = [target.classes[i] for i in target.predict(predict(model, test)[label])[:12]]
-    captions = [f"{true}\nanswer: {answer}" for true, answer in zip(test.labels[label][:12], found, strict=True)]
-    return plots.image_grid(only(faces.split("test"), target).images[:12], captions, cell=1.5)
+    model = METHODS[start](few_labels(train, labels, seed=0), target, seed=0)
+    pairs = zip([target.classes[i] for i in answers(model, test, target)], test.labels[label], strict=True)
+    captions = [f"{'right' if answer == true else 'wrong'}: {answer}\nlabel {true}" for answer, true in pairs][:12]
+    return plots.image_grid(only(faces.split("test"), target).images[:12], captions)
 
 
-def alt(start, labels):
-    return f"Twelve test faces, label and answer below each: {start}, {labels} labels."
-
-
-explore(twelve, alt=alt, start=[*methods], labels=sizes, settings=[{"start": s, "labels": 64} for s in [*methods][:2]])
+settings = [{"start": start, "labels": 64} for start in [*METHODS][:2]]
+explore(twelve, start=[*METHODS], labels=(20, 64, 256), settings=settings, alt="Twelve faces: right or wrong, label.")
 
 # %% [markdown]
 # ### On real photos
 #
 # Now step 1 by others at full strength: FaceNet, trained to tell the 8,631 people of VGGFace2's training part apart, and
-# three tasks of FairFace. `here` is a linear probe on the features of your profile. The other two are recorded: the
-# same probe on real photos, and, for what there is without transfer, a smaller network (that of profile laptop) which
-# learnt 1,000 photos from random weights.
+# three tasks of FairFace. Both lines are recorded: a probe on FaceNet's embeddings of real photos, and, for what there
+# is without transfer, a smaller network that learnt 1,000 photos from random weights.
 
 # %%
 from facekit.records import recorded
 
 probes, networks = recorded("probe_fairface"), recorded("mini_fairface")
 curves = {
-    "here": compare(course.features(), course.feature_tasks, linear, sizes=course.budget.labels[:3]),
-    "recorded, FaceNet": probes.rows.query("method == 'linear'"),
-    "recorded, from scratch": networks.rows.query("network == 'same network from scratch'"),
+    "FaceNet, frozen": probes.rows.query("method == 'linear'"),
+    "a smaller network from scratch": networks.rows.query("network == 'same network from scratch'"),
 }
-plots.show(plots.learning_curve_panels(curves), alt="Accuracy over labels by task: here, and the two recorded.")
+plots.show(plots.learning_curve_panels(curves), alt="Accuracy over labels: FaceNet's line is above the other's point.")
 print(probes.caption(), networks.caption(), sep="\n")
 
-# %%
-with_50 = summary(curves["recorded, FaceNet"], ["n", "task"])["mean"].loc[50]
-without = summary(curves["recorded, from scratch"], ["task"])["mean"]
-print("FaceNet with 50 labels beats 1,000 labels from scratch:", (with_50 > without).to_dict())
-
 # %% [markdown]
+# With fifty labels and a network that others have trained you are further than with a thousand labels and none.
+#
 # ### Three words that you will meet
 #
-# | Word | What it means | What learns on the target | More in |
-# |---|---|---|---|
-# | **pre-trained model** | a network with the weights that somebody's source task gave it; steps 1 and 2 are done when you load it | nothing yet; with a new head on the frozen network, only the head | [lesson 03](03_feature_extraction.ipynb) |
-# | **fine-tuned conv net** | such a network whose convolutions go on learning on the target, all of them or the last few | head and body, the body slowly | [lesson 04](04_fine_tuning.ipynb) |
-# | **layer re-use** | only some layers are taken over, usually the first, which find edges and colours; those above start anew | the new layers, and the re-used ones if you let them | [lesson 04](04_fine_tuning.ipynb) |
+# | Word | What it means | More in |
+# |---|---|---|
+# | **pre-trained model** | a network with the weights that somebody's source task gave it; steps 1 and 2 are done when you load it | [lesson 03](03_feature_extraction.ipynb) |
+# | **fine-tuned network** | such a network that goes on learning on the target, all of it or the last layers | [lesson 04](04_fine_tuning.ipynb) |
+# | **layer re-use** | only some layers are taken over, usually the first, which find edges and colours; those above start anew | here, below |
 #
-# In this lesson `transferred, frozen` is the first row, `transferred, tuned` the second. What you did in step 2 is layer
-# re-use with all layers but one.
+# In step 2 all four blocks were re-used. How many should be? The first k blocks from the source, the rest random, then
+# all of it is tuned with 64 labels:
+
+
+# %% tolerance=0.08
+def reuse(seed):
+    few, found = few_labels(train, 64, seed), {}
+    for k in range(5):
+        mixed = Body()
+        mixed.blocks[:k].load_state_dict(source_network.body.blocks[:k].state_dict())
+        model = classifier(few, target, seed, body=lambda mixed=mixed: mixed, name="everything", lr=1e-3)
+        found[f"{k} blocks"] = accuracy(model, test, target)
+    return found
+
+
+with_spread(over_seeds(reuse, seeds=course.budget.seeds), digits=2)
+
+# %% [markdown]
+# Every block that comes along helps, as long as the tasks are this close. For a target further away the last layers are
+# too special: then the first ones are re-used and the last ones learnt anew (Yosinski et al. 2014).
 
 # %% [markdown]
 # ## What goes wrong
@@ -368,16 +374,16 @@ print("FaceNet with 50 labels beats 1,000 labels from scratch:", (with_50 > with
 # The tensors come from `source_network.body`, so their names begin with `blocks.`; the new network calls the same
 # tensors `body.blocks.`. With `strict=False` no name has to fit. So nothing fits, and nothing complains.
 
-# %% tags=["broken-on-purpose"]
+# %% tags=["broken-on-purpose"] tolerance=0.06
 forgotten = Network(len(target.classes))
-left = forgotten.load_state_dict(body.state_dict(), strict=False)
+left = forgotten.load_state_dict(source_network.body.state_dict(), strict=False)
 forgotten.body.freeze()
 learn(forgotten, few, target, steps=64, lr=1e-2)
-print(f"tensors offered: {len(body.state_dict())}, copied: {len(body.state_dict()) - len(left.unexpected_keys)}")
-print("worse than with the prefix:", accuracy(forgotten, test, target) < accuracy(network, test, target))
+print(f"{len(moved) - len(left.unexpected_keys)} of {len(moved)} tensors copied")
+print(f"accuracy {accuracy(forgotten, test, target):.2f}, with the prefix {accuracy(network, test, target):.2f}")
 
 # %% [markdown]
-# It trains, its loss falls, it answers. It is the line *random, frozen* of the figure. What tells you? The
+# It trains, its loss falls, it answers. It is the line "random, frozen" of the figure. What tells you? The
 # list `unexpected_keys`, which the call returns and nobody has to read. Write down how many tensors you expect to move,
 # and compare; `assert not left.unexpected_keys` is enough.
 #
@@ -394,7 +400,7 @@ Network(n_classes=2).load_state_dict(source_network.state_dict(), strict=False)
 # ### When not to transfer
 #
 # - **The source never needed what the target needs.** You saw it for gender: what a source network has no use for, it
-#   learns to ignore. Frozen, it then hides from the head what the pixels still show.
+#   learns to ignore.
 # - **You have labels enough.** The lead shrinks with every doubling. If training from scratch is cheap and as good, it is
 #   the simpler thing to build and to explain.
 # - **You may not use the source.** A pretrained network brings along the licence, the errors and the selection of its
@@ -459,35 +465,35 @@ exercise("01.2").check(transfer)
 # exercise("01.2").hint()
 
 # %% [markdown]
-# ### 01.3 Labels saved
+# ### 01.3 Your own experiment
 #
-# A learning curve is two lists, numbers of labels (rising) and accuracies. Return the smallest number of labels with
-# which the curve reaches `wanted`, and `inf` if it never does.
+# Ask something about transfer, and answer with a table of `over_seeds`: at least three seeds, a column `from scratch`
+# (the [baseline](glossary.md#baseline)) and your way beside it. Ideas: age as the target; a source that saw only 200
+# faces; fewer blocks with gender as the target; more steps for everybody.
+#
+# A good answer (the rubric): says before the run what you expect · changes one thing alone, with as many steps and the
+# same rows for all · gives the spread beside the mean · says what you saw, even if it is nothing · names what you would
+# try next.
 
 
 # %% tags=["solution"]
-def labels_needed(labels, accuracies, wanted):
-    # TODO: walk along the curve
-    # <solution>
-    for n, value in zip(labels, accuracies, strict=True):
-        if value >= wanted:
-            return n
-    return float("inf")
-    # </solution>
+# TODO: a table of over_seeds(...) with a column "from scratch"
+# <solution>
+# Expected: age is not what the source asked for, so a frozen body helps little; tuned, it starts at a better place.
+def age_as_target(seed):
+    age, few = course.tasks[2], few_labels(small.split("train"), 256, seed)
+    names = ("from scratch", "transferred, frozen", "transferred, tuned")
+    return {name: accuracy(METHODS[name](few, age, seed), small.split("test"), age) for name in names}
 
 
-# %%
-exercise("01.3").check(labels_needed)
+experiment = over_seeds(age_as_target, seeds=range(3))
+# <todo>
+# experiment = ...
+# </solution>
+
+# %% tolerance=0.08
+exercise("01.3").check(experiment)
 # exercise("01.3").hint()
-
-# %% [markdown] tags=["solution-only"]
-# With it, what transfer saved in this lesson: the labels that the curve from scratch needs for what the transferred
-# features reach with 20, minus those 20.
-
-# %% tags=["solution-only"]
-without = scores.loc["from scratch"]
-saved = labels_needed(without.index, without, scores.loc["transferred, frozen"][20]) - 20
-print("saved more than 100 labels:", saved > 100)
 
 # %% [markdown]
 # ## Quiz
@@ -503,8 +509,8 @@ quiz("01").show()
 # - Compare with training from scratch at equal budget, over several seeds. The gain is largest where labels are few and
 #   the source is related; it can be negative where it is not.
 # - Count what moved. `strict=False` lets a transfer fail without an error.
-# - Mostly somebody else has done step 1. How far you get without touching such a network is
-#   [lesson 03](03_feature_extraction.ipynb).
+# - Layer re-use takes only the first layers along; fine-tuning lets what came along learn on.
+# - Which kind of transfer fits which problem is [lesson 02, the map](02_the_map.ipynb).
 
 # %% [markdown]
 # ## References
