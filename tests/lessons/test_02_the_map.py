@@ -300,3 +300,23 @@ def test_who_has_several_tasks_and_labels_for_all_is_sent_to_multi_task_learning
     several = next(n for n, answer in enumerate(tasks.answers) if "my own data have labels" in answer.text)
     ends = {GUIDE.follow([several, n]).lesson for n in range(3)}
     assert ends == {"05", "06", "07"}
+
+
+def _end(*choices: str):
+    """Where the guide leads whoever picks, one after another, the answers that begin with these words."""
+    answers: list[int] = []
+    for words in choices:
+        texts = [answer.text for answer in GUIDE.follow(answers).answers]
+        answers.append(next(n for n, text in enumerate(texts) if text.startswith(words)))
+    return GUIDE.follow(answers).lesson
+
+
+def test_one_labelled_set_of_photos_leads_from_each_task_to_its_lesson():
+    """Gender, then age, then both together, from photos with labels for all of it, with one pre-trained network."""
+    one = ("One.", "Yes", "A pre-trained network")
+    assert _end(*one, "Some dozens") == _end(*one, "Thousands", "Only a classifier") == "03"
+    assert _end(*one, "Thousands", "A whole network") == "04" and _end(*one, "Thousands", "A large network") == "14"
+    assert _end(*one[:2], "Several pre-trained networks") == "13" and _end(*one[:2], "Nothing") == "01"
+    several = "Several, and my own data have labels"
+    assert _end(several, "Not yet") == "05" and _end(several, "They need the same") == "06"
+    assert _end(several, "Enough") == "15"

@@ -71,8 +71,8 @@ for check in checks(required_only=True):
 #
 # - a [batch](glossary.md#batch) is the photos that one step learns from, an [epoch](glossary.md#epoch) one pass over all
 # - the [loss](glossary.md#loss) is one number that says how wrong the answers are; training makes it small
-# - a **gradient** says for each weight how the loss would change with it
-# - the **optimiser** moves the weights against the gradient; how far is the [learning rate](glossary.md#learning-rate)
+# - a [gradient](glossary.md#gradient) says for each weight how the loss would change with it
+# - the [optimiser](glossary.md#optimiser) moves the weights against the gradient; how far is the [learning rate](glossary.md#learning-rate)
 #
 # The loop is five lines more than `fit`, and nothing is hidden. All of transfer learning is changes of lines that you
 # can see: a part is frozen, two parts get different speeds, two losses are mixed.
@@ -107,7 +107,7 @@ figure = plots.image_grid(shown.images, [f"{task.name}\n{label}" for label in sh
 plots.show(figure, alt=f"Twelve faces of the training part, each with its label of {task.name} below it.")
 
 # %% [markdown]
-# The [task](glossary.md#task) is what is asked of a face, here the **skin tone**: one of ten
+# The [task](glossary.md#task) is what is asked of a face, here the [skin tone](glossary.md#skin-tone): one of ten
 # [classes](glossary.md#class), from 1 (light) to 10 (dark), the steps of the Monk scale. (In profile `full` it is race,
 # as annotators perceived it.)
 #
@@ -117,7 +117,7 @@ plots.show(figure, alt=f"Twelve faces of the training part, each with its label 
 #
 # ### Tensors: shape, type, order of the axes
 #
-# A **tensor** is PyTorch's array. Beyond what a NumPy array does, it can live on a GPU and remember how it was computed.
+# A [tensor](glossary.md#tensor) is PyTorch's array. Beyond what a NumPy array does, it can live on a GPU and remember how it was computed.
 
 # %%
 photos = torch.from_numpy(faces.split("train").images[:12])
@@ -141,7 +141,7 @@ print("reshape:", tuple(for_keras.shape), "first three numbers:", photos.reshape
 # ### A Dataset and a DataLoader
 #
 # A `Dataset` knows two things: how many rows there are, and what row number i is. A `DataLoader` shuffles the numbers,
-# asks for the rows and stacks them to batches. A **transform** changes a photo on the way, for example
+# asks for the rows and stacks them to batches. A [transform](glossary.md#transform) changes a photo on the way, for example
 # `v2.RandomHorizontalFlip()`, which mirrors every second one.
 
 

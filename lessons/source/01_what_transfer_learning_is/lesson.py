@@ -40,7 +40,7 @@
 # %% [markdown]
 # ## Build it
 #
-# Both tasks here are about one label: skin tone on drawn portraits, in ten steps from light (1) to dark (10); race as
+# Both tasks here are about one label: [skin tone](glossary.md#skin-tone) on drawn portraits, in ten steps from light (1) to dark (10); race as
 # annotators perceived it on photos. Every other class belongs to the **source**, the rest to the **target**. So the
 # source network never sees a face with one of the target's labels, and its answers are no use for the target.
 
@@ -170,7 +170,7 @@ print(f"accuracy on the source's test faces: {accuracy(source_network, only(smal
 # %% [markdown]
 # ### Step 2: parameter transfer
 #
-# A `state_dict` is a dictionary from names to tensors: the weights, and the statistics of BatchNorm. All that belongs
+# A `state_dict` is a dictionary from names to tensors: the weights, and the statistics of [BatchNorm](glossary.md#BatchNorm). All that belongs
 # to the body is copied into a new network. The head is left out: its rows are the source's classes.
 
 # %%
@@ -341,9 +341,9 @@ print(probes.caption(), networks.caption(), sep="\n")
 #
 # | Word | What it means | More in |
 # |---|---|---|
-# | **pre-trained model** | a network with the weights that somebody's source task gave it; steps 1 and 2 are done when you load it | [lesson 03](03_feature_extraction.ipynb) |
-# | **fine-tuned network** | such a network that goes on learning on the target, all of it or the last layers | [lesson 04](04_fine_tuning.ipynb) |
-# | **layer re-use** | only some layers are taken over, usually the first, which find edges and colours; those above start anew | here, below |
+# | [pre-trained](glossary.md#pretrained) model | a network with the weights that somebody's source task gave it; steps 1 and 2 are done when you load it | [lesson 03](03_feature_extraction.ipynb) |
+# | [fine-tuned](glossary.md#fine-tuning) network | such a network that goes on learning on the target, all of it or the last layers | [lesson 04](04_fine_tuning.ipynb) |
+# | [layer re-use](glossary.md#layer-re-use) | only some layers are taken over, usually the first, which find edges and colours; those above start anew | here, below |
 #
 # In step 2 all four blocks were re-used. How many should be? The first k blocks from the source, the rest random, then
 # all of it is tuned with 64 labels:

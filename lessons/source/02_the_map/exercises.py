@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facekit.course.exercises import define_sorting, define_values
+from facekit.course.exercises import define_experiment, define_sorting, define_values
 
 _which_kind = define_sorting(
     "02.1",
@@ -77,4 +77,16 @@ _effective = define_values(
     ],
     others=[(lambda w: 5.0, "expected 1.6, got 5")],
     praise="3 and 1 are worth 1.6 equal rows: most of what is learnt comes from one of them.",
+)
+
+
+_experiment = define_experiment(
+    "02.4",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed: a function of `seed` that draws `few_labels` and gives two accuracies.",
+        'It returns {"baseline": …, "my way": …}; `over_seeds(my_function, seeds=range(3))`.',
+        "The solution takes 500 labels in place of 50 for the components.",
+    ),
+    baseline="baseline",
 )

@@ -1,4 +1,4 @@
-"""Lesson 02: source and target as clouds of points, and the decision guide.
+"""Lesson 02: the four kinds in faces, source and target as clouds of points, and the decision guide.
 
 The guide is a few questions about source and target, and which kind of transfer fits, with its lesson.
 
@@ -24,9 +24,11 @@ from matplotlib.figure import Figure
 
 from facekit.course.folders import find_lessons
 from facekit.course.quizzes import check_choices, read_file, show_with_text, small_button
+from facekit.data.sets import FaceSet
 from facekit.errors import LessonError
 from facekit.show import plots
 from facekit.show.widgets import radio_buttons, status_line
+from facekit.transfer.adaptation import low_light
 
 FILE = Path(__file__).with_name("guide.json")
 
@@ -315,6 +317,48 @@ def _arrowhead(row: int, column: int, color: str) -> str:
     return _cell(
         row, column, f"align-self:center;justify-self:end;width:0;height:0;border-left:8px solid {color};{sides}"
     )
+
+
+SHOWN = 4  # faces a side
+
+
+@plots.style()
+def four_kinds(faces: FaceSet, seed: int = 0) -> Figure:
+    """One row for each kind of transfer: four faces of the source and four of the target, with labels or without.
+
+    faces: with gender and age band. The target of domain adaptation is darkened. In the source of sample selection
+    bias three in four are children. Which faces are shown is drawn; none comes twice in a row.
+    """
+    rng = np.random.default_rng(seed)
+    young = faces.labels["age"].isin(["0-2", "3-9"]).to_numpy()
+    children, others = (rng.permutation(np.flatnonzero(which)) for which in (young, ~young))
+    biased = np.concatenate([children[: SHOWN - 1], others])[: 2 * SHOWN]
+    drawn = [rng.permutation(len(faces))[: 2 * SHOWN] for _ in range(3)]
+    kinds = ("multi-task learning", "self-taught learning", "domain adaptation", "sample selection bias")
+    fig, axes = plots.figure(len(kinds), 1, size=(plots.WIDEST, 6.6))
+    for kind, axis, rows in zip(kinds, axes, [*drawn, biased], strict=True):
+        images, labels = faces.select(rows).images, faces.labels.iloc[rows]
+        gender, age = labels["gender"].to_numpy(), labels["age"].to_numpy()
+        none = np.array(["no label"] * SHOWN, dtype=object)
+        captions = [*gender[:SHOWN], *none]
+        if kind == "multi-task learning":
+            captions[SHOWN:] = age[SHOWN:]
+        elif kind == "self-taught learning":
+            captions = [*none, *gender[SHOWN:]]
+        elif kind == "domain adaptation":
+            images[SHOWN:] = low_light(faces.select(rows[SHOWN:]), light=0.4).images
+        else:
+            short = [band.replace("more than 70", "70+") for band in age]
+            captions = [f"{text}\n(age {band})" for text, band in zip(captions, short, strict=True)]
+        axis.set_axis_off()
+        for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            left = place + (0.5 if place >= SHOWN else 0)
+            axis.imshow(image.transpose(1, 2, 0), extent=(left + 0.03, left + 0.97, 1, 0.06))
+            axis.text(left + 0.5, 1.06, caption, ha="center", va="top", fontsize=10)
+        axis.text(0, -0.03, f"{kind}: source", fontweight="bold")
+        axis.text(SHOWN + 0.5, -0.03, "target", fontweight="bold")
+        axis.set(xlim=(0, 2 * SHOWN + 0.5), ylim=(1.5, -0.25))
+    return fig
 
 
 def domain_clouds(sources: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:

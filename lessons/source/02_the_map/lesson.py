@@ -4,7 +4,7 @@
 # Which kind of transfer fits a problem is decided by a few questions, the first of them: where are the labels? You sort
 # four kinds by it, run each in a few lines against the baseline that it has to beat, and get a guide for your own case.
 #
-# **Minutes on a laptop:** 35 to read and run, 20 for the exercises.
+# **Minutes on a laptop:** 35 to read and run, 30 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
@@ -18,9 +18,13 @@
 # %% [markdown]
 # ## What you need
 #
-# The words *source*, *target*, *domain* and *task* from [lesson 01](01_what_transfer_learning_is.ipynb). Embeddings and
-# the linear probe are from [lesson 03](03_feature_extraction.ipynb); it is enough to know that FaceNet describes a face
-# in 512 numbers and that a linear probe is a logistic regression on them.
+# [Source](glossary.md#source), [target](glossary.md#target), [domain](glossary.md#domain) and
+# [task](glossary.md#task) from [lesson 01](01_what_transfer_learning_is.ipynb). Two things are borrowed from
+# [lesson 03](03_feature_extraction.ipynb), which treats them at length; this is all that you need of them here:
+#
+# - FaceNet, a network that others have trained on faces, describes a face in 512 numbers, its
+#   [embedding](glossary.md#embedding). Its [features](glossary.md#feature) are these numbers.
+# - A linear [probe](glossary.md#probe) is a classifier on such features: a head and nothing below it.
 
 # %% [markdown]
 # ## The idea
@@ -30,13 +34,15 @@
 # Two questions, labels in the source and labels in the target, make four fields. Four kinds of transfer live in three
 # of them:
 #
-# - **Multi-task learning** ([lessons 05](05_define_the_problem.ipynb) to 07): both have labels. Several tasks are learnt together and share what they need alike.
-# - **Self-taught learning** ([lesson 09](09_self_taught_learning.ipynb)): only the target has labels, and few. Features
-#   are learnt from inputs without labels, then a classifier on the few.
-# - **Domain adaptation** ([lesson 10](10_domain_adaptation.ipynb)): only the source has labels, and its inputs are of
-#   another kind. Features are made that cannot tell the domains apart.
-# - **Sample selection bias** ([lesson 11](11_sample_selection_bias.ipynb)): only the source has labels. It comes from
-#   the target's own population, but some of it was more likely to be collected. Its rows are weighted or chosen.
+# - [Multi-task learning](glossary.md#multi-task-learning) ([lessons 05](05_define_the_problem.ipynb) to 08): both have
+#   labels. Several tasks are learnt together and share what they need alike.
+# - [Self-taught learning](glossary.md#self-taught-learning) ([lesson 09](09_self_taught_learning.ipynb)): only the
+#   target has labels, and few. Features are learnt from inputs without labels, then a classifier on the few.
+# - [Domain adaptation](glossary.md#domain-adaptation) ([lesson 10](10_domain_adaptation.ipynb)): only the source has
+#   labels, and its inputs look different. Features are made that cannot tell the domains apart.
+# - [Sample selection bias](glossary.md#sample-selection-bias) ([lesson 11](11_sample_selection_bias.ipynb)): only the
+#   source has labels, and some of the target's population was more likely to get into it. Its rows are weighted or
+#   chosen.
 
 # %% [markdown]
 # ### The same in the survey
@@ -49,66 +55,62 @@
 # | transductive | yes | no | the same | domain adaptation (domains differ), sample selection bias (they do not) |
 # | unsupervised | no | no | differ, but are related | none |
 #
-# Where both agree: the four kinds are the four named cases of the survey's inductive and transductive settings, and the
-# first question, where are the labels, is the same.
+# Both begin with the same question. Three differences:
 #
-# Where they differ:
-#
-# - Labels alone do not separate all four. Domain adaptation and sample selection bias share a field; the survey tells
-#   them apart by a second question, whether the domains differ.
-# - The survey sets inductive transfer *beside* multi-task learning: the one wants the target alone to get better, the
+# - Two kinds share a field; the survey tells them apart by a second question, whether the domains differ.
+# - The survey sets inductive transfer **beside** multi-task learning: the one wants the target alone to get better, the
 #   other all tasks. Both have the same labels.
-# - The field without any labels, unsupervised transfer, has no place among the four kinds.
-# - The survey's *transductive* asks only that some inputs of the target are there while you train. Elsewhere the word
-#   means that all test inputs are there and no others will be asked for.
+# - "Transductive" asks only that some inputs of the target are there while you train; elsewhere, that all are.
 
 # %% [markdown]
 # ### Three words that are not kinds
 #
-# - A **pre-trained model** is what you start from: weights that somebody else has learnt
-#   ([lesson 01](01_what_transfer_learning_is.ipynb)).
-# - **Layer re-use** is what you carry over: some of its layers, kept as they are
-#   ([lesson 03](03_feature_extraction.ipynb)).
-# - A **fine-tuned network** is what you get when they learn on ([lesson 04](04_fine_tuning.ipynb)).
-#
-# They say *how* knowledge travels; the map says *between what*. Starting from a pre-trained model with labels of your
-# own is inductive transfer, one task after the other. And every experiment of this lesson stands on a pre-trained
-# network, for its inputs are FaceNet's features.
+# A [pre-trained](glossary.md#pretrained) model is what you start from, [layer re-use](glossary.md#layer-re-use) what you
+# carry over, and a [fine-tuned](glossary.md#fine-tuning) network what you get when it learns on ([lesson 01](01_what_transfer_learning_is.ipynb), "Three words that you will meet"). They say
+# **how** knowledge travels; the map says **between what**. Every experiment below stands on a pre-trained network, for
+# its inputs are features.
 
 # %% [markdown]
 # ## Build it
 
 # %%
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 
 from facekit.course import exercise, lesson, quiz, start
-from facekit.data.sets import FeatureSet
-from facekit.evaluation.paired import clearly_better, over_seeds
+from facekit.evaluation.paired import over_seeds, with_spread
 from facekit.experiments import few_labels
 from facekit.show import plots
-from facekit.tasks import Task
 from facekit.training.loop import predict
 from facekit.transfer.probe import linear_probe
-from facekit.transfer.selftaught import components, learn_dictionary
+from facekit.transfer.selftaught import components
 
 course, figures = start("02"), lesson("02").figures
+alt = "Four rows, one for each kind: four faces of the source and four of the target, each with its label or with none."
+plots.show(figures.four_kinds(course.faces().split("train")), alt)
+
+# %% [markdown]
+# Look along each row: who has labels, and what differs?
+#
+# You will compute with features. In profile laptop they are **drawn rows**: drawn from a model of FaceNet's features,
+# with race, gender and age; no face is behind them. (Profile full has FaceNet's features of real photos.) They vary in few of
+# their 512 directions. The 49 directions in which they vary most hold nearly all, and are ten times as fast:
+
+# %% tolerance=0.01
 features = course.features()
 race, gender, age = course.feature_tasks
-
-# %% [markdown]
-# FaceNet's embeddings fill only a small part of their 512 dimensions. On the 49 directions in which they vary most they
-# are all but complete, and everything below is ten times as fast.
-
-# %%
 compact = components(features.split("train"), 49)
 train, test = compact(features.split("train")), compact(features.split("test"))
-print(f"{compact.share:.3f} of the variance on {train.features.shape[1]} of 512 directions")
+print(f"{compact.share:.2f} of the variance on {train.features.shape[1]} of 512 directions")
 
 # %% [markdown]
-# One helper: the accuracy on `test` of a linear probe that has learnt from `train`.
+# Two helpers: the accuracy of a linear probe, and the gain over a [baseline](glossary.md#baseline), seed by seed, with
+# its [standard error](glossary.md#standard-error). A gain that is smaller than twice its error may be luck.
 
 
 # %%
@@ -117,17 +119,22 @@ def accuracy(train, test, task, **how):
     return (task.predict(outputs) == test.targets([task])[task.name]).double().mean().item()
 
 
+def gains(tables, baseline):
+    parts = {name: with_spread(table.sub(table[baseline], axis=0)) for name, table in tables.items()}
+    return pd.concat(parts, axis=1).drop(index=baseline)
+
+
 # %% [markdown]
 # ### Multi-task, by hand
 #
-# The smallest network with several heads: one linear layer of 16 numbers that all tasks share, and a **head** for each
-# task. The loss is the sum over all labels that exist, whatever task they belong to. A face without a label for some
-# task adds nothing to that task's loss; so the faces of the tasks need not be the same (**partial labels**). What
-# counts in the end is the accuracy of the first task, the target's.
+# The smallest network with several heads: one linear layer of 16 numbers that all tasks share, and a
+# [head](glossary.md#head) for each task. The loss is the sum over all labels that exist. A face without a label for a
+# task adds nothing to that task's loss, so the tasks need not have the same faces (**partial labels**). The penalty
+# pulls the weights towards 0. LBFGS is an optimiser without a learning rate, for small problems.
 
 
 # %%
-def heads_side_by_side(rows, test, tasks, seed, prior=30):
+def heads_side_by_side(rows, test, tasks, seed, penalty=30):
     torch.manual_seed(seed)
     x, targets = 7 * torch.from_numpy(rows.features), rows.targets(tasks)
     shared = torch.nn.Linear(49, 16, bias=False)
@@ -136,26 +143,25 @@ def heads_side_by_side(rows, test, tasks, seed, prior=30):
 
     def closure():
         optimiser.zero_grad()
-        loss = prior / 2 * (shared.weight.square().sum() + sum(head.weight.square().sum() for head in heads.values()))
+        loss = penalty / 2 * sum(layer.weight.square().sum() for layer in (shared, *heads.values()))
         for name, head in heads.items():  # -1 stands for a missing label
             loss = loss + F.cross_entropy(head(shared(x)), targets[name], ignore_index=-1, reduction="sum")
         (loss / len(x)).backward()
         return loss / len(x)
 
     optimiser.step(closure)
-    score = heads[tasks[0].name](shared(7 * torch.from_numpy(test.features)))
-    return (score.argmax(1) == test.targets(tasks[:1])[tasks[0].name]).double().mean().item()
+    outputs = heads[tasks[0].name](shared(7 * torch.from_numpy(test.features)))
+    return (outputs.argmax(1) == test.targets(tasks[:1])[tasks[0].name]).double().mean().item()
 
 
 # %% [markdown]
-# The 7 is √49, which brings the numbers to a size that suits the penalty (lesson 03 says why). There is nothing to
-# choose but the width and the strength of the penalty, and both stay the same in all that is compared.
-
-# %% [markdown]
+# The 7 is √49: it brings the numbers to a size that suits the penalty. What is returned is the accuracy of the first
+# task, the target's.
+#
 # ### Self-taught, by hand
 #
-# Which directions do faces vary along? No label is needed to see that. The first eight **principal components** of
-# the unlabelled faces become the features:
+# Which directions do faces vary along? No label is needed to see that. The first eight
+# [principal components](glossary.md#principal-component), the directions with most variance, become the features:
 
 # %%
 axes = np.linalg.svd(train.features - train.features.mean(0), full_matrices=False)[2][:8]
@@ -164,13 +170,13 @@ same = np.abs((test.features - train.features.mean(0)) @ axes.T) * np.sqrt(49 / 
 print("by hand and facekit, the same up to the sign:", np.allclose(same, np.abs(eight(test).features), atol=1e-2))
 
 # %% [markdown]
-# facekit's version multiplies by √(49 / 8), so that a probe's penalty means the same as before. What differs is then
-# only that 41 directions are gone.
+# The √(49 / 8) is there so that a probe's penalty means the same as before.
 #
 # ### Domain adaptation, by hand
 #
-# **CORAL** (correlation alignment) takes from the source's features their own mean and covariance and gives them those
-# of the target: first *whiten* with the source, then *colour* with the target. No label is looked at.
+# [CORAL](glossary.md#CORAL) takes from the source's features their own mean and
+# [covariance](glossary.md#covariance) (how they vary, each and two together) and gives them those of the target: first
+# [whitening](glossary.md#whitening) with the source, then the target's covariance put in. No label is looked at.
 
 
 # %%
@@ -187,8 +193,8 @@ def align(source, target):
 
 # %% [markdown]
 # A second domain is needed: the same kind of faces, seen by **another camera**. It is made, not measured: a fixed
-# linear map that mixes and stretches the features, and an offset. So we know what differs, and that it is what CORAL
-# assumes.
+# linear map that mixes and stretches the features, and an offset. That is what CORAL assumes. `domain_accuracy` is the
+# accuracy of a probe that is asked "source or target?"; 0.5 means that it cannot tell.
 
 # %%
 from facekit.transfer.adaptation import another_camera, coral, domain_accuracy
@@ -198,9 +204,11 @@ source, target = some.select(range(1500)), another_camera(some.select(range(1500
 aligned = coral(source, target)(source)
 print("by hand and facekit agree:", np.allclose(align(source, target), aligned.features, atol=1e-3))
 
-# %%
-versions = {"as they are": source.features[:400], "after CORAL": aligned.features[:400]}
+# %% tolerance=0.03
+apart = {name: domain_accuracy(rows, target) for name, rows in (("before", source), ("after CORAL", aligned))}
+versions = {"before": source.features[:400], "after CORAL": aligned.features[:400]}
 plots.show(figures.domain_clouds(versions, target.features[:400]), "Source beside target, and upon it after CORAL.")
+print("told apart with accuracy", ", ".join(f"{value:.2f} {name}" for name, value in apart.items()))
 
 # %% [markdown]
 # ### Sample selection, by hand
@@ -208,52 +216,55 @@ plots.show(figures.domain_clouds(versions, target.features[:400]), "Source besid
 # Here the faces are of one kind, but children were easy to collect: each was kept with probability 0.9, all others with
 # 0.02. The source has too many children, the target is the whole population.
 #
-# The right **weight** of a source face is how much more frequent such a face is in the target,
-# p_target(x) / p_source(x). Nobody needs the two densities for that: a classifier that tells source from target has
-# their ratio in its **odds**. (`DOMAIN` is the task with the classes *source* and *target*.)
+# The right [weight](glossary.md#importance-weight) of a source face is how much more frequent such a face is in the
+# target. Nobody needs to count that: a classifier that tells source from target, and says "target" with probability p,
+# has it in its [odds](glossary.md#odds) p / (1 − p).
 
 # %%
-from facekit.transfer.selection import DOMAIN, density_ratio, effective_size, rejection_sample
+from facekit.transfer.selection import density_ratio, effective_size
 
 
 def children(rows):
     return rows.labels["age"].isin(["0-2", "3-9"]).to_numpy()
 
 
+def thinned(rows, chances, seed):
+    return rows.select(np.random.default_rng(seed).random(len(rows)) < chances)
+
+
 def collect(seed):
-    return few_labels(rejection_sample(train, np.where(children(train), 0.9, 0.02), seed), 800, seed)
+    return few_labels(thinned(train, np.where(children(train), 0.9, 0.02), seed), 800, seed)
 
 
 collected, population = collect(seed=0), few_labels(train, 2000, seed=0)
-labels = pd.DataFrame({"domain": np.repeat(DOMAIN.classes, [800, 2000]), "split": "train"})
-both = FeatureSet(np.concatenate([collected.features, population.features]), labels)
-scores = predict(linear_probe(both, [DOMAIN]), collected)["domain"].double()
-weights = (scores[:, 1] - scores[:, 0]).exp().numpy()
-print("by hand and facekit agree:", np.allclose(weights / weights.mean(), density_ratio(collected, population), 1e-3))
+x = 7 * np.concatenate([collected.features, population.features])
+judge = LogisticRegression(C=2 / 100, tol=1e-8, max_iter=1000).fit(x, np.repeat([0, 1], [800, 2000]))
+odds = np.exp(judge.decision_function(x[:800]))
+weights = odds / odds.mean()
+print("by hand and facekit agree:", np.allclose(weights, density_ratio(collected, population), rtol=1e-2))
 
-# %%
-adult = ~children(collected)
-print("who is no child weighs more than twice as much:", weights[adult].mean() > 2 * weights[~adult].mean())
-print("800 weighted rows are worth fewer than 250:", effective_size(weights) < 250)
+# %% tolerance=0.06
+child = children(collected)
+print(f"mean weight: {weights[child].mean():.2f} of {child.sum()} children, {weights[~child].mean():.2f} of the others")
+print(f"rows that are left: {effective_size(weights) / 800:.2f} of 800")
 
 # %% [markdown]
-# The classifier has never seen an age. That children look different was enough. The last line is the price:
-# rows of very different weight scatter like fewer rows. Exercise 02.3 is about that number.
+# The classifier has never seen an age. That children look different was enough. The last line is the price: rows of
+# very different weight scatter like fewer rows (the [effective sample size](glossary.md#effective-sample-size)).
 
 # %% [markdown]
 # ## Run it
 #
-# Each kind now meets its baseline, over five seeds or ten. A seed draws other training faces; all methods in one row
-# of the table learn from the same ones, so that they can be compared row by row.
+# Each kind now meets its baseline, over five seeds or ten. A seed draws other training faces, the same for all methods.
 #
 # ### Multi-task: 100 ages, and 2,000 labels of something else
 #
 # The target is the age band of a hundred faces. 2,000 other faces have other labels: once gender and race, once a
-# coarse *stage of life*, the way another data set might have labelled them. Baselines: the same network with the age
+# coarse "stage of life", the way another data set might have labelled them. Baselines: the same network with the age
 # head alone, and the linear probe.
 
 # %%
-stage = Task("stage", "multiclass", ("child", "young", "middle", "old"))
+stage = replace(age, name="stage", classes=("child", "young", "middle", "old"), midpoints=())
 # Two age bands make a stage; the last one has three.
 train.labels["stage"] = [stage.classes[min(band, 7) // 2] for band in train.targets([age])["age"].tolist()]
 
@@ -269,22 +280,18 @@ def multi_task(seed):
     return found
 
 
-sharing = over_seeds(multi_task)
+sharing = {"age": over_seeds(multi_task)}
 
 # %% [markdown]
 # ### Self-taught: 50 labels, features from thousands of faces without
 #
-# Two ways to learn features without labels: the eight components, and **sparse coding**, with which the method was
-# published: a dictionary of 64 atoms, and every face a sum of few of them. Baseline: the features as they are.
+# The eight components were learnt without a label; baseline: the features as they are.
+
 
 # %%
-dictionary = learn_dictionary(few_labels(train, 2000, seed=0), 64, penalty=3.0, rounds=5, steps=40)
-encoders = {"as they are": lambda rows: rows, "8 components": eight, "sparse codes": dictionary}
-encoded = {name: (encode(train), encode(test)) for name, encode in encoders.items()}
-
-
 def self_taught(task, seed):
-    return {name: accuracy(few_labels(a, 50, seed), b, task) for name, (a, b) in encoded.items()}
+    rows = few_labels(train, 50, seed)
+    return {"as they are": accuracy(rows, test, task), "8 components": accuracy(eight(rows), eight(test), task)}
 
 
 selftaught = {task.name: over_seeds(self_taught, task, seeds=range(10)) for task in (race, gender)}
@@ -315,9 +322,8 @@ adapted = {task.name: over_seeds(adapt, task) for task in (race, gender)}
 # %% [markdown]
 # ### Sample selection: too many children
 #
-# 800 source faces, most of them children, and 2,000 unlabelled ones of the population. Baseline: all weights equal.
-# *Exact* uses the probabilities with which faces were kept, which one seldom knows. *Chosen* keeps each face with a
-# probability that is proportional to its exact weight. The upper end: 800 faces that were collected fairly.
+# Baseline: all weights equal. "Exact" uses the probabilities with which faces were kept, which one seldom knows. The
+# upper end: 800 faces that were collected fairly.
 
 
 # %%
@@ -325,13 +331,9 @@ def select(task, seed):
     source = collect(seed)
     exact = np.where(children(source), 1 / 0.9, 1 / 0.02)
     ratio = density_ratio(source, few_labels(train, 2000, seed + 100))
-    return {
-        "equal": accuracy(source, test, task),
-        "density ratio": accuracy(source, test, task, weights=ratio),
-        "exact": accuracy(source, test, task, weights=exact),
-        "chosen": accuracy(rejection_sample(source, exact, seed), test, task),
-        "fair": accuracy(few_labels(train, 800, seed), test, task),
-    }
+    found = {"equal": None, "density ratio": ratio, "exact": exact}
+    found = {name: accuracy(source, test, task, weights=weights) for name, weights in found.items()}
+    return found | {"fair": accuracy(few_labels(train, 800, seed), test, task)}
 
 
 selected = {task.name: over_seeds(select, task) for task in (race, gender)}
@@ -339,82 +341,57 @@ selected = {task.name: over_seeds(select, task) for task in (race, gender)}
 # %% [markdown]
 # ## Look at the result
 #
-# Bars are means over the seeds, dots the single seeds. `clearly_better` asks for a mean gain within the rows of more than
-# half a point and of more than twice its standard error.
+# Bars are means over the seeds, dots the single seeds; below them the gains over the baseline.
 #
 # **Multi-task**
 
-# %%
-plots.show(plots.bar_panels({"age band": sharing}), "Accuracy for age: probe, age head alone, with other heads.")
-
-# %%
-for name in ("with stage", "with gender, race"):
-    print(name, "beats", {baseline: clearly_better(sharing, name, baseline) for baseline in ("alone", "probe")})
+# %% tolerance=0.03
+plots.show(plots.bar_panels(sharing), "Accuracy for age: probe, age head alone, with other heads.")
+gains(sharing, "probe")
 
 # %% [markdown]
 # Sharing helps where the tasks need the same features. The stage of life is nearly the same question as the age, and
-# its 2,000 labels shape the shared layer to the age's advantage. Gender and race ask for other directions and bring
-# the age nothing. With linear layers on frozen features there is little else to share; lessons 05 to 07 take whole
-# networks.
+# its 2,000 labels shape the shared layer: four points more. Gender and race ask for other directions and bring age
+# nothing. Lessons 05 to 07 share whole networks.
 #
 # **Self-taught**
 
-# %%
-plots.show(plots.bar_panels(selftaught), "Race and gender with 50 labels: features as they are, 8 components, codes.")
-
-# %%
-for name, table in selftaught.items():
-    print(f"{name}: sparse codes beat the features as they are:", clearly_better(table, "sparse codes", "as they are"))
-print("gender: 8 components do:", clearly_better(selftaught["gender"], "8 components", "as they are"))
+# %% tolerance=0.03
+plots.show(plots.bar_panels(selftaught), "Race and gender with 50 labels: features as they are, and 8 components.")
+gains(selftaught, "as they are")
 
 # %% [markdown]
-# Eight directions that were found without a label help when labels are few: the probe then has less to be led astray
-# by. For gender that is clear, for race the gain is smaller and hardly larger than its spread.
-#
-# Sparse codes do not help; they are clearly worse. They were made for raw inputs, pictures and sound, where much is
-# redundant. Here the inputs are features already, learnt by FaceNet from far more faces than ours, and what the codes
-# leave out to be sparse was of use. A baseline that stands on a pre-trained network is hard to beat with unlabelled
-# data of the same kind.
+# Eight directions that were found without a label help when labels are few: the probe has less to be led astray by. For
+# gender the gain is six times its error, for race only twice. Our inputs are features that others have learnt from far
+# more faces; such a baseline is hard to beat with unlabelled data.
 #
 # **Domain adaptation**
 
-# %%
+# %% tolerance=0.03
 plots.show(plots.bar_panels(adapted), "Race and gender: no adaptation, mean only, CORAL, the target's own labels.")
-
-# %%
-print("CORAL beats no adaptation:", {name: clearly_better(table, "CORAL", "none") for name, table in adapted.items()})
-print("source and target can be told apart:", domain_accuracy(source, target) > 0.9)
-print("after CORAL they cannot, by a line:", domain_accuracy(aligned, target) < 0.55)
+gains(adapted, "none")
 
 # %% [markdown]
-# CORAL undoes nearly all that the other camera has done. Moving the mean alone undoes a part of it; the covariance does
-# the rest. That was to be expected: the shift is linear, as the method assumes, and the same kinds of faces occur as
-# often in both domains. The second condition will be taken away below.
+# Moving the mean alone brings most of it: for race 8 of the 10 points that CORAL brings, for gender 2 of 3. The
+# covariance adds the rest, and little is then missing to the target's own labels. That was to be expected: the shift is
+# linear, and the same kinds of faces occur as often in both domains. The second condition will be taken away below.
 #
 # **Sample selection**
 
-# %%
-plots.show(plots.bar_panels(selected), "Race and gender: equal, estimated, exact weights, chosen rows, a fair sample.")
-
-# %%
-for name, table in selected.items():
-    print(name, {method: clearly_better(table, method, "equal") for method in ("density ratio", "fair")})
+# %% tolerance=0.03
+plots.show(plots.bar_panels(selected), "Race and gender: equal, estimated and exact weights, a fair sample.")
+gains(selected, "equal")
 
 # %% [markdown]
-# For gender the weights win back a part of what the bias has cost, the estimated ones about as much as the exact ones.
-# For race the bars of the weighted probes are the lower ones, that of the exact weights, too: a better estimate would
-# not help.
+# For gender the weights win back a third of what the bias has cost, the estimated ones as much as the exact ones. For
+# race weights do **harm**, the exact ones too: a better estimate would not help. Weights pay with rows. Where one line
+# serves children and adults alike there is little to correct, and fewer rows count all the same
+# ([lesson 11](11_sample_selection_bias.ipynb)). A source that was collected fairly beats every weight.
 #
-# Weights correct a bias and pay for it with rows. The likely reason for the difference: what tells women from men is
-# not the same in children and in adults, one line cannot serve both, and the weights decide whom it serves. Where one
-# line serves both groups about as well, there is little to correct, and fewer rows count all the same. And a source
-# that was collected fairly beats every weight.
-
-# %% [markdown]
 # ### The decision guide
 #
 # Your own case: begin at the top and follow the lines; a green box opens its lesson. Below, the same in words, folded,
-# and as a widget, in which Tab moves and the arrow keys choose.
+# and as a widget. Wherever it leads, lesson 15, Your own classifier, goes the whole way with your photos.
 
 # %%
 figures.guide().show()
@@ -428,38 +405,35 @@ figures.guide().show()
 # source's about half. CORAL sees only that the means differ, and moves one upon the other.
 
 
-# %% tags=["broken-on-purpose"]
+# %% tags=["broken-on-purpose"] tolerance=0.05
 def other_people(seed):
     source = few_labels(train, 1000, seed)
     shares = [np.where(rows.labels["gender"] == "Female", 0.9, 0.1) for rows in (train, test)]
-    people = [rejection_sample(rows, share, seed) for rows, share in zip((train, test), shares, strict=True)]
+    people = [thinned(rows, share, seed) for rows, share in zip((train, test), shares, strict=True)]
     target, seen = (another_camera(rows, 0.5, 0.2, seed) for rows in people)
     aligned = coral(source, target)(source)
-    apart = domain_accuracy(aligned, target)
-    return {"none": accuracy(source, seen, gender), "CORAL": accuracy(aligned, seen, gender), "apart": apart}
+    found = {"gender, not adapted": accuracy(source, seen, gender), "gender, CORAL": accuracy(aligned, seen, gender)}
+    return found | {"source or target? after CORAL": domain_accuracy(aligned, target)}
 
 
-wrong = over_seeds(other_people, seeds=range(3))
-print("CORAL costs more than 0.1 of accuracy:", (wrong["none"] - wrong["CORAL"]).mean() > 0.1)
-print("and a line cannot tell the domains apart:", wrong["apart"].mean() < 0.55)
+with_spread(over_seeds(other_people, seeds=range(3)), digits=2)
 
 # %% [markdown]
 # The domains look alike, as was asked. But the middle between the source's women and men now lies in the middle of the
 # target's faces, most of which are women, and the line between the classes runs through them. **That features cannot
 # tell the domains apart does not say that a classifier carries over.** It needs the classes to be about as frequent in
 # both ([lesson 11](11_sample_selection_bias.ipynb) mends this very case). Without a label in the target nothing in the
-# training shows the mistake: hence the advice of the guide, to label a few all the same.
+# training shows the mistake: hence the guide's advice to label a few.
 #
 # ### One field, taken for another
 #
-# Weights cannot help against another camera: no source face looks like those of the target, and no weight makes one.
+# Weights cannot help against another camera: no source face looks like those of the target.
 
-# %%
-print("of 1,500 rows fewer than 150 count:", effective_size(density_ratio(source, target)) < 150)
+# %% tolerance=0.03
+print(f"rows that are left: {effective_size(density_ratio(source, target)) / 1500:.2f} of 1,500")
 
 # %% [markdown]
-# A small effective size is the warning: the two sets hardly overlap. Then the domains differ, and it is a case for
-# adaptation, not for weights.
+# So small an effective size is a warning: the sets hardly overlap, and it is a case for adaptation, not for weights.
 
 # %% [markdown]
 # ## Exercises
@@ -525,6 +499,35 @@ def effective_rows(weights):
 # %%
 exercise("02.3").check(effective_rows)
 # exercise("02.3").hint()
+
+# %% [markdown]
+# ### 02.4 Your own experiment
+#
+# Take one kind and ask when it stops to pay. Answer with a table of `over_seeds`: at least three seeds, a column
+# `baseline` and the kind beside it. Ideas: more than 50 labels for the components, or 4 of them, or 30; 500 ages in
+# place of 100; a camera with more `mixing`; fewer target faces for CORAL.
+#
+# A good answer (the rubric): says before the run what you expect · changes one thing alone · gives the spread beside
+# the mean · says what you saw, even if it is nothing · says what the baseline was and why it is a fair one.
+
+
+# %% tags=["solution"]
+# TODO: a table of over_seeds(...) with a column "baseline"
+# <solution>
+# Expected: with 500 labels the probe finds the directions by itself, so the components gain nothing any more.
+def more_labels(seed):
+    rows = few_labels(train, 500, seed)
+    return {"baseline": accuracy(rows, test, gender), "8 components": accuracy(eight(rows), eight(test), gender)}
+
+
+experiment = over_seeds(more_labels)
+# <todo>
+# experiment = ...
+# </solution>
+
+# %% tolerance=0.03
+exercise("02.4").check(experiment)
+# exercise("02.4").hint()
 
 # %% [markdown]
 # ## Quiz
