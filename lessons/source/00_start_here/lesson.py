@@ -65,7 +65,7 @@ for check in checks(required_only=True):
 # %% [markdown]
 # ### What `fit` does
 #
-# ![A training step as a circle: photos go through the model and give outputs, then a loss; backward computes gradients, step moves the weights, zero_grad empties the gradients before the next batch. After every epoch the model is evaluated](figure.svg)
+# ![A training step as a circle: photos go through the model and give outputs, then a loss; zero_grad empties the old gradients, backward computes new ones, step moves the weights, and the next batch comes. After every epoch the model is evaluated](figure.svg)
 #
 # Keras hides the loop in `model.fit`. In PyTorch you write it. Words first:
 #
@@ -315,8 +315,8 @@ print(new_model(seed=7).load_state_dict(weights))
 #
 # ### How good is it?
 #
-# [Accuracy](glossary.md#accuracy) is the share of right answers. It needs two things beside it: what **chance** gives
-# (always the most frequent class), and how much changes with the seed alone, that is with other first weights and
+# [Accuracy](glossary.md#accuracy) is the share of right answers. It needs two things beside it. One is what **chance**
+# gives: always the most frequent class. The other is how much changes with the seed alone, with other first weights and
 # another order of the photos. `over_seeds` runs a function once for each seed; ± is the
 # [standard error](glossary.md#standard-error) of the mean.
 
@@ -389,8 +389,8 @@ explore(compare, learning_rate=rates, settings=settings, alt="Training loss by e
 #
 # ### The shape: channels last
 #
-# Photos from a picture library or from a Keras project come as NHWC. PyTorch takes the second axis for the channels,
-# whatever it holds, and counts:
+# Photos from a picture library or from Keras come as NHWC. PyTorch takes the second axis for the channels, whatever it
+# holds:
 
 # %% tags=["raises-exception"]
 nn.Conv2d(3, 8, kernel_size=3)(for_keras.float())

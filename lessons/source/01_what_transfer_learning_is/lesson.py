@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 01 · What transfer learning is
 #
-# You teach a small network one task on many labelled faces, carry what it has learnt over to another task, and measure
-# what that is worth when labels are few. Then you do the same with a network that somebody else has trained.
+# You teach a small network one task on many labelled faces and carry what it has learnt over to another task. What is
+# that worth when labels are few? Then you do the same with a network that somebody else has trained.
 #
 # **Minutes on a laptop:** 30 to read and run, 35 for the exercises.
 
@@ -23,13 +23,13 @@
 # %% [markdown]
 # ## The idea
 #
-# ![A network of four layers and a head learns the source task from thousands of faces; the parameters of the four layers are copied into a second network, the head stays behind; a new head learns the target task from a handful of faces](figure.svg)
+# ![A network of four layers and a head learns the source task from many faces; the parameters of the four layers are copied into a second network, the head stays behind; a new head learns the target task from a handful of faces](figure.svg)
 #
 # A [domain](glossary.md#domain) is a kind of input: which pictures occur, and how often. A [task](glossary.md#task) is
 # what is wanted of them: the possible answers, and the rule from picture to answer. Both come in pairs here. The
 # [source](glossary.md#source) has plenty of labels, the [target](glossary.md#target) is the one you care about.
-# [Transfer learning](glossary.md#transfer-learning) improves what is learnt of the target by what was learnt on the
-# source, where the domains differ, or the tasks, or both (Pan & Yang 2010). Why bother?
+# [Transfer learning](glossary.md#transfer-learning) uses on the target what was learnt on the source. Their domains
+# differ, or their tasks, or both (Pan & Yang 2010). Why bother?
 #
 # - **Few labels.** What a network has to learn about eyes, skin and hair it need not learn from your twenty photos.
 # - **Less time.** Most of the work has been done. Often only a last layer is left to be learnt.
@@ -393,8 +393,8 @@ print(f"accuracy {accuracy(forgotten, test, target):.2f}, with the prefix {accur
 Network(n_classes=2).load_state_dict(source_network.state_dict(), strict=False)
 
 # %% [markdown]
-# `strict=False` forgives missing and unexpected names, not shapes. Be glad of the error. If the target happens to have
-# as many classes as the source, the head is copied without a word, and each of its rows stands for the wrong class.
+# `strict=False` forgives missing and unexpected names, not shapes. Be glad of the error. With as many classes in the
+# target as in the source, the head is copied without a word. Each of its rows then stands for the wrong class.
 # Leave the head out by name, as in step 2, or look at what moved, as in exercise 01.2.
 #
 # ### When not to transfer
@@ -494,6 +494,10 @@ experiment = over_seeds(age_as_target, seeds=range(3))
 # %% tolerance=0.08
 exercise("01.3").check(experiment)
 # exercise("01.3").hint()
+
+# %% [markdown] tags=["solution-only"]
+# Frozen is worse than from scratch: negative transfer, as with gender. Tuned is as good as from scratch and no better;
+# its start is no help, and no harm either.
 
 # %% [markdown]
 # ## Quiz
