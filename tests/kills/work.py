@@ -1,4 +1,4 @@
-"""What is killed: packing, training (one process, two, a run made longer), answers, a distillation, a study, a download.
+"""What is killed: packing, training (on one process, on two, made longer), answers, a study, a download and more.
 
 A work is a function of a folder, which it fills; called again it goes on. The clock that facekit measures with stands
 still meanwhile, so that the seconds in its files are the same in every run.
