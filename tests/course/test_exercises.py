@@ -291,7 +291,7 @@ def test_the_widget_and_its_markdown_say_the_same(tmp_path):
         assert f"{int(choice.right)} of 1 right" in view.score.value
         assert f"is {'right' if choice.right else 'wrong'}: {choice.why}" in text and f"{choice.text}" in text
     assert "<em>so</em>" not in view.explanations[0].value and "&lt;b&gt;" in view.explanations[0].value
-    assert view.radios[0].options[0] == ("A. Yes, x < 3.", 0)
+    assert view.radios[0].texts[0] == "A. Yes, x < 3."
     assert 'aria-live="polite"' in view.score.value
 
 

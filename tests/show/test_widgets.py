@@ -123,3 +123,20 @@ def test_outside_a_notebook_the_text_is_printed(capsys):
     assert not InteractiveShell.initialized()
     plots.show(plots.figure()[0], alt="An empty pair of axes.")
     assert capsys.readouterr().out == "Figure, 640 x 380 px, 1 axes\nFigure: An empty pair of axes.\n"
+
+
+def test_a_choice_is_a_place_and_its_value():
+    choice = widgets.radio_buttons(["a", "b"], "Which?")
+    seen: list[object] = []
+    choice.observe(lambda change: seen.append(change["new"]), names="value")
+    assert (choice.value, choice.index, choice.texts, choice.description) == (None, None, ["a", "b"], "Which?")
+    choice.index = 1  # as the browser does
+    assert choice.value == 1
+    choice.value = 0  # as a program does
+    assert choice.index == 0 and seen == [1, 0]
+    slider = widgets.Chooser([("20", 20), ("1,000", 1000)], "side", slider=True)
+    assert (slider.value, slider.index) == (20, 0)
+    slider.index = 1
+    assert slider.value == 1000
+    with pytest.raises(ValueError):
+        slider.value = 30
