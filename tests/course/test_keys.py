@@ -1,4 +1,4 @@
-"""The course's widgets in JupyterLab, in a Chromium, by keys alone: keys stay inside, groups and controls have names."""
+"""The widgets in JupyterLab, in a Chromium, by keys alone: keys stay inside, groups and controls have names."""
 
 from __future__ import annotations
 
