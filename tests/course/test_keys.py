@@ -50,7 +50,7 @@ CELLS = {"quizzes": QUIZZES, "explore": EXPLORE, "guide": GUIDE, "own photo": OW
 
 FOCUSED = """() => { const it = document.activeElement; return {
     tag: it.tagName, type: it.type || "", name: it.ariaLabel || it.labels?.[0]?.textContent || it.textContent,
-    group: it.closest("[role=radiogroup]")?.ariaLabel || "", said: it.ariaValueText || it.getAttribute("aria-valuetext"),
+    group: it.closest("[role=radiogroup]")?.ariaLabel || "", said: it.getAttribute("aria-valuetext"),
     checked: it.checked || false, inside: !!it.closest(".jupyter-widgets") } }"""
 
 
