@@ -136,7 +136,8 @@ class Twin:
     def _update(self, _change: object = None) -> None:
         self.caption.value = status_line("Drawing …")  # reaches the browser while the kernel is still busy
         try:
-            self.image.value, alt = self.render(self.values)
+            data, alt = self.render(self.values)
+            put(self.image, data)
         except Exception as error:  # an error in a callback would vanish in the browser's log
             alt = f"No picture for this setting: {error}"
         self.caption.value = status_line(alt)
@@ -186,6 +187,12 @@ def radio_buttons(texts: Sequence[str], name: str) -> Chooser:
     """A choice among texts, none chosen yet; its value is the number of the text, 0 for the first. name: of the group,
     for who hears it."""
     return Chooser([(text, number) for number, text in enumerate(texts)], name)
+
+
+def put(image: widgets.Image, data: bytes) -> None:
+    """Shows PNG bytes in an image control, as wide as `plots.show_png` shows them; b"" shows none."""
+    image.width = str(plots.shown_width(data)) if data else ""
+    image.value = data
 
 
 def publish_widget(widget: widgets.DOMWidget, text: str) -> None:

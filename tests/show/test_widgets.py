@@ -39,7 +39,8 @@ def test_every_kind_of_picture_becomes_png():
     assert (pixels(widgets.to_png(array[..., 0])) == array[..., 0]).all()
     assert widgets.to_png(b"png") == b"png"
     fig, _ = plots.figure(size=(1, 1))
-    assert pixels(widgets.to_png(fig)).shape[:2] == (plots.DPI, plots.DPI)
+    assert pixels(widgets.to_png(fig)).shape[:2] == (plots.SHARP * plots.DPI, plots.SHARP * plots.DPI)
+    assert plots.shown_width(widgets.to_png(fig)) == plots.DPI and plots.shown_width(widgets.to_png(array)) == 4
     for wrong in (array.astype(float), [1, 2], None):
         with pytest.raises(ConfigError, match="a picture is"):
             widgets.to_png(wrong)
@@ -56,6 +57,7 @@ def test_the_widget_and_its_twin_show_the_same(published):
     assert pixels(twin.image.value).shape == (5, 5, 3) and "5 pixels" in twin.caption.value
     assert "Controls (side)" in published[-1][0]["text/plain"]
     assert not twin.controls["side"].continuous_update
+    assert (metadata["image/png"]["width"], twin.image.width) == (3, "5")
 
 
 def test_explore_offers_the_choices_and_shows_the_settings(published):
@@ -116,7 +118,7 @@ def test_pictures_need_a_text_alternative(published):
     with pytest.raises(ConfigError, match="text alternative"):
         plots.show(fig, alt="  ")
     plots.show(fig, alt="two\n  words")
-    assert published[0][1] == {"image/png": {"alt": "two words"}}
+    assert published[0][1] == {"image/png": {"alt": "two words", "width": 640}}
 
 
 def test_outside_a_notebook_the_text_is_printed(capsys):
