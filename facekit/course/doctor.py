@@ -116,14 +116,23 @@ def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={lessons}", f"--ServerApp.port={port}"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if allow_root else []
-    # Defaults of the course, below the user's own settings: no question about news, no look for updates, and a key that
-    # is pressed in a widget stays with it, where JupyterLab would move to another cell, or cut this one.
-    folders = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    return subprocess.run(command, check=False, env=lab_environment()).returncode
+
+
+def lab_environment() -> dict[str, str]:
+    """The environment of JupyterLab for the lessons: this one, and defaults of the course below the user's own.
+
+    No question about news, no look for updates; a key that is pressed in a widget stays with it, where JupyterLab would
+    move to another cell, or cut this one; pictures carry their text alternative, on the screen and in exported pages.
+    """
+    course = Path(__file__).parent / "jupyter"
+    folders = {"JUPYTER_CONFIG_PATH": course, "JUPYTER_PATH": course / "share"}
     # The networks of the lessons are small: threads that spin while they wait for one another cost several times the
     # work itself as soon as anything else runs on the machine.
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE"}
-    environment = defaults | os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
-    return subprocess.run(command, check=False, env=environment).returncode
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+    for name, folder in folders.items():
+        environment[name] = os.pathsep.join(filter(None, (str(folder), os.environ.get(name, ""))))
+    return environment
 
 
 def _python() -> str:
