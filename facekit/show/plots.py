@@ -2,7 +2,8 @@
 
 Colour never stands alone: lines also differ in marker and dash, bars in hatch. Figures are PNG, never SVG, and are
 made without pyplot, so none is left open and none shows up twice. `show` demands a text alternative. It goes into
-the output's metadata (for export) and below the picture as text, since JupyterLab does not read that metadata.
+the output's metadata, and below the picture as text. JupyterLab and its export to HTML leave that metadata out;
+`python -m facekit lab` has both read it (course/jupyter/share).
 """
 
 from __future__ import annotations
