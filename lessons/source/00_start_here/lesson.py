@@ -3,8 +3,6 @@
 #
 # Check that your computer has everything, and write out in PyTorch what you know from Keras as `compile`, `fit` and
 # `predict`: data, network, training loop, answers.
-#
-# **Minutes on a laptop:** 35 to read and run, 35 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

@@ -3,8 +3,6 @@
 #
 # You teach a small network one task on many labelled faces and carry what it has learnt over to another task. What is
 # that worth when labels are few? Then you do the same with a network that somebody else has trained.
-#
-# **Minutes on a laptop:** 30 to read and run, 35 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
