@@ -1,7 +1,7 @@
 """Controlled experiments: the same rows, the same number of steps and several seeds for everything that is compared.
 
-Each experiment returns a long table with one measurement a row (never an average alone); `summary` makes the means
-and spreads that lessons print, and `facekit.records` keeps what was measured on real photos.
+Each experiment returns a long table with one measurement a row (never an average alone); `facekit.records` keeps what
+was measured on real photos.
 """
 
 from __future__ import annotations
@@ -97,9 +97,3 @@ def chance(train: LabelledSet, test: LabelledSet, tasks: Sequence[Task]) -> pd.D
         constant = task.constant(train.targets([task])[task.name])
         outputs[task.name] = constant.expand(len(test), -1)
     return evaluate(tasks, outputs, test.targets(tasks), n_boot=1)[["task", "metric", "value"]]
-
-
-def summary(rows: pd.DataFrame, by: Sequence[str], metric: str = "accuracy") -> pd.DataFrame:
-    """Mean, spread (standard deviation over seeds) and number of seeds of one metric, indexed by `by`."""
-    chosen = rows[rows["metric"] == metric].groupby(list(by), sort=False)["value"]
-    return chosen.agg(mean="mean", spread="std", seeds="count")

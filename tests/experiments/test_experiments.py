@@ -20,7 +20,6 @@ from facekit.experiments import (
     fine_tune_and_score,
     learning_curve,
     scores,
-    summary,
     train_net,
 )
 from facekit.models.multitask import SharedNet, mlp, relative_distances
@@ -95,14 +94,6 @@ def test_all_methods_of_a_curve_learn_from_the_same_rows():
 def test_a_curve_without_points_is_an_error(labels, seeds):
     with pytest.raises(ConfigError, match="nothing to measure"):
         learning_curve(POOL, POOL, [COLOUR], labels, seeds, LINEAR)
-
-
-def test_summary_is_mean_and_sample_deviation_over_seeds():
-    rows = pd.DataFrame({"n": [5, 5, 9], "metric": ["accuracy", "accuracy", "accuracy"], "value": [0.5, 0.7, 1.0]})
-    rows = pd.concat([rows, rows.assign(metric="mae", value=100.0)])
-    table = summary(rows, ["n"])
-    assert table.loc[5].tolist() == pytest.approx([0.6, np.std([0.5, 0.7], ddof=1), 2])
-    assert table.loc[9, "seeds"] == 1 and np.isnan(table.loc[9, "spread"])
 
 
 def test_the_ladder_goes_from_frozen_to_scratch_with_plans_that_exist():
