@@ -67,10 +67,12 @@ for check in checks(required_only=True):
 #
 # Keras hides the loop in `model.fit`. In PyTorch you write it. Words first:
 #
-# - a [batch](glossary.md#batch) is the photos that one step learns from, an [epoch](glossary.md#epoch) one pass over all
+# - a [batch](glossary.md#batch) is the photos that one step learns from, an [epoch](glossary.md#epoch) one pass over
+#   all
 # - the [loss](glossary.md#loss) is one number that says how wrong the answers are; training makes it small
 # - a [gradient](glossary.md#gradient) says for each weight how the loss would change with it
-# - the [optimiser](glossary.md#optimiser) moves the weights against the gradient; how far is the [learning rate](glossary.md#learning-rate)
+# - the [optimiser](glossary.md#optimiser) moves the weights against the gradient; how far is the [learning
+#   rate](glossary.md#learning-rate)
 #
 # The loop is five lines more than `fit`, and nothing is hidden. All of transfer learning is changes of lines that you
 # can see: a part is frozen, two parts get different speeds, two losses are mixed.
@@ -115,7 +117,8 @@ plots.show(figure, alt=f"Twelve faces of the training part, each with its label 
 #
 # ### Tensors: shape, type, order of the axes
 #
-# A [tensor](glossary.md#tensor) is PyTorch's array. Beyond what a NumPy array does, it can live on a GPU and remember how it was computed.
+# A [tensor](glossary.md#tensor) is PyTorch's array. Beyond what a NumPy array does, it can live on a GPU and remember
+# how it was computed.
 
 # %%
 photos = torch.from_numpy(faces.split("train").images[:12])
@@ -139,8 +142,8 @@ print("reshape:", tuple(for_keras.shape), "first three numbers:", photos.reshape
 # ### A Dataset and a DataLoader
 #
 # A `Dataset` knows two things: how many rows there are, and what row number i is. A `DataLoader` shuffles the numbers,
-# asks for the rows and stacks them to batches. A [transform](glossary.md#transform) changes a photo on the way, for example
-# `v2.RandomHorizontalFlip()`, which mirrors every second one.
+# asks for the rows and stacks them to batches. A [transform](glossary.md#transform) changes a photo on the way, for
+# example `v2.RandomHorizontalFlip()`, which mirrors every second one.
 
 
 # %%
@@ -279,8 +282,8 @@ plots.show(both, alt="Two lines over eight epochs: the training loss falls all t
 print("training loss, epoch 1 to 8:", *history[:, 0].round(2))
 
 # %% [markdown]
-# The training loss falls in every epoch. The validation loss stops falling earlier: then the network learns what is true
-# of these 600 photos only.
+# The training loss falls in every epoch. The validation loss stops falling earlier: then the network learns what is
+# true of these 600 photos only.
 #
 # ### Freezing
 #
@@ -301,8 +304,8 @@ print(*[name for name, value in frozen.state_dict().items() if not torch.equal(v
 #
 # ### Weights as a dictionary
 #
-# `state_dict` is what `save_weights` writes in Keras: the name of each tensor and its numbers. To load, make the network
-# first, then fill it.
+# `state_dict` is what `save_weights` writes in Keras: the name of each tensor and its numbers. To load, make the
+# network first, then fill it.
 
 # %%
 print(*(f"{name:32s} {tuple(value.shape)}" for name, value in list(weights.items())[:6]), sep="\n")
@@ -378,9 +381,9 @@ rates, settings = [0.001, 0.00001, 0.0001, 0.01, 0.1], [{"learning_rate": 0.0000
 explore(compare, learning_rate=rates, settings=settings, alt="Training loss by epoch: the chosen rate beside 0.001.")
 
 # %% [markdown]
-# **Too small** (1e-05, that is 0.00001): after four epochs the loss has hardly moved. **Too large** (0.1): the first steps throw the
-# weights far off, and the loss shoots up. It comes back, but not below where it began. A good rate is found by trying,
-# in steps of three or ten, on the validation loss.
+# **Too small** (1e-05, that is 0.00001): after four epochs the loss has hardly moved. **Too large** (0.1): the first
+# steps throw the weights far off, and the loss shoots up. It comes back, but not below where it began. A good rate is
+# found by trying, in steps of three or ten, on the validation loss.
 
 # %% [markdown]
 # ## What goes wrong
@@ -400,8 +403,8 @@ nn.Conv2d(3, 8, kernel_size=3)(for_keras.float())
 # ### The type, and the device
 #
 # A layer with `float32` weights does not take `uint8` photos. PyTorch never converts by itself; you write `.float()`.
-# With a GPU you meet the sister of this message: "Expected all tensors to be on the same device". Then `.to(course.device)`
-# is missing, for the network or for the batch.
+# With a GPU you meet the sister of this message: "Expected all tensors to be on the same device". Then
+# `.to(course.device)` is missing, for the network or for the batch.
 
 # %% tags=["raises-exception", "nbval-ignore-output"] reason="the wording of this message differs between versions of PyTorch"
 nn.Conv2d(3, 8, kernel_size=3)(photos)

@@ -38,9 +38,10 @@
 # %% [markdown]
 # ## Build it
 #
-# Both tasks here are about one label: [skin tone](glossary.md#skin-tone) on drawn portraits, in ten steps from light (1) to dark (10); race as
-# annotators perceived it on photos. Every other class belongs to the **source**, the rest to the **target**. So the
-# source network never sees a face with one of the target's labels, and its answers are no use for the target.
+# Both tasks here are about one label: [skin tone](glossary.md#skin-tone) on drawn portraits, in ten steps from light
+# (1) to dark (10); race as annotators perceived it on photos. Every other class belongs to the **source**, the rest to
+# the **target**. So the source network never sees a face with one of the target's labels, and its answers are no use
+# for the target.
 
 # %%
 from copy import deepcopy
@@ -90,8 +91,8 @@ plots.show(plots.image_grid(shown.images, captions), alt=f"Twelve faces: {label}
 # [embedding](glossary.md#embedding); the [head](glossary.md#head) turns these into one score for each class. At the end
 # of the body stands the mean over the picture, in Keras `GlobalAveragePooling2D`.
 #
-# `Backbone` is facekit's base class for bodies. It scales the pixels (`prepare`), and it wants to know the parts by name
-# (`stages`) and an embedding of length 1. The factor 8 undoes the latter: numbers around 1 suit a linear layer.
+# `Backbone` is facekit's base class for bodies. It scales the pixels (`prepare`), and it wants to know the parts by
+# name (`stages`) and an embedding of length 1. The factor 8 undoes the latter: numbers around 1 suit a linear layer.
 
 # %%
 from facekit.models.backbones.base import Backbone
@@ -168,8 +169,9 @@ print(f"accuracy on the source's test faces: {accuracy(source_network, only(smal
 # %% [markdown]
 # ### Step 2: parameter transfer
 #
-# A `state_dict` is a dictionary from names to tensors: the weights, and the statistics of [BatchNorm](glossary.md#BatchNorm). All that belongs
-# to the body is copied into a new network. The head is left out: its rows are the source's classes.
+# A `state_dict` is a dictionary from names to tensors: the weights, and the statistics of
+# [BatchNorm](glossary.md#BatchNorm). All that belongs to the body is copied into a new network. The head is left out:
+# its rows are the source's classes.
 
 # %%
 network = Network(len(target.classes))
@@ -196,9 +198,9 @@ print(f"accuracy on the target's test faces: {accuracy(network, test, target):.2
 # %% [markdown]
 # ### The same from facekit
 #
-# A `Classifier` is a body with `Heads`. A [plan](glossary.md#plan) says which [stages](glossary.md#stage) learn, and how
-# fast: `probe` is the head alone, `everything` all of it. `Supervised` is the loss on labels, `fit` the loop. Whatever
-# the number of labels, everybody gets 64 steps.
+# A `Classifier` is a body with `Heads`. A [plan](glossary.md#plan) says which [stages](glossary.md#stage) learn, and
+# how fast: `probe` is the head alone, `everything` all of it. `Supervised` is the loss on labels, `fit` the loop.
+# Whatever the number of labels, everybody gets 64 steps.
 
 # %%
 from facekit.models.heads import Classifier, Heads
@@ -317,9 +319,9 @@ explore(twelve, start=[*METHODS], labels=(20, 64, 256), settings=settings, alt="
 # %% [markdown]
 # ### On real photos
 #
-# Now step 1 by others at full strength: FaceNet, trained to tell the 8,631 people of VGGFace2's training part apart, and
-# three tasks of FairFace. Both lines are recorded: a probe on FaceNet's embeddings of real photos, and, for what there
-# is without transfer, a smaller network that learnt 1,000 photos from random weights.
+# Now step 1 by others at full strength: FaceNet, trained to tell the 8,631 people of VGGFace2's training part apart,
+# and three tasks of FairFace. Both lines are recorded: a probe on FaceNet's embeddings of real photos, and, for what
+# there is without transfer, a smaller network that learnt 1,000 photos from random weights.
 
 # %%
 from facekit.records import recorded
@@ -399,8 +401,8 @@ Network(n_classes=2).load_state_dict(source_network.state_dict(), strict=False)
 #
 # - **The source never needed what the target needs.** You saw it for gender: what a source network has no use for, it
 #   learns to ignore.
-# - **You have labels enough.** The lead shrinks with every doubling. If training from scratch is cheap and as good, it is
-#   the simpler thing to build and to explain.
+# - **You have labels enough.** The lead shrinks with every doubling. If training from scratch is cheap and as good, it
+#   is the simpler thing to build and to explain.
 # - **You may not use the source.** A pretrained network brings along the licence, the errors and the selection of its
 #   source. Most public face collections were gathered without asking anyone; groups of people that were rare there
 #   are often served worse by what is built on it.
@@ -507,7 +509,8 @@ quiz("01").show()
 # ## Recap
 #
 # - Transfer learning: a source with plenty of labels helps a target with few; domain, task or both differ.
-# - Three steps: feature learning on the source, parameter transfer (all but the head), classifier learning on the target.
+# - Three steps: feature learning on the source, parameter transfer (all but the head), classifier learning on the
+#   target.
 # - Compare with training from scratch at equal budget, over several seeds. The gain is largest where labels are few and
 #   the source is related; it can be negative where it is not.
 # - Count what moved. `strict=False` lets a transfer fail without an error.

@@ -63,10 +63,10 @@
 # %% [markdown]
 # ### Three words that are not kinds
 #
-# A [pre-trained](glossary.md#pretrained) model is what you start from, [layer re-use](glossary.md#layer-re-use) what you
-# carry over, and a [fine-tuned](glossary.md#fine-tuning) network what you get when it learns on ([lesson 01](01_what_transfer_learning_is.ipynb), "Three words that you will meet"). They say
-# **how** knowledge travels; the map says **between what**. Every experiment below stands on a pre-trained network, for
-# its inputs are features.
+# A [pre-trained](glossary.md#pretrained) model is what you start from, [layer re-use](glossary.md#layer-re-use) what
+# you carry over, and a [fine-tuned](glossary.md#fine-tuning) network what you get when it learns on ([lesson
+# 01](01_what_transfer_learning_is.ipynb), "Three words that you will meet"). They say **how** knowledge travels; the
+# map says **between what**. Every experiment below stands on a pre-trained network, for its inputs are features.
 
 # %% [markdown]
 # ## Build it
@@ -96,8 +96,9 @@ plots.show(figures.four_kinds(course.faces().split("train")), alt)
 # Look along each row: who has labels, and what differs?
 #
 # You will compute with features. In profile laptop they are **drawn rows**: drawn from a model of FaceNet's features,
-# with race, gender and age; no face is behind them. (Profile full has FaceNet's features of real photos.) They vary in few of
-# their 512 directions. The 49 directions in which they vary most hold nearly all, and are ten times as fast:
+# with race, gender and age. No face is behind them, although the text says "faces" for short. (Profile full has
+# FaceNet's features of real photos.) The 49 directions in which they vary most hold nearly all, and are ten times as
+# fast:
 
 # %% tolerance=0.01
 features = course.features()
@@ -258,8 +259,7 @@ print(f"rows that are left: {effective_size(weights) / 800:.2f} of 800")
 # ### Multi-task: 100 ages, and 2,000 labels of something else
 #
 # The target is the age band of a hundred faces. 2,000 other faces have other labels: once gender and race, once a
-# coarse "stage of life", the way another data set might have labelled them. Baselines: the same network with the age
-# head alone, and the linear probe.
+# coarse "stage of life". Baselines: the same network with the age head alone, and the linear probe.
 
 # %%
 stage = replace(age, name="stage", classes=("child", "young", "middle", "old"), midpoints=())
@@ -298,8 +298,8 @@ selftaught = {task.name: over_seeds(self_taught, task, seeds=range(10)) for task
 # ### Domain adaptation: another camera
 #
 # The source has 1,500 faces with labels, the target 1,500 faces of the other camera without. Each seed is another
-# camera. Baselines: no adaptation, and moving only the mean (CORAL with a huge `ridge`). The upper end: a probe that
-# has the target's labels.
+# camera. Baselines: no adaptation, and moving only the mean (CORAL with a `ridge` so large that all directions look
+# alike). The upper end: a probe that has the target's labels.
 
 
 # %%
