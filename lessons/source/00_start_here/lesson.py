@@ -283,7 +283,7 @@ print("training loss, epoch 1 to 8:", *history[:, 0].round(2))
 
 # %% [markdown]
 # The training loss falls in every epoch. The validation loss stops falling earlier: then the network learns what is
-# true of these 600 photos only.
+# true of these photos only.
 #
 # ### Freezing
 #
@@ -338,8 +338,8 @@ with_spread(over_seeds(once, seeds=range(3)), digits=2)
 
 # %% [markdown]
 # Far better than chance, and far better on the photos it has learnt from. The second is
-# [overfitting](glossary.md#overfitting): 600 photos are few for a network that starts from nothing. More photos would
-# help, or a network that has seen faces before. The second way is this course.
+# [overfitting](glossary.md#overfitting): some hundred photos are few for a network that starts from nothing. More
+# photos would help, or a network that has seen faces before. The second way is this course.
 #
 # ### Answers under faces
 #
@@ -544,7 +544,7 @@ exercise("00.4").check(Doubled)
 #
 # Change one thing, and answer with a table of `over_seeds`: at least three seeds, a column `as it was` (the
 # [baseline](glossary.md#baseline)) and your way beside it. Ideas: your `Doubled` faces; a transform; a wider network;
-# another learning rate; 100 photos in place of 600.
+# another learning rate; 100 photos in place of all.
 #
 # A good answer (the rubric): says before the run what you expect · changes one thing alone, with as many steps · looks
 # at `validation`, not at `test` · gives the spread beside the mean · says what you saw, even if it is nothing.
