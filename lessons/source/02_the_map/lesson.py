@@ -360,8 +360,8 @@ gains(selftaught, "as they are")
 
 # %% [markdown]
 # Eight directions that were found without a label help when labels are few: the probe has less to be led astray by. For
-# gender the gain is six times its error, for race only twice. Our inputs are features that others have learnt from far
-# more faces; such a baseline is hard to beat with unlabelled data.
+# gender the gain is far above its error, for race little more than twice as large. Our inputs are features that others
+# have learnt from far more faces; such a baseline is hard to beat with unlabelled data.
 #
 # **Domain adaptation**
 
@@ -370,7 +370,7 @@ plots.show(plots.bar_panels(adapted), "Race and gender: no adaptation, mean only
 gains(adapted, "none")
 
 # %% [markdown]
-# Moving the mean alone brings most of it: for race 8 of the 10 points that CORAL brings, for gender 2 of 3. The
+# Of what CORAL brings, moving the mean alone brings most for race (8 of 10 points) and about half for gender. The
 # covariance adds the rest, and little is then missing to the target's own labels. That was to be expected: the shift is
 # linear, and the same kinds of faces occur as often in both domains. The second condition will be taken away below.
 #
@@ -381,10 +381,10 @@ plots.show(plots.bar_panels(selected), "Race and gender: equal, estimated and ex
 gains(selected, "equal")
 
 # %% [markdown]
-# For gender the weights win back a third of what the bias has cost, the estimated ones as much as the exact ones. For
-# race weights do **harm**, the exact ones too: a better estimate would not help. Weights pay with rows. Where one line
-# serves children and adults alike there is little to correct, and fewer rows count all the same
-# ([lesson 11](11_sample_selection_bias.ipynb)). A source that was collected fairly beats every weight.
+# For gender the weights win back a part of what the bias has cost, on drawn rows a third. For race weights do **harm**,
+# the exact ones too: a better estimate would not help. Weights pay with rows. Where one line serves children and adults
+# alike there is little to correct, and fewer rows count all the same ([lesson 11](11_sample_selection_bias.ipynb)). A
+# source that was collected fairly beats every weight.
 #
 # ### The decision guide
 #
