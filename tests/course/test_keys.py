@@ -65,7 +65,7 @@ def page(request, server, browser) -> Iterator:
     address, folder = server
     cells = [nbformat.v4.new_code_cell(CELLS[request.param].strip()), nbformat.v4.new_code_cell("")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    name = f"{request.param.replace(' ', '_')}{len(list(folder.iterdir()))}.ipynb"  # each test has its own kernel
+    name = f"{request.param.replace(' ', '_')}.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / name)
     page = browser.new_page(viewport={"width": 1024, "height": 3000})
     page.set_default_timeout(WAIT)
@@ -113,8 +113,8 @@ def letters_stay_inside(page) -> None:
     assert page.locator(".jp-Notebook .jp-mod-active .jupyter-widgets").count(), "the cell is still the chosen one"
 
 
-@pytest.mark.parametrize("page", list(CELLS), indirect=True)
-def test_every_control_has_a_name(page):
+def names_are_there(page) -> None:
+    """Every control has a name, radio buttons a group with one, and a slider says its value."""
     session = page.context.new_cdp_session(page)
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
     by_id = {node["nodeId"]: node for node in nodes}
@@ -145,6 +145,7 @@ def test_every_control_has_a_name(page):
 
 @pytest.mark.parametrize("page", ["quizzes"], indirect=True)
 def test_a_quiz_by_keys_alone(page):
+    names_are_there(page)
     first = focus(page, type="radio")
     assert not first["checked"] and first["group"].startswith("Question 1.")
     page.keyboard.press("Space")
@@ -169,6 +170,7 @@ def test_a_quiz_by_keys_alone(page):
 
 @pytest.mark.parametrize("page", ["explore"], indirect=True)
 def test_a_picture_with_controls_by_keys_alone(page):
+    names_are_there(page)
     slider = focus(page, type="range")
     assert (slider["name"], slider["said"]) == ("side", "20")
     page.keyboard.press("ArrowRight")
@@ -185,6 +187,7 @@ def test_a_picture_with_controls_by_keys_alone(page):
 
 @pytest.mark.parametrize("page", ["guide"], indirect=True)
 def test_the_guide_by_keys_alone(page):
+    names_are_there(page)
     asked = []
     for _ in range(12):
         asked.append(focus(page, type="radio")["group"])
@@ -208,6 +211,7 @@ def test_the_guide_by_keys_alone(page):
 
 @pytest.mark.parametrize("page", ["own photo"], indirect=True)
 def test_a_photo_of_ones_own_by_keys_alone(page):
+    names_are_there(page)
     focus(page, tag="SELECT", name="picture")
     before = page.locator(".jp-OutputArea [role=status]").first.inner_text()
     page.keyboard.press("ArrowDown")
