@@ -121,10 +121,10 @@ class Guide:
         return f"[{text}]({target})" if target else text
 
     def markdown(self) -> str:
-        """The whole guide in words, folded: a nested list of questions and answers, then a table of what to do."""
+        """The whole guide in words, folded: the chart's numbered questions with their answers, then what to do."""
         parts = [
             "<details><summary>The flow chart in words, and what to do in each case</summary>",
-            "\n".join(self._branch(self.start, "")),
+            *self._questions(),
             "| Kind | In the survey's words | What to do | Where |\n|---|---|---|---|\n"
             + "\n".join(
                 f"| {r.kind} | {r.survey} | {r.advice} | {self.lesson_link(r.lesson)} |"
@@ -134,14 +134,15 @@ class Guide:
         ]
         return "\n\n".join(parts) + "\n"
 
-    def _branch(self, name: str, indent: str) -> Iterator[str]:
-        yield f"{indent}- **{self.questions[name].text}**"
-        for answer in self.questions[name].answers:
-            if end := self.recommendations.get(answer.next):
-                yield f"{indent}    - {answer.text} → *{end.kind}*, {self.lesson_link(end.lesson)}"
-            else:
-                yield f"{indent}    - {answer.text}"
-                yield from self._branch(answer.next, indent + "        ")
+    def _questions(self) -> Iterator[str]:
+        order = FlowChart(self).order
+        for n, name in enumerate(order, 1):
+            lines = [f"**{n}. {self.questions[name].text}**\n"]
+            for answer in self.questions[name].answers:
+                end = self.recommendations.get(answer.next)
+                leads = f"*{end.kind}*, {self.lesson_link(end.lesson)}" if end else ""
+                lines.append(f"- {answer.text} → {leads or f'question {order.index(answer.next) + 1}'}")
+            yield "\n".join(lines)
 
     def show(self) -> None:
         """Shows the guide as flow chart and in words, and then the widget; without a kernel only the first two."""
