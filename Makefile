@@ -11,10 +11,26 @@ WORKERS = 2
 PYTEST = OMP_NUM_THREADS=1 "$(VENV)" -m pytest -n $(WORKERS) --dist loadfile
 PARTS = check test-package test-lessons
 
-.PHONY: lab test check test-package test-lessons bench docs lock lock-check clean FORCE
+# Which PyTorch: TORCH=cpu takes it without CUDA on Linux, too (TORCH=default goes back). WHEELS=FOLDER installs without
+# a network what `make room` put there, with the PyTorch that it has. What was installed stays until something is said.
+INSTALLED := $(shell cat $(READY) 2>/dev/null)
+override TORCH := $(or $(if $(WHEELS),$(shell sed -n 2p "$(WHEELS)/kind.txt" 2>/dev/null)),$(TORCH),$(filter cpu,$(lastword $(INSTALLED))),default)
+ifeq ($(filter cpu default,$(TORCH)),)
+$(error TORCH is cpu or default, not $(TORCH))
+endif
+LOCK = requirements$(if $(filter cpu,$(TORCH)),-cpu).lock
+TORCH_INDEX = https://download.pytorch.org/whl/cpu
+INDEX = $(if $(filter cpu,$(TORCH)),--extra-index-url "$(TORCH_INDEX)")
+FROM = $(if $(WHEELS),--no-index --find-links "$(WHEELS)/wheels" --require-hashes -r "$(WHEELS)/requirements.txt",-r $(LOCK) $(INDEX))
+
+.PHONY: lab room test check test-package test-lessons bench docs lock lock-check clean FORCE
 
 lab: $(READY)
 	"$(VENV)" -m facekit lab $(if $(WORK),--work "$(WORK)") $(OPTIONS)
+
+# Downloads once what other machines of this kind install with WHEELS=FOLDER: into the folder room, or ROOM=FOLDER.
+room: $(READY)
+	"$(VENV)" -m facekit room --to "$(or $(ROOM),room)" --torch $(TORCH) $(if $(INDEX),--index "$(TORCH_INDEX)")
 
 # Every part in turn, and how long each took.
 test: $(READY)
@@ -50,31 +66,34 @@ docs: $(READY)
 UV = build/uv/bin/python
 
 lock-check: $(UV)
-	"$(UV)" tests/lock.py
+	"$(UV)" tests/lock.py $(filter cpu,$(TORCH))
 
 lock: $(UV)
 	"$(UV)" -m uv pip compile pyproject.toml --extra lab --extra dev --universal --python-version 3.11 \
 		--no-header --no-annotate --quiet --output-file requirements.lock
+	"$(UV)" tests/lock.py derive
 
 $(UV):
 	"$(PYTHON)" -m venv build/uv
 	"$(UV)" -m pip install --quiet --disable-pip-version-check uv
 
-# The folder's own path is kept in the stamp: an environment that was moved or copied is installed again.
-ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+# The folder's own path and the PyTorch are kept in the stamp: an environment that was moved or copied, or that shall
+# have the other one, is installed again.
+ifneq ($(INSTALLED),$(CURDIR) $(TORCH))
 $(READY): FORCE
 endif
 
-$(READY): requirements.lock pyproject.toml
+$(READY): $(LOCK) pyproject.toml
 	@"$(PYTHON)" -c '$(WORKS)' 2>/dev/null || { \
 		echo "Python 3.11 or newer with its module venv is needed, and was not found$(if $(PYTHON), as $(PYTHON))."; \
 		echo "Install it (Debian and Ubuntu: python3 and python3-venv), or name it: make lab PYTHON=/path/to/python3"; \
 		exit 1; }
 	@test -x "$(VENV)" && "$(VENV)" -c '$(WORKS)' 2>/dev/null || "$(PYTHON)" -m venv --clear .venv
 	@echo "Installing into .venv; the first time this takes some minutes."
-	@"$(VENV)" -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@printf '%s' "$(CURDIR)" > "$(READY)"
+	@$(if $(WHEELS),"$(VENV)" -m facekit.course.room "$(WHEELS)")
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check $(FROM)
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check $(if $(WHEELS),--no-index) --no-deps --no-build-isolation -e .
+	@printf '%s %s' "$(CURDIR)" "$(TORCH)" > "$(READY)"
 
 clean:
 	rm -rf .venv

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lock import CUDA, PAIR, without_cuda
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -53,6 +54,38 @@ def test_torch_and_torchvision_are_a_pair():
     assert needed.specifier.contains(torch)
 
 
+def test_the_lock_without_cuda_is_the_other_one_but_for_torch_and_cuda():
+    """Line by line: the same packages in the same versions, and on Linux torch and torchvision of the other index."""
+    lines = (ROOT / "requirements-cpu.lock").read_text(encoding="utf-8").splitlines()
+    assert "".join(f"{line}\n" for line in lines) == without_cuda("\n".join(LINES)), "python tests/lock.py derive"
+    pair = [line for line in lines if line.partition("==")[0] in PAIR]
+    assert [line for line in lines if line not in LINES] == pair
+    left_out = [line for line in LINES if line not in lines]
+    assert {line.partition("==")[0] for line in left_out if CUDA.fullmatch(line.partition("==")[0])} >= {"triton"}
+    for name in PAIR:
+        [(version, _)] = locked()[name]
+        assert [line for line in pair if line.startswith(f"{name}==")] == [
+            f"{name}=={version} ; sys_platform != 'linux'",
+            f"{name}=={version}+cpu ; sys_platform == 'linux'",
+        ]
+    for line in lines:
+        if line not in pair:
+            assert not re.search("cuda|nvidia|triton", line)
+
+
+def test_what_the_lock_without_cuda_leaves_out_is_asked_for_by_torch_alone():
+    """So that nothing else lacks it: in the metadata of what is installed."""
+    out = {canonicalize_name(name) for name in locked() if CUDA.fullmatch(name)}
+    assert len(out) > 10
+    for name in set(locked()) - out - {"torch"}:
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of another system
+        needs = [need for need in map(Requirement, needs) if not need.marker or need.marker.evaluate({"extra": ""})]
+        assert not {canonicalize_name(need.name) for need in needs} & out, name
+
+
 def test_conda_names_what_the_lock_names():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *packages, by_pip = environment["dependencies"]
@@ -86,7 +119,7 @@ def folder(tmp_path) -> Path:
         pytest.skip("needs make")
     folder = tmp_path / "a course"
     folder.mkdir()
-    for name in ("Makefile", "requirements.lock", "pyproject.toml", ".ci/run"):
+    for name in ("Makefile", "requirements.lock", "requirements-cpu.lock", "pyproject.toml", ".ci/run"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
     executable(tmp_path / "my python", RECORDER)
@@ -135,6 +168,51 @@ def test_make_installs_again_when_the_lock_changed_or_the_folder_moved(folder):
     assert len(calls(moved)) == 2
     make(moved, ".venv/.ready")
     assert not calls(moved)
+
+
+def test_make_installs_torch_without_cuda_when_told_and_keeps_it_until_told_otherwise(folder):
+    assert make(folder, "lab", "TORCH=cpu").returncode == 0
+    _, packages, _, _ = calls(folder)
+    assert "-r requirements-cpu.lock --extra-index-url https://download.pytorch.org/whl/cpu" in packages
+    for arguments in ((), ("TORCH=cpu",)):
+        assert make(folder, "lab", *arguments).returncode == 0
+        assert calls(folder) == ["-m facekit lab"], "nothing is installed again, and no CUDA after all"
+    assert make(folder, "lab", "TORCH=default").returncode == 0
+    packages, _, _ = calls(folder)
+    assert packages.endswith("-r requirements.lock")
+    assert make(folder, "lab").returncode == 0 and calls(folder) == ["-m facekit lab"]
+
+
+def test_make_names_an_unknown_torch(folder):
+    done = make(folder, "lab", "TORCH=gpu")
+    assert done.returncode != 0 and "TORCH is cpu or default, not gpu" in done.stderr and not calls(folder)
+
+
+@pytest.mark.parametrize("torch", ["default", "cpu"])
+def test_make_installs_from_a_folder_without_an_index(folder, torch):
+    room = folder.parent / "a room"
+    room.mkdir()
+    (room / "kind.txt").write_text(f"cpython-311 linux-x86_64\n{torch}\n")
+    assert make(folder, "lab", f"WHEELS={room}").returncode == 0
+    _, asked, packages, package, _ = calls(folder)
+    assert asked == f"-m facekit.course.room {room}", "whether it is for this Python, before anything is installed"
+    wanted = f"--no-index --find-links {room}/wheels --require-hashes -r {room}/requirements.txt"
+    assert packages.endswith(wanted) and "--no-index" in package
+    assert make(folder, "lab").returncode == 0 and calls(folder) == ["-m facekit lab"]
+
+
+def test_make_room_takes_the_torch_that_is_installed(folder):
+    make(folder, "lab", "TORCH=cpu")
+    calls(folder)
+    assert make(folder, "room", "ROOM=/media/a stick").returncode == 0
+    assert calls(folder) == [
+        "-m facekit room --to /media/a stick --torch cpu --index https://download.pytorch.org/whl/cpu"
+    ]
+
+
+def test_make_lab_takes_a_folder_to_work_in(folder):
+    assert make(folder, "lab", "WORK=my work").returncode == 0
+    assert calls(folder)[-1] == "-m facekit lab --work my work"
 
 
 def test_an_installation_that_failed_is_not_taken_for_a_whole_one(folder):
