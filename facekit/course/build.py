@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from facekit.course.folders import Lesson, find_lessons, lessons_root
 from facekit.course.frame import SOLUTION, add_minutes, way_on
+from facekit.course.teaching import between, write_plans
 from facekit.errors import ConfigError, LessonError
 from facekit.files import atomic_path, may_replace
 from facekit.settings import PROFILES, Profile
@@ -40,7 +41,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLORS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 MARK = re.compile(r"^[ \t]*(# (?:</?solution>|<todo>))$", re.MULTILINE)
 BUILT = b'"facekit": {'  # in every notebook that is built here
-TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
+TABLE = "lessons"  # its markers in the README
 
 
 # --- from source to notebook ------------------------------------------------------------------------------------
@@ -390,21 +391,13 @@ def readme_table(root: Path | None = None) -> str:
     return "\n".join(rows) + "\n"
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README's text with the table between its markers; raises LessonError when they are missing."""
-    begin, end = readme.find(TABLE_BEGIN), readme.find(TABLE_END)
-    if begin < 0 or end < begin:
-        raise LessonError(f"README.md needs the lines {TABLE_BEGIN} and {TABLE_END}, in this order.")
-    return f"{readme[:begin]}{TABLE_BEGIN}\n{table}{readme[end:]}"
-
-
 def lessons_readme(root: Path | None = None) -> Path:
     """Writes the table of lessons into README.md beside the folder of lessons; returns its path."""
     root = root or lessons_root()
     path = root.parent / "README.md"
     if not path.is_file():
         raise LessonError(f"{path.name} is missing beside {root.name}/.")
-    text = with_table(path.read_text(encoding="utf-8"), readme_table(root))
+    text = between(path.read_text(encoding="utf-8"), TABLE, readme_table(root), path.name)
     _write_text(text, path)
     return path
 
@@ -475,12 +468,13 @@ def table_command(write: bool = False) -> int:
     """Prints the README's table of lessons, made from the notebooks.
 
     Args:
-        write: also puts it between the markers in README.md.
+        write: also puts it between the markers in README.md, and the plans for a class into lessons/TEACHING.md.
 
     Examples:
         python -m facekit lessons table --write true
     """
     if write:
         lessons_readme()
+        write_plans()
     print(readme_table(), end="")
     return 0

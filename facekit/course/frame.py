@@ -53,22 +53,44 @@ def minutes(cells: Sequence[NotebookNode], questions: int) -> tuple[int, int]:
 
     questions: in the quiz.
     """
-    spent, section = {"reading": float(COMPUTING + QUESTION * questions), "Exercises": 0.0}, ""
+    spent = minutes_by_part(cells, questions)
+    exercises = sum(value for (section, _), value in spent.items() if section == "Exercises")
+    return rounded(COMPUTING + sum(spent.values()) - exercises), rounded(exercises)
+
+
+def minutes_of_source(lesson: Lesson) -> dict[tuple[str, str], float]:
+    """`minutes_by_part` of a lesson's source."""
+    import jupytext
+
+    notebook = jupytext.read(lesson.source, fmt={"extension": ".py", "format_name": "percent"})
+    return minutes_by_part(notebook.cells, _questions(lesson))
+
+
+def minutes_by_part(cells: Sequence[NotebookNode], questions: int) -> dict[tuple[str, str], float]:
+    """Minutes of each section, and in it of each part with a heading of its own, by both titles; not rounded."""
+    spent: dict[tuple[str, str], float] = {}
+    section = part = ""
     for cell in cells:
-        if cell.cell_type == "markdown" and (heading := re.match(r"## +(.+)", cell.source)):
-            section = heading[1].strip()
-        if section == "References" or "solution-only" in cell.metadata.get("tags", []):
-            continue
-        part = section if section in spent else "reading"
+        source, tags = cell.source, cell.metadata.get("tags", [])
         if cell.cell_type == "markdown":
-            spent[part] += len(text_words(cell.source)) / WORDS
+            for level, title in re.findall(r"^(##+) +(.+)$", source, re.MULTILINE):
+                section, part = (title.strip(), "") if level == "##" else (section, title.strip())
+        if section == "References" or "solution-only" in tags:
             continue
-        solutions = [block[2] for block in SOLUTION.finditer(cell.source)]
-        spent[part] += CELL + len(code_lines(SOLUTION.sub("", cell.source))) / LINES
-        if "solution" in cell.metadata.get("tags", []):
-            spent["Exercises"] += EXERCISE + SOLUTION_LINE * sum(len(code_lines(block)) for block in solutions)
-    reading, exercises = (ROUNDED * math.ceil(value / ROUNDED) for value in spent.values())
-    return reading, exercises
+        value = len(text_words(source)) / WORDS
+        if cell.cell_type != "markdown":
+            value = CELL + len(code_lines(SOLUTION.sub("", source))) / LINES
+            if "solution" in tags:
+                solutions = [block[2] for block in SOLUTION.finditer(source)]
+                value += EXERCISE + SOLUTION_LINE * sum(len(code_lines(block)) for block in solutions)
+        spent[section, part] = spent.get((section, part), 0.0) + value
+    spent["Quiz", ""] = spent.get(("Quiz", ""), 0.0) + QUESTION * questions
+    return spent
+
+
+def rounded(value: float) -> int:
+    """Minutes rounded up to ROUNDED."""
+    return ROUNDED * math.ceil(round(value, 9) / ROUNDED)
 
 
 def text_words(markdown: str) -> list[str]:

@@ -69,11 +69,11 @@ def locked_wheels(wheels: Path, lock: Path) -> list[tuple[str, str, Path]]:
 
     there = {parse_wheel_filename(path.name)[:2]: path for path in sorted(wheels.glob("*.whl"))}
     wanted = [Requirement(line) for line in lock.read_text(encoding="utf-8").splitlines()]
-    found = []
+    found: list[tuple[str, str, Path]] = []
     for each in wanted:
         if each.marker and not each.marker.evaluate():
             continue
-        files = [
+        files: list[tuple[str, str, Path]] = [
             (canonicalize_name(each.name), str(version), path)
             for (name, version), path in there.items()
             if name == canonicalize_name(each.name) and each.specifier.contains(version)

@@ -324,15 +324,18 @@ def test_without_execution_outputs_stay_only_where_no_code_changed(toy, tmp_path
 
 
 def test_table_and_readme(toy):
+    def with_table(text: str, table: str) -> str:
+        return build.between(text, build.TABLE, table, "README.md")
+
     table = build.readme_table(toy)
     goal = "Say what one number can tell about many, and what it hides."
     row = f"| [99 · The mean](lessons/99_toy.ipynb) | {goal} | 15 (15) |"
     assert table.splitlines()[2:] == [row]
-    text = build.with_table("before\n<!-- lessons -->\nold\n<!-- /lessons -->\nafter\n", table)
+    text = with_table("before\n<!-- lessons -->\nold\n<!-- /lessons -->\nafter\n", table)
     assert text == f"before\n<!-- lessons -->\n{table}<!-- /lessons -->\nafter\n"
-    assert build.with_table(text, table) == text
+    assert with_table(text, table) == text
     with pytest.raises(LessonError, match="README.md needs the lines"):
-        build.with_table("no markers", table)
+        with_table("no markers", table)
     with pytest.raises(LessonError, match="README.md is missing"):
         build.lessons_readme(toy)
     readme = toy.parent / "README.md"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from facekit.course import build, rules
+from facekit.course import build, rules, teaching
+from facekit.course.exercises import exercises_of
 from facekit.course.folders import find_lessons
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,27 @@ def test_the_readme_lists_the_lessons():
     if not readme.is_file():
         pytest.skip("there is no README.md to compare with")
     text = readme.read_text(encoding="utf-8")
-    assert build.with_table(text, build.readme_table()) == text, "python -m facekit lessons table --write true"
+    wanted = build.between(text, build.TABLE, build.readme_table(), readme.name)
+    assert wanted == text, "python -m facekit lessons table --write true"
+
+
+@pytest.mark.parametrize(("plan", "hours"), [("half day", 4.5), ("full day", 8.5)])
+def test_the_plans_for_a_class_are_those_of_the_lessons_and_fit(plan, hours):
+    text = (ROOT / "lessons" / teaching.PAGE).read_text(encoding="utf-8")
+    assert teaching.with_plans(text) == text, "python -m facekit lessons table --write true"
+    ends = re.findall(r"^\| (\d+):(\d\d) \| \| The end", teaching.plan_table(teaching.PLANS[plan]), re.MULTILINE)
+    [(hour, minute)] = ends
+    assert int(hour) + int(minute) / 60 <= hours, "shorten it: facekit/course/teaching.py"
+
+
+def test_every_lesson_has_its_place_among_the_notes_for_teachers():
+    text = (ROOT / "lessons" / teaching.PAGE).read_text(encoding="utf-8")
+    for lesson in LESSONS:
+        part = re.search(rf"^### {lesson.number} .*?(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+        assert part, f"TEACHING.md has no part '### {lesson.number} …'"
+        assert "**Ask:**" in part[0] and "**Goes wrong:**" in part[0], part[0]
+        for number in re.findall(r"\b(\d\d\.\d)\b", part[0]):
+            assert number in exercises_of(lesson), f"TEACHING.md speaks of exercise {number}, which there is not"
 
 
 # Lesson 02 sorts what later lessons build, and says what it borrows from 03.
