@@ -30,7 +30,7 @@ def room(to: Path = Path("room"), torch: Literal["default", "cpu"] = "default", 
     Of one kind are machines with the same system, processor and version of Python. A download that was stopped goes on.
 
     Args:
-        to: the folder; it holds 3.0 GB on Linux, of which 2.7 are CUDA, and 0.3 elsewhere.
+        to: the folder; it holds 3.3 GB on Linux, of which 2.5 are CUDA, and 0.3 elsewhere.
         torch: `cpu` takes PyTorch without CUDA on Linux, too.
         index: where that one is.
 
