@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from browser import WAIT, chromium, jupyterlab, needs_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -144,6 +145,24 @@ def test_no_copy_of_the_course_has_an_output_in_exercises_or_quiz(tmp_path):
     text = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "w").glob("*.ipynb"))
     assert "not attempted:" not in text and "answers folded" not in text and "is right:" not in text
     assert text.count('"image/png"') > 20, "figures to read are there"
+
+
+@needs_chromium
+def test_in_jupyterlab_the_list_shows_lessons_and_a_link_leads_from_one_to_the_next(course, work):
+    with jupyterlab(work) as address, chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(address.format(f"{A}.ipynb"))
+        figure = page.locator(".jp-RenderedMarkdown img").first
+        figure.wait_for()
+        page.wait_for_function("it => it.naturalWidth > 0", arg=figure.element_handle())
+        assert len(figure.get_attribute("alt")) > 10
+        listed = set(page.locator(".jp-DirListing-itemText").all_inner_texts())
+        assert listed - {"lab.log"} == {f"{A}.ipynb", f"{B}.ipynb", "glossary.md", "files"}
+        way = page.locator(".jp-RenderedMarkdown a", has_text="99 · The mean").last
+        way.scroll_into_view_if_needed()
+        way.click()
+        page.locator(".lm-TabBar-tabLabel", has_text=f"{B}.ipynb").first.wait_for()
 
 
 def test_a_copy_runs_from_its_folder(course, work):
