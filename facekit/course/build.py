@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekit.course.folders import Lesson, find_lessons, lessons_root
-from facekit.course.frame import SOLUTION, add_minutes, way_on
+from facekit.course.frame import LINK, SOLUTION, add_minutes, way_on
 from facekit.course.teaching import between, write_plans
 from facekit.errors import ConfigError, LessonError
 from facekit.files import atomic_path, may_replace
@@ -143,7 +143,7 @@ def _links_from(markdown: str, lesson: Lesson, solutions: bool) -> str:
             target = f"source/{lesson.stem}/{target}"
         return match[1] + "../" * solutions + target
 
-    return re.sub(r"(\]\(|\b(?:src|href)=\")([^)\s\"]+)", moved, markdown)
+    return LINK.sub(moved, markdown)
 
 
 def _number_cells(cells: Sequence[NotebookNode]) -> None:

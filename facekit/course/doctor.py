@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from facekit.course.room import CPU_INDEX
 from facekit.errors import ConfigError, FacekitError
 
 Status = Literal["OK", "FAIL", "--"]
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "requirements.lock"
 OLDEST_PYTHON = (3, 11)
 # Gigabytes that a profile needs beside the installation; full: FairFace at 160 pixels takes 7.5, archives come on top.
 ROOM = {"laptop": 1, "full": 20}
@@ -327,14 +327,24 @@ def _pip() -> str:
 
 def _install() -> str:
     """The line that installs everything in the versions that the course was tested with."""
-    return f'{_pip()} -r "{LOCK}" -e "{ROOT}"' if LOCK.is_file() else f'{_pip()} --upgrade "facekit[lab]"'
+    lock, index = _lock()
+    return f'{_pip()} -r "{lock}" -e "{ROOT}"{index}' if lock.is_file() else f'{_pip()} --upgrade "facekit[lab]"'
 
 
 def _pair() -> str:
     """The line that installs torch and torchvision, the pair of the lock file if facekit was installed with one."""
-    lines = LOCK.read_text(encoding="utf-8").splitlines() if LOCK.is_file() else []
-    pair = [line for line in lines if line.split("==")[0] in ("torch", "torchvision")]
-    return f"{_pip()} --force-reinstall {' '.join(pair or ['torch', 'torchvision'])}"
+    lock, index = _lock()
+    lines = lock.read_text(encoding="utf-8").splitlines() if lock.is_file() else []
+    pair = [line.partition(" ;")[0] for line in lines if line.split("==")[0] in ("torch", "torchvision")]
+    pair = [each for each in pair if "+cpu" in each] or pair
+    return f"{_pip()} --force-reinstall {' '.join(pair or ['torch', 'torchvision'])}{index}"
+
+
+def _lock() -> tuple[Path, str]:
+    """The lock file of what is installed, and what pip must be told of its index: PyTorch without CUDA has its own."""
+    if (_version("torch") or "").endswith("+cpu") and sys.platform == "linux":
+        return ROOT / "requirements-cpu.lock", f" --extra-index-url {CPU_INDEX}"
+    return ROOT / "requirements.lock", ""
 
 
 def _variable(name: str) -> str:

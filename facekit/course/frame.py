@@ -30,6 +30,9 @@ CELL, QUESTION, COMPUTING, EXERCISE, SOLUTION_LINE = 0.5, 1, 1, 5, 1  # minutes
 ROUNDED = 5  # minutes
 NEXT = "Where next"  # the heading of the way on
 TYPED = "**Minutes on a laptop:**"
+LINK = re.compile(
+    r"(\]\(|\b(?:src|href)=\")([^)\s\"]+)"
+)  # what comes before a target in Markdown or HTML, and the target
 # Its indent, and after a line break each: the solution, and the lines of the learner's copy where it has some.
 SOLUTION = re.compile(
     r"^([ \t]*)# <solution>((?:\n.*)*?)(?:\n[ \t]*# <todo>((?:\n.*)*?))?\n[ \t]*# </solution>$", re.MULTILINE

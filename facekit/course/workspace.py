@@ -24,13 +24,13 @@ from datetime import datetime
 from pathlib import Path
 
 from facekit.course.folders import Lesson, find_lessons, lessons_root
+from facekit.course.frame import LINK
 from facekit.errors import ConfigError, LessonError, OutputError
 from facekit.files import alone, atomic_path, pasted_path, read_json, sha256_of_file, told, write_json
 
 STATE, LOCK, EARLIER, FILES = ".course.json", ".course.lock", "earlier", "files"
 # Sections whose outputs would say what is asked, once an author has run them.
 ASKED = ("Exercises", "Quiz")
-LINK = re.compile(r"(\]\(|\b(?:src|href)=\")([^)\s\"]+)")
 REMEDY = "name another folder: python -m facekit lab --work FOLDER (make lab WORK=FOLDER)"
 
 

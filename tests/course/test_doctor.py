@@ -124,6 +124,18 @@ def test_the_line_for_torch_names_the_pair_of_the_lock_file(healthy):
             assert line in doctor._pair().split()
 
 
+def test_where_torch_is_without_cuda_the_line_for_it_brings_none(healthy):
+    version = doctor._version
+    healthy.setattr(doctor, "_version", lambda name: "2.0.0+cpu" if name == "torch" else version(name))
+    healthy.setattr(sys, "platform", "linux")
+    words = doctor._pair().split()
+    assert words[-2:] == ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+    lock = (Path(__file__).parents[2] / "requirements-cpu.lock").read_text().splitlines()
+    pair = [line.partition(" ;")[0] for line in lock if line.startswith("torch") and "+cpu" in line]
+    assert len(pair) == 2 and words[-4:-2] == pair
+    assert "requirements-cpu.lock" in doctor._install() and "+cpu" not in doctor._install()
+
+
 def test_a_gpu_that_does_not_compute_is_no_reason_to_stop(healthy):
     import torch
 
