@@ -30,6 +30,7 @@ from facekit.answers import predict as predict_module
 from facekit.commands import distill as distill_command
 from facekit.commands import train as train_command
 from facekit.commands.cli import main
+from facekit.course import workspace
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.models import weights
@@ -256,6 +257,13 @@ def download(home: Path, out: Path) -> None:
     weights.download(url, out / "weights" / "x.pt", sha256(SENT).hexdigest())
 
 
+# --- copies of the lessons ----------------------------------------------------------------------------------------
+
+
+def lessons(home: Path, out: Path) -> None:
+    workspace.open_work(out / "work")
+
+
 # Name to the work, what must be there before, and its share of the kills.
 WORKS = {
     "pack": (pack, photos, 30),
@@ -267,6 +275,7 @@ WORKS = {
     "distill": (distill, taught, 15),
     "study": (study, toy, 13),
     "download": (download, server, 12),
+    "lessons": (lessons, None, 10),
 }
 
 if __name__ == "__main__":
