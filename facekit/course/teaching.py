@@ -1,6 +1,6 @@
 """What fits into half a day or a day with a class: which parts of which lessons, with their minutes by the one rule.
 
-lessons/TEACHING.md has both plans as tables, made from what is said here and from the lessons' sources.
+lessons/TEACHING.md has the plans as tables, made from lessons/teaching.json and from the lessons' sources.
 """
 
 from __future__ import annotations
@@ -12,58 +12,43 @@ from pathlib import Path
 from facekit.course.folders import find_lessons, lessons_root
 from facekit.course.frame import COMPUTING, minutes_of_source, rounded, title_of
 from facekit.errors import LessonError
+from facekit.files import atomic_path, read_json
 
-PAGE = "TEACHING.md"
+PAGE, PLANS = "TEACHING.md", "teaching.json"
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A lesson in a plan. without: sections that are run and not read. exercises: those done in the room."""
+    """A part of a plan: a lesson, or some minutes for `what`.
 
-    lesson: str
-    without: tuple[str, ...] = ()
-    exercises: tuple[str, ...] = ()
+    without: its sections that are run and not read. exercises: those done in the room, by number.
+    """
 
-
-@dataclass(frozen=True)
-class Break:
-    """Minutes without a lesson, and what for."""
-
-    minutes: int
-    what: str
+    lesson: str = ""
+    without: Sequence[str] = ()
+    exercises: Sequence[str] = ()
+    minutes: int = 0
+    what: str = ""
 
 
-Plan = Sequence[Stop | Break]
-HALF_DAY: Plan = (
-    Break(10, "Arrive: every machine shows lesson 00, and its first cell says OK"),
-    Stop("00", ("Look at the result", "What goes wrong", "Quiz"), ("00.2",)),
-    Stop("01", ("What goes wrong", "Quiz"), ("01.1",)),
-    Break(15, "Pause"),
-    Stop("03", ("What goes wrong",), ("03.3",)),
-    Stop("12", ("Build it", "Run it", "What goes wrong", "Quiz")),
-    Break(10, "What next: the flow chart of lesson 02, with one case of the class"),
-)
-FULL_DAY: Plan = (
-    *HALF_DAY[:-2],
-    Break(60, "Lunch"),
-    Stop("04", ("What goes wrong", "Quiz"), ("04.1",)),
-    Stop("05", ("Build it", "What goes wrong", "Quiz"), ("05.1",)),
-    Break(15, "Pause"),
-    Stop("06", ("What goes wrong",), ("06.1",)),
-    *HALF_DAY[-2:],
-)
-PLANS = {"half day": HALF_DAY, "full day": FULL_DAY}
+def plans(root: Path | None = None) -> dict[str, list[Stop]]:
+    """The plans of lessons/teaching.json by name; raises LessonError where that is none."""
+    path = (root or lessons_root()) / PLANS
+    try:
+        found = {name: [Stop(**each) for each in plan] for name, plan in read_json(path, LessonError, "", {}).items()}
+    except (FileNotFoundError, TypeError, AttributeError) as error:
+        raise LessonError(
+            f"{path.name}: lists of objects with lesson, without and exercises, or minutes and what: {error}"
+        ) from error
+    return found
 
 
-def plan_table(plan: Plan, root: Path | None = None) -> str:
+def plan_table(plan: Sequence[Stop], root: Path | None = None) -> str:
     """The plan as a Markdown table; raises LessonError for a lesson, section or exercise that there is not."""
     rows = ["| from | minutes | what | run, but left for home | exercises in the room |", "|---|---|---|---|---|"]
     clock = 0
     for stop in plan:
-        if isinstance(stop, Break):
-            spent, cells = stop.minutes, (stop.what, "", "")
-        else:
-            spent, cells = _lesson(stop, root)
+        spent, cells = _lesson(stop, root) if stop.lesson else (stop.minutes, (stop.what, "", ""))
         rows.append(f"| {clock // 60}:{clock % 60:02} | {spent} | {' | '.join(cells)} |")
         clock += spent
     return "\n".join([*rows, f"| {clock // 60}:{clock % 60:02} | | The end | | |"]) + "\n"
@@ -77,8 +62,7 @@ def _lesson(stop: Stop, root: Path | None) -> tuple[int, tuple[str, str, str]]:
     for wanted, known in ((stop.without, sections), (stop.exercises, numbers)):
         if missing := [each for each in wanted if each not in known]:
             raise LessonError(
-                f"lesson {stop.lesson} has no {missing[0]!r}, which the plan in facekit/course/teaching.py names; "
-                "change the plan."
+                f"lesson {stop.lesson} has no {missing[0]!r}, which the plan in lessons/{PLANS} names; change the plan."
             )
     chosen = {numbers[number] for number in stop.exercises}
     minutes = COMPUTING + sum(
@@ -92,7 +76,7 @@ def _lesson(stop: Stop, root: Path | None) -> tuple[int, tuple[str, str, str]]:
 
 def with_plans(text: str, root: Path | None = None) -> str:
     """The page's text with both plans between their markers; raises LessonError when these are missing."""
-    for name, plan in PLANS.items():
+    for name, plan in plans(root).items():
         text = between(text, name, plan_table(plan, root), PAGE)
     return text
 
@@ -107,8 +91,6 @@ def between(text: str, name: str, table: str, file: str) -> str:
 
 def write_plans(root: Path | None = None) -> Path | None:
     """Writes the plans into TEACHING.md among the lessons; returns its path, None where there is no such page."""
-    from facekit.files import atomic_path
-
     path = (root or lessons_root()) / PAGE
     if not path.is_file():
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from facekit.course import build, rules, teaching
 from facekit.course.exercises import exercises_of
 from facekit.course.folders import find_lessons
+from facekit.errors import LessonError
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = find_lessons()
@@ -59,9 +62,26 @@ def test_the_readme_lists_the_lessons():
 def test_the_plans_for_a_class_are_those_of_the_lessons_and_fit(plan, hours):
     text = (ROOT / "lessons" / teaching.PAGE).read_text(encoding="utf-8")
     assert teaching.with_plans(text) == text, "python -m facekit lessons table --write true"
-    ends = re.findall(r"^\| (\d+):(\d\d) \| \| The end", teaching.plan_table(teaching.PLANS[plan]), re.MULTILINE)
+    ends = re.findall(r"^\| (\d+):(\d\d) \| \| The end", teaching.plan_table(teaching.plans()[plan]), re.MULTILINE)
     [(hour, minute)] = ends
-    assert int(hour) + int(minute) / 60 <= hours, "shorten it: facekit/course/teaching.py"
+    assert int(hour) + int(minute) / 60 <= hours, "shorten it: lessons/teaching.json"
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"lesson": "00", "without": ["Coffee"]}, "lesson 00 has no 'Coffee'"),
+        ({"lesson": "00", "exercises": ["00.9"]}, "lesson 00 has no '00.9'"),
+        ({"lesson": "77"}, "no source for lesson 77"),
+        ({"leson": "00"}, "unexpected keyword argument 'leson'"),
+        ([], "lists of objects"),
+    ],
+)
+def test_a_plan_that_names_what_there_is_not_is_said_to(tmp_path, part, says):
+    shutil.copytree(ROOT / "lessons" / "source", tmp_path / "source")
+    (tmp_path / teaching.PLANS).write_text(json.dumps({"half day": [part]}), encoding="utf-8")
+    with pytest.raises(LessonError, match=says):
+        teaching.with_plans("<!-- half day --><!-- /half day -->", tmp_path)
 
 
 def test_every_lesson_has_its_place_among_the_notes_for_teachers():
