@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 import pytest
 from browser import WAIT, chromium, jupyterlab, needs_chromium
 from hypothesis import given, settings
@@ -213,6 +214,15 @@ def test_a_copy_that_was_only_run_is_renewed_and_kept_with_its_outputs(course, w
     kept = re.search(r"kept as (earlier/.+\.ipynb)\.$", said)
     assert kept and "an output of mine" in (work / kept[1]).read_text(encoding="utf-8")
     assert "version 2" in (work / f"{A}.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_copy_that_jupyter_has_saved_is_not_one_that_was_written_into(course, work):
+    """What JupyterLab's server makes of a file that was opened and saved, for the lessons of the course, too."""
+    for path in [work / f"{A}.ipynb", *sorted((ROOT / "lessons").glob("*.ipynb"))]:
+        content = path.read_bytes()
+        notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
+        notebook.metadata["language_info"]["version"] = "3.11"
+        assert workspace._cells(nbformat.writes(notebook).encode()) == workspace._cells(content), path.name
 
 
 def test_a_lesson_that_the_course_gave_up_leaves_the_list_and_one_that_was_worked_in_stays(course, work):
