@@ -113,6 +113,11 @@ def test_the_list_shows_lessons_and_what_they_show_and_nothing_else(course, work
     assert before == {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
 
 
+def test_git_does_not_see_what_a_learner_does():
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"work/", "room/"} <= set(ignored)
+
+
 def test_every_link_of_the_real_lessons_leads_somewhere_and_every_figure_is_there(tmp_path):
     """Lessons, their files and the glossary, from the copies, with the lessons of the course itself."""
     workspace.open_work(tmp_path / "w")
