@@ -1,4 +1,4 @@
-"""Plots of lesson 03: bars with their intervals beside chance, and a confusion matrix, alone or with faces beside it."""
+"""Plots of lesson 03: bars with their intervals beside chance, and confusion matrices, with faces beside one."""
 
 from __future__ import annotations
 
