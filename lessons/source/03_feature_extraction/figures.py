@@ -65,7 +65,7 @@ def confusion_with_faces(faces: FaceSet, task: Task, said: np.ndarray, seed: int
     """
     codes = task.encode(faces.labels[task.name]).numpy()
     counts = confusion_matrix(task, said, codes)
-    fig, axes = plots.figure(4, 3, size=(plots.WIDEST, 5.4), width_ratios=[4.6, 1, 1])
+    fig, axes = plots.figure(4, 3, size=(plots.WIDEST, 6.4), width_ratios=[3.6, 1, 1])
     large = fig.add_subplot(axes[0, 0].get_gridspec()[:, 0])
     for axis in axes[:, 0]:
         axis.remove()

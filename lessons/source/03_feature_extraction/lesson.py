@@ -49,7 +49,7 @@
 # %% [markdown]
 # ## Build it
 #
-# `start` gives you the data and the network of your profile and prints what they are. The first task is gender.
+# The first task is gender, from few labels.
 
 # %%
 import numpy as np
@@ -66,9 +66,7 @@ course, figures = start("03"), lesson("03").figures
 faces, backbone = course.faces(), course.backbone()
 first, gender, age = course.tasks
 shown = few_labels(faces.split("train"), 12, seed=0)
-plots.show(
-    plots.image_grid(shown.images, list(shown.labels["gender"])), "Twelve faces to learn from, with their gender."
-)
+plots.show(plots.image_grid(shown.images, list(shown.labels["gender"])), "Twelve faces, each with its gender.")
 
 # %% [markdown]
 # ### From photos to embeddings
@@ -185,9 +183,7 @@ from facekit.records import recorded
 
 wanted = "metric == 'accuracy' and network in ['facenet-mini', 'same network from scratch']"
 portraits = recorded("mini_portraits").rows.query(wanted)
-table = (
-    portraits.groupby(["task", "n", "network"], sort=False)["value"].agg(["mean", "std"]).unstack("network").round(2)
-)
+table = portraits.groupby(["task", "n", "network"], sort=False)["value"].agg(["mean", "std"]).unstack().round(2)
 table.loc[["gender"]]
 
 # %%
@@ -268,9 +264,9 @@ plots.show(plots.learning_curve_panels(dict(list(stages.rows.groupby("method")))
 print(stages.caption())
 
 # %% [markdown]
-# `repeat_3` is FaceNet's last stage before the embedding, 1,792 numbers a photo. For gender it leads from a few hundred
-# labels on and ends about five points higher, for race from some thousands on and about three points; for age there is
-# little between them. So the layer is a choice like any other, to be made on validation photos.
+# `repeat_3` is FaceNet's stage before the embedding, 1,792 numbers a photo. For gender it leads from a few hundred labels
+# on and ends about five points higher, for race from some thousands on and about three; for age there is little between
+# them. So the layer is a choice to be made on validation photos.
 #
 # ### Race, gender and age of real faces
 #
@@ -280,7 +276,7 @@ print(stages.caption())
 # Those in public face datasets were mostly never asked, so the course ships no embedding of any person.
 
 # %% tolerance=0.02
-features, tasks = course.features(), course.feature_tasks
+features, tasks, sizes = course.features(), course.feature_tasks, course.budget.labels
 many, unseen = features.split("train"), features.split("test")
 classifier, result = probe_scores(features, tasks)
 result[result["metric"] != "mae"].set_index(["task", "metric"])[["value", "low", "high"]].round(2)
@@ -298,31 +294,27 @@ result[result["metric"] != "mae"].set_index(["task", "metric"])[["value", "low",
 # ### Which classes are confused?
 #
 # A [confusion matrix](glossary.md#confusion-matrix) has a row for each label and a column for each answer. Here is age,
-# from the embeddings of the faces above. The first two faces beside it are answered as labelled, the others are the
-# commonest errors.
+# from the embeddings of the faces above. The first two faces are answered as labelled, the others show the commonest
+# errors.
 
 # %%
 probe, _ = probe_scores(embedded, [age])
 said = age.predict(predict(probe, test)["age"]).numpy()
 fig = figures.confusion_with_faces(faces.split("test"), age, said)
-plots.show(
-    fig, "Confusion matrix of the age probe: errors gather beside the diagonal. Two right and six wrong answers."
-)
+plots.show(fig, "Confusion matrix of age, most errors near the diagonal, and eight faces.")
 
 # %% [markdown]
-# Errors stay near the diagonal: a neighbouring age is a small mistake, which accuracy counts like a large one
-# ([lesson 05](05_define_the_problem.ipynb) counts otherwise).
+# Most errors lie near the diagonal: a neighbouring age is a small mistake, which accuracy counts like a large one
+# (see [lesson 05](05_define_the_problem.ipynb)).
 #
 # ### Try it: which errors do more labels mend?
 #
-# Now the rows of real faces. With the fewest labels some races are seldom answered, however often they occur. With many,
-# Black and East Asian are hardly ever mistaken for each other, East and Southeast Asian often. A single accuracy hides
-# for whom it works ([lesson 12](12_fairness_audit.ipynb)).
+# Now race. With the fewest labels some races are seldom answered, however often they occur. With many, Black and East
+# Asian are hardly ever mistaken for each other, East and Southeast Asian often. A single accuracy hides for whom it
+# works ([lesson 12](12_fairness_audit.ipynb)).
 
 # %%
 from facekit.show.widgets import explore
-
-sizes = course.budget.labels
 
 
 def after_learning(task, labels):
@@ -355,8 +347,8 @@ print(record.caption())
 #
 # When does a **hidden layer** between embedding and answer pay? For gender it is about one point ahead at 200 labels, two
 # to three at 1,000 and four from 5,000 on. For race it costs one to three points up to 1,000 labels and is level from
-# 5,000 on. For age it makes no clear difference up to 5,000 labels and brings one to two points at 20,000. (These
-# ranges are those of two records; the other is in [lesson 06](06_hard_parameter_sharing.ipynb).)
+# 5,000 on. For age it makes no clear difference up to 5,000 labels and brings one to two points at 20,000. (From two
+# records; the other is in [lesson 06](06_hard_parameter_sharing.ipynb).)
 
 # %% [markdown]
 # ### What does a probability mean?
@@ -376,15 +368,9 @@ for name, network in (networks | {"linear, all labels": classifier}).items():
     for task in tasks:
         asked, said = (predict(network, rows)[task.name].double() for rows in (held_out, unseen))
         true = held_out.targets([task])[task.name]
-        fitted[task.name] = min(np.geomspace(0.2, 5, 200), key=lambda t: F.cross_entropy(asked / t, true))
+        fitted[task.name] = min(np.geomspace(0.1, 20, 200), key=lambda t: F.cross_entropy(asked / t, true))
         sure = [(said / t).softmax(1).amax(1).mean().item() for t in (1, fitted[task.name])]
-        right = accuracy(network, unseen, task)
-        found[name, task.name] = {
-            "right": right,
-            "sure": sure[0],
-            "temperature": fitted[task.name],
-            "then sure": sure[1],
-        }
+        found[name, task.name] = {"right": accuracy(network, unseen, task), "sure": sure[0], "then sure": sure[1]}
 pd.DataFrame(found).T.round(2)
 
 # %% [markdown]
@@ -395,7 +381,7 @@ pd.DataFrame(found).T.round(2)
 #
 # `OwnPhoto` finds the faces in a picture with **MTCNN**, another small network, cuts each as FairFace's photos are cut,
 # embeds it, and shows the probability of every class. All of it happens in this machine's memory: nothing is sent, no
-# file is written. The picture below is a drawn one; what you upload shows up in the widget alone.
+# file is written.
 
 # %%
 from facekit.course.own_photo import OwnPhoto
@@ -524,7 +510,7 @@ exercise("03.3").check(gain_per_doubling)
 #
 # Find features on which skin tone is told better (profile `full`: gender), and answer with a table of `over_seeds`: at
 # least three seeds, a column `embedding` (the baseline) and a way of your own beside it. Ideas: pixels and embedding
-# side by side; the first stage; finer pixels, `pixel_features(faces, 32)`; darkened copies among the rows to learn from.
+# side by side; the first stage; finer pixels, `pixel_features(faces, 32)`.
 #
 # A good answer (the rubric): says before the run what you expect, and why · changes one thing alone, on the same rows ·
 # looks at the `validation` split, not at `test` · gives the spread beside the mean · says what you saw, even if it is
@@ -555,7 +541,8 @@ exercise("03.4").check(experiment)
 # exercise("03.4").hint()
 
 # %% [markdown] tags=["solution-only"]
-# OUTCOME
+# Side by side is ten points better than the embedding alone. It is hardly better than the pixels alone, which were not
+# the question: the embedding adds little to them here.
 
 # %% [markdown]
 # ## Quiz
@@ -567,8 +554,8 @@ quiz("03").show()
 # ## Recap
 #
 # - A frozen network turns a photo into an embedding once; the probe on it is convex: seconds, no learning rate.
-# - Compare with chance and with raw pixels, on test photos that nothing has learnt from, with an interval.
-# - The last layer is the most specific one: look one stage earlier, too.
+# - Compare with chance and with raw pixels, on photos that nothing has learnt from, over several draws. Where the source
+#   had taught the network to look past what you ask for, pixels win.
 # - Few labels make a network overconfident; one temperature mends most of it, for data like those it was fitted on.
 # - A learning curve says whether labels or features are the limit. If features are, the network itself has to change:
 #   [fine-tuning, lesson 04](04_fine_tuning.ipynb).
