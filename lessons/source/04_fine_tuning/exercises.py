@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facekit.course.exercises import as_tensor, define, define_values, kind_of, require
+from facekit.course.exercises import as_tensor, define, define_experiment, define_values, kind_of, require
 from facekit.models.backbones.base import Backbone
 
 
@@ -237,3 +237,15 @@ def _frozen_means_frozen(function):
     wants = [name for name, p in backbone.named_parameters() if p.requires_grad or p.grad is not None]
     require(not wants, "nothing moved, but the backbone still computes gradients, which is most of the work.")
     return "weights, statistics and dropout of the backbone stand still; only the head learns."
+
+
+_experiment = define_experiment(
+    "04.4",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed and two columns: `last block` and your way. `with_change` above is nearly what you need.",
+        "Score on `faces.split('validation').resized(budget.size)`, and return a dictionary {name: accuracy}.",
+        "`over_seeds(my_function, seeds=range(3))`; the solution takes `covered` of exercise 04.1 as the transform.",
+    ),
+    baseline="last block",
+)
