@@ -303,7 +303,7 @@ from facekit.records import recorded
 
 record = recorded("ladder_fairface")
 race = record.rows.query("metric == 'accuracy' and task == 'race'").pivot(index="seed", columns="rung", values="value")
-plots.show(plots.bar_panels({"race, recorded": race[list(rungs)]}), "Accuracy for race of seven rungs, one dot a seed.")
+plots.show(plots.bar_panels({"race, recorded": race[[way.name for way in LADDER]]}), "Accuracy of seven rungs.")
 print(record.caption())
 
 # %%
