@@ -227,7 +227,9 @@ def bar_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
     fig, axes = figure(rows, columns, size=size, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes.flat, tables.items(), strict=False):
         bars_with_spread(axis, dict(table.items()))
-        axis.set_xticks(range(len(table.columns)), [textwrap.fill(name, 10) for name in table], fontsize=9)
+        axis.set_xticks(
+            range(len(table.columns)), [textwrap.fill(name, 10, break_long_words=False) for name in table], fontsize=9
+        )
         axis.set(title=title)
     for axis in axes.flat[len(tables) :]:
         axis.remove()

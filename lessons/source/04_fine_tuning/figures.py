@@ -35,7 +35,7 @@ def plan_rates(table: pd.DataFrame, title: str) -> Figure:
 
 @plots.style()
 def losses(lines: Mapping[str, Sequence[float]], epochs: int, guess: float | None = None) -> Figure:
-    """Training losses over the epochs, a line a name, on a logarithmic axis; a dotted line at the loss of guessing.
+    """Training losses over the epochs, a line a name; a dotted line at the loss of guessing.
 
     lines: by name, the loss of every step or epoch; of steps the mean over each epoch is drawn.
     """
@@ -44,7 +44,6 @@ def losses(lines: Mapping[str, Sequence[float]], epochs: int, guess: float | Non
     plots.lines_with_spread(axis, range(1, epochs + 1), means, log_x=False)
     if guess is not None:
         axis.axhline(guess, color="black", linestyle=":", marker="")
-    axis.set(xlabel="epoch", ylabel="training loss", yscale="log", xticks=range(1, epochs + 1))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("")
+    axis.set(xlabel="epoch", ylabel="training loss", xticks=range(1, epochs + 1))
+    axis.set_ylim(bottom=0)
     return fig

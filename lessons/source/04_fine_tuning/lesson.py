@@ -258,7 +258,7 @@ def reused(task, depth, seed):
     net = classifier(net, task, seed)
     rates = {stage: 3e-3 for stage in net.stages if stage not in stages[:depth]}
     train(net, batches(rows.resized(budget.size), task), rates, budget.epochs, task)
-    return {f"first {depth} of {len(stages)}": accuracy(net, test, task)}
+    return {f"first {depth} kept": accuracy(net, test, task)}
 
 
 kept = over_seeds(reused, gender, 3, seeds=budget.repeats)
