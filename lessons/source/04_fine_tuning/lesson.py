@@ -38,7 +38,7 @@
 # In Keras terms: `base.trainable = False` is the first rung. `for layer in base.layers[-20:]: layer.trainable = True`,
 # and then `compile` again with a small learning rate, is the third. In PyTorch an optimiser takes **parameter groups**,
 # each with its own rate. The network may be any: a ResNet from `torchvision` that learnt from
-# [ImageNet](glossary.md#ImageNet) climbs the same ladder (lesson 13).
+# [ImageNet](glossary.md#ImageNet) climbs the same ladder.
 
 # %% [markdown]
 # ## Build it
