@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from browser import WAIT, chromium, jupyterlab, needs_chromium
 
-from facekit.course import doctor
 from facekit.course.folders import find_lessons
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on this machine")
-ROOT = Path(__file__).resolve().parents[2]
-WAIT = 120_000  # milliseconds, for what takes seconds: a test does not ask how many
+pytestmark = needs_chromium
 
 QUIZZES = "\n".join(
     ["from facekit.course import quiz", *(f'quiz("{lesson.number}").show()' for lesson in find_lessons())]
@@ -56,40 +47,16 @@ FOCUSED = """() => { const it = document.activeElement; return {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    """JupyterLab with the settings of `make lab` on a folder of its own: its address with the token, and the folder."""
-    folder, token = tmp_path_factory.mktemp("room"), secrets.token_hex(8)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
-    command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}"]
-    paths = {"JUPYTER_CONFIG_PATH": str(Path(doctor.__file__).parent / "jupyter"), "PYTHONPATH": str(ROOT)}
-    paths |= {name: str(folder / ".own" / name) for name in ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
-    log = folder / "lab.log"
-    with log.open("w") as said:
-        lab = subprocess.Popen(command, env=os.environ | paths, stdout=said, stderr=said)
-    try:
-        for _ in range(600):
-            if "is running at" in log.read_text():
-                break
-            assert lab.poll() is None, log.read_text()
-            try:
-                lab.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset", folder
-    finally:
-        lab.terminate()
-        lab.wait(30)
+    """The address of JupyterLab, and the folder that it serves."""
+    folder = tmp_path_factory.mktemp("room")
+    with jupyterlab(folder) as address:
+        yield address, folder
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture
@@ -146,8 +113,8 @@ def letters_stay_inside(page) -> None:
     assert page.locator(".jp-Notebook .jp-mod-active .jupyter-widgets").count(), "the cell is still the chosen one"
 
 
-@pytest.mark.parametrize("page", list(CELLS), indirect=True)
-def test_every_control_has_a_name(page):
+def names_are_there(page) -> None:
+    """Every control has a name, radio buttons a group with one, and a slider says its value."""
     session = page.context.new_cdp_session(page)
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
     by_id = {node["nodeId"]: node for node in nodes}
@@ -178,6 +145,7 @@ def test_every_control_has_a_name(page):
 
 @pytest.mark.parametrize("page", ["quizzes"], indirect=True)
 def test_a_quiz_by_keys_alone(page):
+    names_are_there(page)
     first = focus(page, type="radio")
     assert not first["checked"] and first["group"].startswith("Question 1.")
     page.keyboard.press("Space")
@@ -202,6 +170,7 @@ def test_a_quiz_by_keys_alone(page):
 
 @pytest.mark.parametrize("page", ["explore"], indirect=True)
 def test_a_picture_with_controls_by_keys_alone(page):
+    names_are_there(page)
     slider = focus(page, type="range")
     assert (slider["name"], slider["said"]) == ("side", "20")
     page.keyboard.press("ArrowRight")
@@ -218,6 +187,7 @@ def test_a_picture_with_controls_by_keys_alone(page):
 
 @pytest.mark.parametrize("page", ["guide"], indirect=True)
 def test_the_guide_by_keys_alone(page):
+    names_are_there(page)
     asked = []
     for _ in range(12):
         asked.append(focus(page, type="radio")["group"])
@@ -241,6 +211,7 @@ def test_the_guide_by_keys_alone(page):
 
 @pytest.mark.parametrize("page", ["own photo"], indirect=True)
 def test_a_photo_of_ones_own_by_keys_alone(page):
+    names_are_there(page)
     focus(page, tag="SELECT", name="picture")
     before = page.locator(".jp-OutputArea [role=status]").first.inner_text()
     page.keyboard.press("ArrowDown")

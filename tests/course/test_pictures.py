@@ -5,23 +5,18 @@ from __future__ import annotations
 import base64
 import os
 import re
-import secrets
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from html import unescape
 from pathlib import Path
 
 import nbformat
-import pytest
+from browser import WAIT, chromium, jupyterlab, needs_chromium
 
 from facekit.course import build, doctor
 from facekit.course.folders import find_lessons
 from facekit.show import plots
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 ALT = "Bars: \"A\" < 'B' & so on, 한국어"
 
 
@@ -68,39 +63,17 @@ def test_in_exported_html_of_a_lesson(tmp_path):
     assert all(len(each) > 10 and "No description" not in each for each in found), "drawn figures as well"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on this machine")
+@needs_chromium
 def test_in_jupyterlab(tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api")
     with_pictures(tmp_path / "a.ipynb")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    token = secrets.token_hex(8)
-    options = (f"--ServerApp.root_dir={tmp_path}", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}")
-    command = jupyter("jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", *options)
-    own = {name: str(tmp_path / name) for name in ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
-    with open(tmp_path / "log", "w") as log:
-        lab = subprocess.Popen(command, env=doctor.lab_environment() | own, stdout=log, stderr=log)
-    try:
-        while "is running at" not in (tmp_path / "log").read_text():
-            assert lab.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.2)
-        with playwright.sync_playwright() as started:
-            browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page()
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/a.ipynb?token={token}&reset")
-            page.locator(".jp-RenderedImage img").nth(1).wait_for(timeout=60_000)
-            tell = "images => images.map(it => [it.alt, it.naturalWidth, it.width, it.getAttribute('class') || ''])"
-            first, second = page.locator(".jp-RenderedImage img").evaluate_all(tell)
-            browser.close()
-    finally:
-        lab.terminate()
-        try:
-            lab.wait(20)
-        except subprocess.TimeoutExpired:
-            lab.kill()
-            lab.wait()
-    assert first == [ALT, plots.WIDTH * plots.DPI, 321, ""] and second[:2] == ["", plots.WIDTH * plots.DPI]
+    with jupyterlab(tmp_path) as address, chromium() as browser:
+        page = browser.new_page()
+        page.goto(address.format("a.ipynb"))
+        page.locator(".jp-RenderedImage img").nth(1).wait_for(timeout=WAIT)
+        tell = "images => images.map(it => [it.alt, it.naturalWidth, it.width, it.getAttribute('class') || ''])"
+        first, second = page.locator(".jp-RenderedImage img").evaluate_all(tell)
+    own = plots.SHARP * plots.WIDTH * plots.DPI
+    assert first == [ALT, own, 321, ""] and second[:2] == ["", own]
 
 
 def test_the_users_own_folders_stay(monkeypatch):
