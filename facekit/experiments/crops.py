@@ -71,7 +71,7 @@ class Disturbed:
 
     def figure(self) -> Figure:
         """One plot a change: mean cosine, and share of unchanged answers for each task, over the amount."""
-        fig, _ = plots.figure(1, len(self.crops), size=(2.7 * max(len(self.crops), 2), 3.4), sharey=True)
+        fig, _ = plots.figure(1, len(self.crops), size=(plots.WIDEST, 3.4), sharey=True)
         for axis, change in zip(fig.axes, self.crops, strict=True):
             rows = self.rows[(self.rows["change"] == change) & self.rows["metric"].isin(["cosine", "same"])]
             for task, line in rows.groupby("task", sort=False):

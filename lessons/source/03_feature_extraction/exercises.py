@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from facekit.course.exercises import as_tensor, as_whole_number, define_values
+from facekit.course.exercises import as_tensor, define_experiment, define_values
 
 _cosine = define_values(
     "03.1",
@@ -41,29 +41,8 @@ _cosine = define_values(
 )
 
 
-_numbers_learnt = define_values(
-    "03.2",
-    "How much is learnt?",
-    hints=(
-        "A linear layer has one weight for every pair of an input and an output.",
-        "The inputs are the 512 numbers of the embedding, the outputs one score for each of the 7 classes.",
-        "Each output has a bias besides.",
-    ),
-    right=[3591],
-    mistakes=[
-        (512 * 7, "these are the weights; each class has a bias, too."),
-        (512, "that would be one class; each class has its own weights."),
-        (512 * 7 + 512, "there is one bias for each of the 7 outputs, not for each input."),
-    ],
-    others=[(12, "other")],
-    otherwise="the count is some other number.",
-    praise="512 × 7 weights and 7 biases; the frozen network behind them has millions that do not move.",
-    read=as_whole_number,
-)
-
-
 _balanced = define_values(
-    "03.3",
+    "03.2",
     "Balanced accuracy from a confusion matrix",
     hints=(
         "First the accuracy within each row: the share of its photos that are on the diagonal.",
@@ -89,11 +68,11 @@ _balanced = define_values(
 
 
 _gain_per_doubling = define_values(
-    "03.4",
+    "03.3",
     "What a doubling of the labels brings",
     hints=(
         "How many doublings lead from 100 labels to 200? From 100 to 400? The logarithm to base 2 counts them.",
-        "`math.log2(n2 / n1)` is the number of doublings from n1 to n2; it need not be a whole number.",
+        "`np.log2(n2 / n1)` is the number of doublings from n1 to n2; it need not be a whole number.",
         "Divide the gain in accuracy by the number of doublings.",
     ),
     right=[
@@ -111,4 +90,16 @@ _gain_per_doubling = define_values(
     ],
     others=[(lambda n1, a1, n2, a2: 0.05, "for 100, 0.4, 200, 0.48 expected 0.08")],
     praise="two doublings lead from 500 to 2,000 labels, so that a gain of 0.1 is 0.05 for each.",
+)
+
+
+_experiment = define_experiment(
+    "03.4",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed and two columns: `embedding` and your way. `from_few` above is nearly what you need.",
+        "Score on `data.split('validation')`, and return a dictionary {name: accuracy}.",
+        "`over_seeds(my_function, seeds=range(3))`; the solution puts pixels and embedding side by side.",
+    ),
+    baseline="embedding",
 )

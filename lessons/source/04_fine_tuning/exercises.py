@@ -8,29 +8,90 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facekit.course.exercises import as_tensor, as_whole_number, define, define_values, kind_of, require
+from facekit.course.exercises import as_tensor, define, define_experiment, define_values, kind_of, require
 from facekit.models.backbones.base import Backbone
 
-_numbers_that_move = define_values(
+
+def _covers(draw, channels=slice(None), value=128):
+    """An answer to 04.1: `draw` gives top, left, height and width of the square, of the photo's height and width."""
+
+    def covered(photo):
+        photo = photo.clone()
+        top, left, height, width = draw(*photo.shape[1:])
+        photo[channels, top : top + height, left : left + width] = value
+        return photo
+
+    return covered
+
+
+def _place(size: int, side: int) -> int:
+    return int(torch.randint(size - side + 1, ()))
+
+
+def _anywhere(height: int, width: int) -> tuple[int, int, int, int]:
+    side = height // 4
+    return _place(height, side), _place(width, side), side, side
+
+
+def _in_place(photo):
+    top, left, side, _ = _anywhere(*photo.shape[1:])
+    photo[:, top : top + side, left : left + side] = 128
+    return photo
+
+
+@define(
     "04.1",
-    "How much moves?",
+    "A transform of your own",
     hints=(
-        "`last_block` trains the last three stages: the head, the layer that makes the embedding, and one block.",
-        "Add up the sizes of `repeat_3`, `embedding` and `heads`.",
+        "`photo.clone()` is a copy; `photo.shape` is (3, height, width).",
+        "The square is inside if its first row is from 0 to height - side. `torch.randint(height - side + 1, ())` is.",
+        "`photo[:, top : top + side, left : left + side] = 128` covers it in all three channels.",
     ),
-    right=[10_526_727, 9_604_608 + 918_528 + 3_591],
-    mistakes=[
-        (9_604_608, "this is the block alone; the stages above it are trained, too."),
-        (9_604_608 + 918_528, "the head is missing: every plan trains it."),
-        (918_528 + 3_591, "this is what the plan `last_layer` trains; one block more."),
-        (23_486_223, "this is everything; the stages below the last block are frozen."),
-        (23_486_223 - 10_526_727, "these are the frozen ones; asked for is what is trained."),
+    right=lambda: [_covers(_anywhere)],
+    wrong=lambda: [
+        (_in_place, "a copy"),
+        (_covers(lambda h, w: (0, 0, h // 4, h // 4)), "same place"),
+        (_covers(lambda h, w: (_place(h, h // 4), 0, h // 4, h // 4)), "same place"),
+        (_covers(lambda h, w: (_place(h, h // 4), _place(h, h // 4), h // 4, h // 4)), "right edge"),
+        (_covers(lambda h, w: (int(torch.randint(h, ())), int(torch.randint(w, ())), h // 4, h // 4)), "wholly inside"),
+        (_covers(lambda h, w: (*_anywhere(h, w)[:2], h // 2, h // 2)), "quarter"),
+        (_covers(_anywhere, channels=0), "channels"),
+        (_covers(_anywhere, value=0), "128"),
+        (lambda photo: photo.float(), "uint8"),
+        (lambda photo: photo[:, ::2, ::2], "shape"),
+        (lambda photo: photo.clone(), "nothing is covered"),
     ],
-    others=[(42, "other")],
-    otherwise="the sum is some other number.",
-    praise="that is 45% of the network: the last block alone holds 41% of FaceNet.",
-    read=as_whole_number,
 )
+def _own_transform(function):
+    height, width = 16, 24
+    photo = torch.arange(3 * height * width, dtype=torch.int64).remainder(100).to(torch.uint8).view(3, height, width)
+    places = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(300):
+            given = photo.clone()
+            answer = as_tensor(function(given), (3, height, width))
+            require(answer.dtype == torch.uint8, f"expected uint8, not {answer.dtype}.")
+            require(torch.equal(given, photo), "the photo itself was changed; work on a copy.")
+            other = answer != photo
+            require(other.any(), "nothing is covered.")
+            require(bool((answer[other] == 128).all()), "the square should have the value 128.")
+            require(bool((other == other[0]).all()), "cover the square in all three channels.")
+            rows, columns = (torch.nonzero(other[0].any(axis)).flatten().tolist() for axis in (1, 0))
+            size = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
+            whole = size == (len(rows), len(columns)) and int(other[0].sum()) == size[0] * size[1]
+            require(whole, "what is covered is no square.")
+            edge = rows[-1] == height - 1 or columns[-1] == width - 1
+            require(size == (4, 4) or not (edge and max(size) <= 4), "the square should lie wholly inside the photo.")
+            require(
+                size == (4, 4), f"of a photo 16 high, 4 x 4 should be covered (a quarter), not {size[0]} x {size[1]}."
+            )
+            places.append((rows[0], columns[0]))
+    tops, lefts = (set(each) for each in zip(*places, strict=True))
+    require(len(tops) > 1 and len(lefts) > 1, "the square is always at the same place, or in the same row or column.")
+    require(max(lefts) == width - 4, "the square never reaches the right edge; a photo can be wider than high.")
+    require(max(tops) == height - 4, "the square never reaches the lower edge.")
+    return "300 squares of a quarter of the height, all inside, each somewhere else; the photo stayed as it was."
 
 
 def _rates(function, stages, lr, factor):
@@ -135,10 +196,10 @@ def _eval_only(*kinds):
 
 @define(
     "04.3",
-    "Mend the leak",
+    "A loop without a leak",
     hints=(
         "`requires_grad` is about weights. Which mode makes BatchNorm use its stored statistics and leave them alone?",
-        "One word in the loop is wrong: what is `backbone.train()` there for?",
+        "`head.train()` is right for the head; the backbone needs another mode.",
         "`backbone.eval()` inside the loop, or once `backbone.freeze()`, which also survives a later `train()`.",
     ),
     right=lambda: [
@@ -176,3 +237,15 @@ def _frozen_means_frozen(function):
     wants = [name for name, p in backbone.named_parameters() if p.requires_grad or p.grad is not None]
     require(not wants, "nothing moved, but the backbone still computes gradients, which is most of the work.")
     return "weights, statistics and dropout of the backbone stand still; only the head learns."
+
+
+_experiment = define_experiment(
+    "04.4",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed and two columns: `last block` and your way. `with_change` above is nearly what you need.",
+        "Score on `faces.split('validation').resized(budget.size)`, and return a dictionary {name: accuracy}.",
+        "`over_seeds(my_function, seeds=range(3))`; the solution takes `covered` of exercise 04.1 as the transform.",
+    ),
+    baseline="last block",
+)

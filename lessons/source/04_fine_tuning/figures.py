@@ -1,6 +1,8 @@
-"""Plots of lesson 04: a plan, epoch by epoch."""
+"""Plots of lesson 04: losses, and a plan, epoch by epoch."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,4 +30,20 @@ def plan_rates(table: pd.DataFrame, title: str) -> Figure:
     axis.set_yticks(range(len(stages)), stages)
     axis.set(xlabel="epoch", title=title)
     axis.grid(False)
+    return fig
+
+
+@plots.style()
+def losses(lines: Mapping[str, Sequence[float]], epochs: int, guess: float | None = None) -> Figure:
+    """Training losses over the epochs, a line a name; a dotted line at the loss of guessing.
+
+    lines: by name, the loss of every step or epoch; of steps the mean over each epoch is drawn.
+    """
+    fig, axis = plots.figure(size=(5.6, 3.2))
+    means = {name: np.reshape(values, (epochs, -1)).mean(1) for name, values in lines.items()}
+    plots.lines_with_spread(axis, range(1, epochs + 1), means, log_x=False)
+    if guess is not None:
+        axis.axhline(guess, color="black", linestyle=":", marker="")
+    axis.set(xlabel="epoch", ylabel="training loss", xticks=range(1, epochs + 1))
+    axis.set_ylim(bottom=0)
     return fig
