@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import matplotlib
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
 from facekit.errors import ConfigError
@@ -162,3 +165,20 @@ def test_lying_bars_are_means_with_every_row_as_a_dot_and_the_standard_error_bes
     assert [list(line.get_xdata()) for line in first.lines] == [[0.4, 0.6], [0.5, 0.5]]
     assert [label.get_text() for label in first.get_yticklabels()] == ["single", "soft"]
     assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][0] == "+5.0 ± 1.0"
+
+
+def test_a_png_is_sharp_and_has_the_colours_of_its_figure():
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 256, (3, 3, 1, 1), dtype=np.uint8) + rng.integers(0, 3, (3, 3, 40, 40), dtype=np.uint8)
+    fig = plots.image_grid(faces, ["a", "b", "c"], columns=3)
+    plots.png(fig)
+    fig.set_layout_engine("none")  # each time would move things a little
+    data = plots.png(fig)
+    seen = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    width, height = (round(inches * plots.DPI) for inches in fig.get_size_inches())
+    assert seen.shape == (plots.SHARP * height, plots.SHARP * width, 3) and plots.shown_width(data) == width
+    buffer = io.BytesIO()
+    with plots.style():
+        fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
+    wanted = np.asarray(PIL.Image.open(buffer).convert("RGB")).astype(int)
+    assert abs(seen - wanted).mean() < 2 and abs(seen - wanted).max() < 24

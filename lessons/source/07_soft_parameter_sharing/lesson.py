@@ -3,8 +3,6 @@
 #
 # Every task gets a network of its own, and a penalty draws the networks together. One number leads from independent
 # networks to a single one. You measure what lies between, and whether it pays.
-#
-# **Minutes on a laptop:** 40 to read and run, 35 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

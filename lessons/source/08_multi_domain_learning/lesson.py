@@ -3,8 +3,6 @@
 #
 # One network finds lesions on skin, names things and reads words. You see where the three kinds of pictures get in each
 # other's way, give each a little of its own, and add a fourth without touching the others.
-#
-# **Minutes on a laptop:** 45 to read and run, 40 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
