@@ -95,14 +95,18 @@ def gain_panels(tables: Mapping[str, pd.DataFrame], baseline: str, columns: int 
 
 
 @plots.style()
-def curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
-    """One plot for each column of the tables, in it a line a table over its steps; tables by name, a row a step."""
+def curves(trained: Mapping[float, Sequence]) -> Figure:
+    """Losses and distance over the steps, a plot for each column of the logs and in it a line a strength.
+
+    trained: by λ what the training by hand returns, of which the last is its log, a table with a row a step.
+    """
+    logs = {f"λ = {strength:g}": log for strength, (*_, log) in trained.items()}
     names = list(next(iter(logs.values())))
     fig, axes = plots.figure(1, len(names), size=(plots.WIDEST, 3.0), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         for label, log in logs.items():
             axis.plot(range(1, len(log) + 1), log[name], label=label, marker="")
-        axis.set(title=name, xlabel="step", ylim=(0, None))
+        axis.set(title=name if name == "squared distance" else f"loss of {name}", xlabel="step", ylim=(0, None))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(logs))
     return fig
 

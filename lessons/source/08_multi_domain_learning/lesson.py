@@ -26,11 +26,11 @@
 #
 # ![Left, multi-task: a face goes through one trunk to three heads. Right, multi-domain: skin, things and words go through the layers of one trunk; beside each layer every domain has a small adapter, and above them a head of its own](figure.svg)
 #
-# In [multi-task learning](glossary.md#multi-task-learning) one picture has several labels: the same face is asked for
-# gender and for age. In [multi-domain learning](glossary.md#multi-domain-learning) there are several kinds of pictures
+# In [multi-task learning](glossary.md#multi-task-learning) one picture has several labels: a face is asked for gender
+# and for age. In [multi-domain learning](glossary.md#multi-domain-learning) there are several kinds of pictures
 # ([domains](glossary.md#domain)), each with a task of its own. **Where** is the lesion, **which** thing is it, **what**
-# is written? What the domains have in common is only the network. Early layers find edges and colours, and those are
-# good for everything. The layers that all use are called the [trunk](glossary.md#trunk).
+# is written? Only the network is common. Early layers find edges and colours, which are good for everything. The
+# layers that all use are the [trunk](glossary.md#trunk).
 #
 # Three ways to serve three domains:
 #
@@ -105,8 +105,8 @@ net.costs()
 # ### A residual adapter by hand
 #
 # A filter of the trunk sees 3 × 3 pixels and is frozen. Beside it you put a 1 × 1 convolution that belongs to one domain,
-# and add what both say. It starts at **zero**. So a new domain begins with exactly what the trunk knows, and moves away
-# only as far as its labels ask. This is the **parallel** form (Rebuffi et al. 2018). In **series** (2017) the adapter
+# and add what both say. It starts at **zero**: a new domain begins with what the trunk knows, and moves away only as far
+# as its labels ask. This is the **parallel** form (Rebuffi et al. 2018). In **series** (2017) the adapter
 # stands behind the filter and sees its output.
 
 
@@ -133,8 +133,8 @@ print("by hand and facekit agree:", torch.equal(by_hand(x), theirs(x, conv(x))))
 # ### Reading with CTC
 #
 # How many letters a word has is not known before it is read. So the head gives numbers at every column of a map: one
-# for each character, and one for the **blank**, which means "nothing new here". Take the best class of each column. You
-# get a path such as `7 7 – 4 – 4 4`. Merge repeats, then drop blanks: it spells `744`. The blank keeps two fours apart.
+# for each character, and one for the **blank**, "nothing new here". The best class of each column makes a path, such as
+# `7 7 – 4 – 4 4`. Merge repeats, then drop blanks: it spells `744`. The blank keeps two fours apart.
 #
 # The loss, CTC (Graves et al. 2006), is -log of the word's probability, summed over **all** paths that spell it.
 # Nobody has to say which digit is in which column.
@@ -242,7 +242,7 @@ figures.ways_table(record.rows)
 # %% [markdown]
 # `share`: parameters that a domain adds, as a share of a network's. Seconds: all domains, on a busy core.
 #
-# - **A network each** is what there is to reach, at 1.8 million parameters a domain.
+# - **A network each** is what there is to reach.
 # - **One network** interferes with itself in all three tasks. **Own norms**, some four thousand numbers a domain, bring
 #   back nearly all that boxes have lost, most of things, and two fifths of words.
 # - The **frozen** trunk with heads alone is far behind. Own norms help it most on things.
@@ -250,8 +250,8 @@ figures.ways_table(record.rows)
 #
 # Learning rates were chosen for the first and the last way, on other pictures; the others had to do with them.
 #
-# So sharing costs a little here, and helps nobody: each domain has pictures enough of its own. What it buys is room, and
-# with a frozen trunk the safety that you will see below.
+# So sharing costs a little here, and helps nobody: each domain has pictures enough of its own. What it buys is room and,
+# with a frozen trunk, safety.
 
 # %% [markdown]
 # ### The same on real pictures
@@ -261,8 +261,7 @@ figures.ways_table(record.rows)
 # %%
 record = recorded("domains_real")
 real = record.rows[record.rows["split"] == "test"]
-fig = figures.ways_figure(real, figures.REAL_METRICS)
-plots.show(fig, alt="Five ways to serve lesions, things and captchas, three seeds each, recorded.")
+plots.show(figures.ways_figure(real, figures.REAL_METRICS), alt="Five ways to serve lesions, things and captchas.")
 print(record.caption())
 
 # %%
@@ -331,8 +330,8 @@ explore(
 # %% [markdown]
 # ### One more domain: faces
 #
-# The network is in use, and somebody wants faces, too, to be asked for gender. Add the domain, train what it owns, and
-# compare: has anything changed for the others?
+# The network is in use, and somebody wants gender from faces, too. Add the domain and train what it owns. Has anything
+# changed for the others?
 
 # %%
 faces, gender, before = course.faces().resized(64), course.tasks[1], net.hashes()
@@ -354,7 +353,7 @@ score_domains(net, {"faces": new}, n_boot=1000)[["metric", "value", "low", "high
 # %% [markdown]
 # Gender is told far better than by a constant answer, whose balanced accuracy is 0.5. `hashes` takes every number into
 # account, weights and BatchNorm statistics. Nothing that the others use has moved, so none of their tests has to be
-# repeated. Nor has the new domain helped them: what is frozen learns from nobody.
+# repeated. Nor has the new domain helped them.
 #
 # ### How far do face features carry?
 #
@@ -495,8 +494,7 @@ exercise("08.4").check(own_domain)
 # exercise("08.4").hint()
 
 # %% [markdown]
-# Then go on as with the faces: `net.add`, `net.freeze`, `learn`, `score_domains`. Fifty pictures of each kind are a
-# start.
+# Then go on as with the faces. Fifty pictures of each kind are a start.
 #
 # ### 08.5 Your own experiment
 #
