@@ -68,7 +68,12 @@ def shown(fig):
 
 
 def test_boxes_are_drawn_on_the_pictures_that_have_one():
-    sides = {"left": [0.25, None, 0.1], "top": [0.25, None, 0.1], "right": [0.75, None, 0.5], "bottom": [0.75, None, 0.5]}
+    sides = {
+        "left": [0.25, None, 0.1],
+        "top": [0.25, None, 0.1],
+        "right": [0.75, None, 0.5],
+        "bottom": [0.75, None, 0.5],
+    }
     labels = pd.DataFrame({f"box_{side}": values for side, values in sides.items()})
     outputs = torch.zeros(3, 4)
     seen = shown(FIGURES.boxes(pictures(labels), BOX, outputs))

@@ -164,7 +164,9 @@ def test_lying_bars_are_means_with_every_row_as_a_dot_and_the_standard_error_bes
     assert [bar.get_width() for bar in first.patches] == pytest.approx([0.5, 0.5])
     assert [list(line.get_xdata()) for line in first.lines] == [[0.4, 0.6], [0.5, 0.5]]
     assert [label.get_text() for label in first.get_yticklabels()] == ["single", "soft"]
-    assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][0] == "+5.0 ± 1.0"
+    assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][
+        0
+    ] == "+5.0 ± 1.0"
 
 
 def test_a_png_is_sharp_and_has_the_colours_of_its_figure():

@@ -349,7 +349,7 @@ print(record.caption())
 record = recorded("sharing_fairface")
 rows = record.rows.query("features == 'embedding'")
 names = ["single", "soft 0.03", "soft 1", "cross-stitch", "hard", "linear"]
-means = {f"{n:,} labels": sum(side_by_side(rows, task.name, n)[names] for task in tasks) / 3 for n in rows["n"].unique()}
+means = {f"{n:,} labels": sum(side_by_side(rows, t.name, n)[names] for t in tasks) / 3 for n in rows["n"].unique()}
 fig = figures.gain_panels(dict(reversed(means.items())), "single", columns=3)
 plots.show(fig, "Recorded, 50 to 20,000 labels: points over single networks, mean of three tasks.")
 print(record.caption())
@@ -377,7 +377,7 @@ twin[2].weight.data = network[2].weight.data[:, order]
 vector_to_parameters(sum(parameters_to_vector(each.parameters()) for each in (network, twin)) / 2, middle.parameters())
 for name, each in {"network": network, "twin": twin, "halfway": middle}.items():
     print(f"{name:8} accuracy for gender {accuracies([each, other], heads, new)['gender']:.2f}")
-print(f"squared distance: the twin is {apart(network, twin) / apart(network, other):.1f} times as far away as age's network")
+print(f"squared distance of the twin: {apart(network, twin) / apart(network, other):.1f} times that of age's network")
 
 # %% [markdown]
 # To the penalty the twin is a stranger, farther away than the network of another task. The order of hidden units is

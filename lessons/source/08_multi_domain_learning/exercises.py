@@ -194,8 +194,8 @@ _experiment = define_experiment(
     "Your own experiment",
     hints=(
         "Begin with one seed, one domain and two ways, `frozen, own norms` and another one.",
-        "`serve(ways[name], mini, domains[1:2], sets, recipe, seed)` trains a way on things alone.",
-        "`.scores(test)` of what it returns is a table; `.query(\"metric == 'accuracy'\")['value'].mean()` its accuracy.",
+        "`serve(ways[name], mini, [domain], train, recipe, seed)` trains a way on one domain alone.",
+        "`.scores(test)` of what it returns is a table of scores; take the row of `accuracy` and its `value`.",
     ),
     baseline="frozen, own norms",
 )

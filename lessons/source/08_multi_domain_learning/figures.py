@@ -67,8 +67,9 @@ def ways_table(rows: pd.DataFrame, metrics: tuple[str, ...] = METRICS) -> pd.Dat
 
 
 def examples(pictures: FaceSet, task: str, n: int = 6) -> Figure:
-    """Pictures from all over a set, with their labels for a task."""
-    some = pictures.select(np.linspace(0, len(pictures) - 1, n).astype(int))
+    """Pictures of all kinds of labels for a task, with these below."""
+    ordered = np.argsort(pictures.labels[task].to_numpy(), kind="stable")
+    some = pictures.select(ordered[np.linspace(0, len(pictures) - 1, n).astype(int)])
     captions = [f"{task}:\n" + textwrap.fill(label, 16) for label in some.labels[task]]
     return plots.image_grid(some.images, captions, columns=n)
 
