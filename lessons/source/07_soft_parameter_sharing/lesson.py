@@ -208,7 +208,8 @@ distances.pivot_table("distance", "method", "stage", sort=False).round(2)
 #
 # ### Is each end what it should be?
 #
-# The mean difference between the answers of two networks (probabilities for gender), here without dropout:
+# The mean difference between the answers of two networks (probabilities for gender), here without
+# [dropout](glossary.md#dropout):
 
 # %% tolerance=0.02
 ends = {f"λ = {λ:g}": learn(0, λ, pair, dropout=0) for λ in (0, 1)}
@@ -272,7 +273,8 @@ with_spread(held)
 # ### Cross-stitch units
 #
 # With the penalty you choose how much is shared. [Cross-stitch units](glossary.md#cross-stitch-unit) (Misra et al.
-# 2016) learn it. After every layer each network passes on a mixture of its own activations and those of the others:
+# 2016) learn it. After every layer each network passes on a mixture of its own
+# [activations](glossary.md#activation) and those of the others:
 # $x_i \leftarrow \sum_j \alpha_{ij} x_j$. The α are trained with everything else.
 
 # %% tolerance=0.15
