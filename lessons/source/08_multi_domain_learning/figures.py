@@ -32,17 +32,17 @@ def _shown(rows: pd.DataFrame, metrics: tuple[str, ...]) -> dict[str, pd.DataFra
     return found
 
 
-def ways_figure(rows: pd.DataFrame, metrics: tuple[str, ...] = METRICS) -> Figure:
+def ways_figure(rows: pd.DataFrame, metrics: tuple[str, ...] = METRICS, form: str = "{:.2f}") -> Figure:
     """A plot a task, in it a lying bar a method: the mean over the seeds, a dot a seed, the standard error beside.
 
     rows: columns method, seed, task, metric, value, as `Served.scores` with its seed or a record has them. metrics: of
-    each task the first one that it has.
+    each task the first one that it has. form: how a number is written.
     """
     tables = {}
     for title, own in _shown(rows, metrics).items():
         table = own.pivot(index="seed", columns="method", values="value")[list(own["method"].unique())]
         tables[title.replace("iou", "IoU")] = table
-    return plots.lying_bar_panels(tables, columns=3 if len(tables) == 3 else 2)
+    return plots.lying_bar_panels(tables, form, columns=3 if len(tables) == 3 else 2)
 
 
 def ways_table(rows: pd.DataFrame, metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:

@@ -233,7 +233,7 @@ plots.show(figures.ways_figure(rows), "Scores of three ways on each task, comput
 
 # %%
 record = recorded("domains_drawn")
-plots.show(figures.ways_figure(record.rows), alt="Seven ways to serve three domains, three seeds each, recorded.")
+plots.show(figures.ways_figure(record.rows, form="{:.3f}"), alt="Seven ways to serve three domains, recorded.")
 print(record.caption())
 
 # %%
@@ -243,7 +243,7 @@ figures.ways_table(record.rows)
 # `share`: parameters that a domain adds, as a share of a network's. Seconds: all domains, on a busy core.
 #
 # - **A network each** is what there is to reach.
-# - **One network** interferes with itself in all three tasks. **Own norms**, some four thousand numbers a domain, bring
+# - **One network** interferes with itself in every task. **Own norms**, some four thousand numbers a domain, bring
 #   back nearly all that boxes have lost, most of things, and two fifths of words.
 # - The **frozen** trunk with heads alone is far behind. Own norms help it most on things.
 # - **Adapters** close most of the rest with the trunk still frozen, here the series form more than the parallel one.
