@@ -123,7 +123,7 @@ def accuracies(networks, heads, rows):
 pd.DataFrame({f"λ = {λ:g}": accuracies(*by_hand[λ][:2], new) for λ in by_hand}).T.round(2)
 
 # %% [markdown]
-# One seed and some 400 faces: differences of a few hundredths may be chance. What the networks drawn together (λ = 1)
+# One seed and a few hundred faces: differences of a few hundredths may be chance. What the networks drawn together (λ = 1)
 # say of faces, six right answers above and six wrong ones below, first gender, then age:
 
 # %%
