@@ -225,7 +225,7 @@ rows = pd.concat([run.scores(test).assign(method=name, seed=seed) for (name, see
 plots.show(figures.ways_figure(rows), "Scores of three ways on each task, computed here; lower is better for text.")
 
 # %% [markdown]
-# Two short runs each: adapters are ahead of frozen filters, clearly on things and words. For text, lower is better.
+# Two short runs each. Adapters are clearly ahead of frozen filters on things and words. For text, lower is better.
 #
 # ### All seven ways, recorded
 #
@@ -250,7 +250,7 @@ figures.ways_table(record.rows)
 #
 # Learning rates were chosen for the first and the last way, on other pictures; the others had to do with them.
 #
-# So sharing costs a little here, and helps nobody: each domain has pictures enough of its own. What it buys is room and,
+# So sharing costs a little here and helps nobody: each domain has enough pictures. What it buys is room and,
 # with a frozen trunk, safety.
 
 # %% [markdown]
