@@ -176,16 +176,6 @@ class Served:
         tables = [score_domains(net, {name: test[name]}) for name, net in self.nets.items()]
         return pd.concat(tables, ignore_index=True)
 
-    def summary(self, test: Mapping[str, FaceSet]) -> pd.Series:
-        """One score a task, named by domain and metric on two lines.
-
-        Accuracy, IoU, character error rate or mean absolute error.
-        """
-        rows = self.scores(test)
-        rows = rows[~rows["metric"].isin(["balanced_accuracy", "exact_match"])]
-        names = rows["domain"] + "\n" + rows["metric"].str.replace("_", " ")
-        return pd.Series(rows["value"].to_numpy(), index=list(names))
-
 
 def serve(
     method: DomainMethod,

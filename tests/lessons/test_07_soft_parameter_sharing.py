@@ -11,6 +11,7 @@ from tiny import COLOUR, LEVEL, SIDE
 from facekit.course import lesson
 from facekit.errors import ConfigError
 from facekit.models.multitask import SharedNet, mlp
+from facekit.show import plots
 
 FIGURES = lesson("07").figures
 
@@ -33,7 +34,7 @@ def dial(strength, places=(0.0, 0.1, 1.0)):
 def test_the_dial_marks_its_strength_and_draws_what_it_is_given():
     age, gender, distance, weights = (axis for axis in dial(0.1).axes if axis.axison)
     for axis in (age, gender, distance):
-        assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.1", "1"]
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["0", ".1", "1"]
         assert [1, 1] in [list(line.get_xdata()) for line in axis.lines]  # the mark, at the second of three places
     line = age.containers[0].lines[0]
     assert np.allclose(line.get_ydata(), [0.51, 0.52, 0.61])
@@ -55,9 +56,22 @@ def test_gains_are_those_within_a_seed():
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     assert [list(line.get_xdata()) for line in dots] == [pytest.approx([2, 1]), pytest.approx([0, -2])]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["hard", "soft"]
-    assert [text.get_text() for text in axis.texts] == ["+1.5", "-1.0"]
+    assert [text.get_text() for text in axis.texts] == ["+1.5 ± 0.5", "-1.0 ± 1.0"]
+    wide = FIGURES.gain_panels(dict.fromkeys("abcde", table), "single", columns=3)
+    assert wide.get_figwidth() <= plots.WIDEST and len(wide.axes) == 5
     with pytest.raises(ConfigError, match="no column 'chance'"):
         FIGURES.gain_panels({"age": table}, "chance")
+
+
+def test_curves_are_those_of_the_logs():
+    logs = {0: pd.DataFrame({"age": [2.0, 1.0], "squared distance": [0.0, 4.0]}), 1: pd.DataFrame({"age": [2.0, 1.5]})}
+    logs[1]["squared distance"] = 0.5
+    fig = FIGURES.curves({strength: ("networks", "heads", log) for strength, log in logs.items()})
+    age, distance = fig.axes
+    assert [list(line.get_ydata()) for line in age.lines] == [[2, 1], [2, 1.5]]
+    assert [list(line.get_ydata()) for line in distance.lines] == [[0, 4], [0.5, 0.5]]
+    assert list(age.lines[0].get_xdata()) == [1, 2] and age.get_title() == "loss of age"
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["λ = 0", "λ = 1"]
 
 
 def net():

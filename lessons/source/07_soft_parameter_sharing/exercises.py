@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from facekit.course.exercises import as_number, as_tensor, define, define_values, require
+from facekit.course.exercises import as_number, as_tensor, define, define_experiment, define_values, require
 
 
 def _penalty_right(a, b, strengths):
@@ -111,4 +111,15 @@ _stitch = define_values(
     others=[(lambda alpha, x: torch.einsum("ij,jnd->nd", alpha, x), "shape")],
     praise="with the identity the networks are independent; with equal rows all pass on the same.",
     read=as_tensor,
+)
+
+_experiment = define_experiment(
+    "07.4",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed and two columns: `single` and your way.",
+        "`learn(seed, 0)` is the single networks; `n=200` learns from 200 rows, `alike=False` from other starts.",
+        "`Runs({'single': [net], ...}, [seed]).by_seed(test)['mean'].iloc[0]` is what `over_seeds` wants of one seed.",
+    ),
+    baseline="single",
 )

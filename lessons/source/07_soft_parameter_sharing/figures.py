@@ -37,7 +37,7 @@ def sharing_dial(
     bands = {0: "single"} if 0 in places else {}
     bands |= {method: method for method in scores["method"].unique() if isinstance(method, str)}
     columns = max(len(tasks), 1 + len(weights))
-    fig, axes = plots.figure(2, columns, size=(3.5 * columns, 6.2), squeeze=False)
+    fig, axes = plots.figure(2, columns, size=(plots.WIDEST, 5.8), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=False):
         rows = scores[scores["task"] == task]
         for place, (method, name) in enumerate(bands.items()):
@@ -46,15 +46,16 @@ def sharing_dial(
             axis.axhspan(values.min(), values.max(), color=color, alpha=0.13, linewidth=0)
             axis.axhline(values.mean(), color=color, linestyle=plots.DASHES[1 + place], marker="", label=name)
         _over_strengths(axis, places, rows, "value", "soft")
-        axis.set(title=task, ylabel="accuracy")
+        axis.set_title(task)
     for place, (stage, rows) in enumerate(distances.groupby("stage", sort=False)):
         look = {"color": plots.COLORS[2 + place], "marker": plots.MARKERS[1 + place]}
         _over_strengths(axes[1, 0], places, rows, "distance", str(stage).replace("_", " "), **look)
     axes[1, 0].set(title="relative distance", ylim=(0, 1))
+    axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].legend(fontsize=9, loc="upper right")
     for axis in (*axes[0, : len(tasks)], axes[1, 0]):
         axis.axvline(places.index(strength), color="black", linestyle="-", linewidth=1, marker="")
-        axis.set_xticks(range(len(places)), [f"{value:g}" for value in places], fontsize=9)
+        axis.set_xticks(range(len(places)), [f"{value:g}".removeprefix("0") or "0" for value in places], fontsize=9)
         axis.set_xlabel("λ")
     for axis, (title, (x, y)) in zip(axes[1, 1:], weights.items(), strict=False):
         reach = 1.05 * max(np.abs(x).max(), np.abs(y).max())
@@ -76,29 +77,37 @@ def _over_strengths(axis: Axes, places: Sequence[float], rows: pd.DataFrame, col
     axis.errorbar(range(len(places)), found["mean"], yerr=errors, capsize=3, label=label, **look)
 
 
-def gain_panels(tables: Mapping[str, pd.DataFrame], baseline: str) -> Figure:
+def gain_panels(tables: Mapping[str, pd.DataFrame], baseline: str, columns: int = 2) -> Figure:
     """One plot for each table (by its title): what each method gains over `baseline` in the same seed, in points.
 
     tables: one row a seed, one column a method, the values accuracies; a point is 0.01. Every seed is a dot, the mean
-    a lying bar with its number. Raises ConfigError where a table lacks the baseline.
+    a lying bar with its number and standard error. columns: plots beside one another. Raises ConfigError where a table
+    lacks the baseline.
     """
     if missing := [title for title, table in tables.items() if baseline not in table]:
         raise ConfigError(f"no column {baseline!r} in the tables {missing}.")
     gains = {title: 100 * table.sub(table[baseline], axis=0).drop(columns=baseline) for title, table in tables.items()}
-    height = 1.5 + 0.42 * max(len(gain.columns) for gain in gains.values())
-    fig, axes = plots.figure(
-        1, len(gains), size=(1.6 + 2.6 * len(gains), height), squeeze=False, sharex=True, sharey=True
-    )
-    for axis, (title, gain) in zip(axes[0], gains.items(), strict=True):
-        for place, name in enumerate(gain):
-            axis.barh(place, gain[name].mean(), color=plots.COLORS[place % len(plots.COLORS)], height=0.6, alpha=0.75)
-            axis.plot(gain[name], [place] * len(gain), linestyle="", marker="o", color="black", markersize=4)
-            words = f"{gain[name].mean():+.1f}"
-            axis.annotate(words, (1.02, place), xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=9)
+    fig = plots.lying_bar_panels(gains, "{:+.1f}", columns, sharex=True)
+    for axis in fig.axes:
         axis.axvline(0, color="black", marker="", linestyle="-", linewidth=1)
-        axis.set_yticks(range(len(gain.columns)), list(gain))
-        axis.set(title=title, xlabel=f"points over {baseline}")
-    axes[0, 0].invert_yaxis()
+    fig.supxlabel(f"points over {baseline}", fontsize=11)
+    return fig
+
+
+@plots.style()
+def curves(trained: Mapping[float, Sequence]) -> Figure:
+    """Losses and distance over the steps, a plot for each column of the logs and in it a line a strength.
+
+    trained: by λ what the training by hand returns, of which the last is its log, a table with a row a step.
+    """
+    logs = {f"λ = {strength:g}": log for strength, (*_, log) in trained.items()}
+    names = list(next(iter(logs.values())))
+    fig, axes = plots.figure(1, len(names), size=(plots.WIDEST, 3.0), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for label, log in logs.items():
+            axis.plot(range(1, len(log) + 1), log[name], label=label, marker="")
+        axis.set(title=name if name == "squared distance" else f"loss of {name}", xlabel="step", ylim=(0, None))
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(logs))
     return fig
 
 

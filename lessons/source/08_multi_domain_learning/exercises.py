@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facekit.course.exercises import as_number, as_whole_number, define, define_values, require
+from facekit.course.exercises import (
+    as_number,
+    as_whole_number,
+    define,
+    define_experiment,
+    define_values,
+    require,
+)
 from facekit.data.pack import pack
 from facekit.data.readers.classes import class_task
 from facekit.data.sets import FaceSet
@@ -75,9 +82,18 @@ _adapter_cost = define_values(
         (320 * 320, "that is an adapter in series, from 320 to 320 channels."),
         (320 * 320 + 640, "that is an adapter in series, from 320 to 320 channels."),
         (128 * 320 + 320, "the BatchNorm has a scale and a shift, two numbers a channel."),
+        (
+            128 * 320 + 4 * 320,
+            "you counted the BatchNorm's stored mean and variance, too. They are measured, not learnt: two of its four "
+            "numbers a channel have a gradient.",
+        ),
+        (128 * 320 + 3 * 320, "you gave the adapter a bias; it has none, as the BatchNorm behind it has a shift."),
+        (2 * 320, "this is the BatchNorm; the adapter's weights are learnt, too."),
+        (9 * 128 * 320 + 128 * 320 + 640, "you counted the shared filters, too; they are frozen."),
     ],
-    others=[(5, "other")],
-    otherwise="the count is some other number.",
+    others=[(5, "a weight for each pair")],
+    otherwise="it is another number. The adapter has a weight for each pair of an input and an output channel, the "
+    "BatchNorm learns two numbers an output channel; add both.",
     praise="41,600 numbers beside 368,640 in the filters, which stay as they are: about a ninth.",
     read=as_whole_number,
 )
@@ -117,8 +133,8 @@ _domain_shares = define_values(
 )
 
 
-def _own_domain(folder, dest, **options):
-    pictures = pack(folder, dest, size=32, kind="classes")
+def _own_domain(folder, dest, size=32, **options):
+    pictures = pack(folder, dest, size=size, kind="classes")
     return pictures, Domain("mine", (class_task(pictures, "class"),), **options)
 
 
@@ -140,6 +156,8 @@ def _foreign_domain(folder, dest):
         (lambda folder, dest: _own_domain(folder, dest)[::-1], "first"),
         (_foreign_domain, "classes"),
         (lambda folder, dest: _own_domain(folder, dest, adapters="none"), "adapters"),
+        (lambda folder, dest: _own_domain(folder, dest, size=None), "size=32"),
+        (lambda folder, dest: _own_domain(folder, dest, size=(32, 40)), "size=32"),
     ],
 )
 def _folder_to_domain(function):
@@ -152,6 +170,10 @@ def _folder_to_domain(function):
     require(isinstance(pictures, FaceSet), f"the pictures come first, as a FaceSet; got {type(pictures).__name__}.")
     require(isinstance(domain, Domain), f"the second is a Domain, got {type(domain).__name__}.")
     require(len(pictures) == 24, f"there are 24 pictures in the folder, {len(pictures)} in your set.")
+    height, width = pictures.images.shape[2:]
+    require(
+        height == width == 32, f"your pictures are {height} × {width} pixels; pack them with size=32, as was asked."
+    )
     classes = [task.classes for task in domain.tasks]
     require(classes == [("stripes", "spots")[::-1]], f"the classes are spots and stripes, in one task; got {classes}.")
     require(domain.adapters != "none", "without adapters the domain has a head alone; leave them at their default.")
@@ -164,4 +186,16 @@ def _draw_folder(folder: Path) -> None:
     for name in ("stripes", "spots"):
         (folder / name).mkdir(parents=True)
         for i in range(12):
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name / f"{i}.png")
+            Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / name / f"{i}.png")
+
+
+_experiment = define_experiment(
+    "08.5",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed, one domain and two ways, `frozen, own norms` and another one.",
+        "`serve(ways[name], mini, [domain], train, recipe, seed)` trains a way on one domain alone.",
+        "`.scores(test)` of what it returns is a table of scores; take the row of `accuracy` and its `value`.",
+    ),
+    baseline="frozen, own norms",
+)

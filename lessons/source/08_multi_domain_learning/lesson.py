@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 08 · Multi-domain learning
 #
-# One network finds lesions on skin, names things and reads words. You share its layers among three kinds of pictures,
-# see where they get in each other's way, give each a little of its own, and add a fourth without touching the others.
+# One network finds lesions on skin, names things and reads words. You see where the three kinds of pictures get in each
+# other's way, give each a little of its own, and add a fourth without touching the others.
 
 # %% [markdown]
 # ## What you will be able to do
 #
-# - tell multi-task from multi-domain learning, and say what can be shared in each
+# - tell multi-task from multi-domain learning
 # - train one network on pictures of several kinds, with a step that sees all of them
-# - build a residual adapter by hand, and say what it costs and why it starts at zero
+# - build an adapter by hand, and say what it costs and why it starts at zero
 # - read a text of unknown length with CTC, and score boxes and texts
 # - add a domain to a network that is in use, and prove that nothing else has changed
 # - choose between a network each, one network, and a frozen trunk with adapters
@@ -17,39 +17,39 @@
 # %% [markdown]
 # ## What you need
 #
-# Fine-tuning, frozen stages and BatchNorm from [lesson 04](04_fine_tuning.ipynb), several heads on one trunk from
-# lesson 06.
+# Fine-tuning, frozen stages and [BatchNorm](glossary.md#BatchNorm) from [lesson 04](04_fine_tuning.ipynb), and several
+# [heads](glossary.md#head) on one network from [lesson 06](06_hard_parameter_sharing.ipynb). Every term stands in the
+# [glossary](glossary.md).
 
 # %% [markdown]
 # ## The idea
 #
 # ![Left, multi-task: a face goes through one trunk to three heads. Right, multi-domain: skin, things and words go through the layers of one trunk; beside each layer every domain has a small adapter, and above them a head of its own](figure.svg)
 #
-# In **multi-task** learning one picture has several labels: the same face is asked for gender and for age. In
-# **multi-domain** learning there are several kinds of pictures, each with a task of its own: *where* is the lesion,
-# *which* thing is it, *what* is written. No picture has more than one kind of label. What the domains have in common is
-# only the network: early layers find edges and colours, and those are good for everything.
+# In [multi-task learning](glossary.md#multi-task-learning) one picture has several labels: a face is asked for gender
+# and for age. In [multi-domain learning](glossary.md#multi-domain-learning) there are several kinds of pictures
+# ([domains](glossary.md#domain)), each with a task of its own. **Where** is the lesion, **which** thing is it, **what**
+# is written? Only the network is common. Early layers find edges and colours, which are good for everything. The
+# layers that all use are the [trunk](glossary.md#trunk).
 #
 # Three ways to serve three domains:
 #
 # - **a network each**: nothing is shared, nothing interferes, and everything is paid for three times;
 # - **one network** with three heads: cheapest, and every step for one domain moves the weights of the others;
-# - **a frozen trunk**, and for each domain a few weights of its own inside of it, its **adapters** (Rebuffi et al. 2017).
+# - **a frozen trunk**, and for each domain a few weights of its own inside it: its [adapters](glossary.md#adapter).
 
 # %% [markdown]
 # ## Build it
 #
 # ### Three domains
 #
-# On a laptop all pictures are drawn by facekit, small ones, so that it can learn from them in seconds. In profile `full`
-# the things are photos (CIFAR-10) and the words captchas, and photos of lesions (ISIC), to be told apart by diagnosis, are
-# a domain of their own; the skin is drawn there as well, since nobody has drawn boxes on those photos. Nothing about
-# medicine can be learnt from any of it. The trunk is facenet-mini in both profiles: it was taught to see faces, and faces
-# will be the last domain.
+# On a laptop all pictures are **drawn** by facekit. In profile `full` things are photos (CIFAR-10), words are captchas,
+# and photos of lesions (ISIC) are a fourth domain; the skin is still drawn, for those photos have no boxes. Nothing
+# about medicine can be learnt here. The trunk is facenet-mini, which was taught to see faces. Faces come last.
 
 # %%
 import copy
-import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -57,62 +57,60 @@ import torch
 from torch import nn
 
 from facekit.course import exercise, lesson, quiz, start
+from facekit.evaluation.paired import over_seeds
+from facekit.records import recorded
 from facekit.show import plots
+from facekit.training.loop import predict
 
 course, figures = start("08"), lesson("08").figures
 kinds = course.domains()
 domains, train, test = kinds.domains, kinds.split("train"), kinds.split("test")
+tasks = {task.name: task for domain in domains for task in domain.tasks}
 for domain in domains:
-    about = ", ".join(f"{task.name} ({task.kind})" for task in domain.tasks)
-    size = " × ".join(map(str, train[domain.name].images.shape[2:]))
-    print(f"{domain.name}: {len(train[domain.name])} pictures of {size} to learn from, asked for {about}")
+    images, asked = train[domain.name].images, ", ".join(f"{task.name} ({task.kind})" for task in domain.tasks)
+    print(f"{domain.name}: {len(images)} pictures of {images.shape[2:]} to learn from; tasks: {asked}")
 
 # %%
 for domain in domains:
-    pictures, column = train[domain.name], domain.tasks[0].name
-    some = pictures.select(np.linspace(0, len(pictures) - 1, 6).astype(int))
-    captions = [f"{column}:\n" + textwrap.fill(label, 16) for label in some.labels[column]]
-    plots.show(plots.image_grid(some.images, captions), alt=f"{domain.name}: six pictures, each with its label.")
+    fig = figures.examples(train[domain.name], domain.tasks[0].name)
+    plots.show(fig, f"{domain.name}: six pictures, each with its label.")
 
 # %% [markdown]
-# Several domains, three kinds of answer, and so three kinds of loss and score:
+# Three kinds of answer, and so three kinds of loss and score:
 #
-# | domain | task | the network's output | loss | score |
-# |---|---|---|---|---|
-# | skin | is there a lesion? | two scores | cross-entropy | accuracy |
-# | skin | where is it? | left, top, right, bottom | distance of the sides, and overlap | intersection over union (IoU) |
-# | things | which of ten? | ten scores | cross-entropy | accuracy |
-# | words | which characters? | scores at every column of the picture | CTC | character error rate |
+# | task | the network's output | loss | score |
+# |---|---|---|---|
+# | lesion or not; which of ten things | a number for each class | cross-entropy | accuracy |
+# | where is it? | left, top, right, bottom | distance of the sides, and overlap | [IoU](glossary.md#intersection-over-union) |
+# | what is written? | a number for each character, at every column | [CTC](glossary.md#CTC) | [character error rate](glossary.md#character-error-rate) |
 #
-# A missing label (a box, where there is no lesion) does not count, as always.
+# IoU says how well two boxes cover each other: 1 is best. The character error rate counts edits and divides by letters:
+# 0 is best. A missing label (a box where there is no lesion) does not count.
 #
-# A `Domain` is a name with its tasks, such as `Domain("skin", (LESION, BOX))`. `DomainNet` takes a backbone as trunk and
-# gives each domain its own adapters, BatchNorms and heads. The heads read
-# different stages: a class is the mean over the last map, a box or a text needs a finer map, in which places are left.
+# `DomainNet` takes a backbone as trunk and gives each domain its own adapters, BatchNorms and heads. Its parameters:
 
 # %%
 from facekit.models.adapters import Domain, DomainNet, ParallelAdapter
 from facekit.models.backbones.mini import FaceNetMini
 
 mini = FaceNetMini.from_pretrained()
+torch.manual_seed(0)
 net = DomainNet(mini, domains).eval()
-BOX, TEXT = domains[0].tasks[1], domains[-1].tasks[0]
+TEXT = tasks["text"]
 net.costs()
 
 # %% [markdown]
-# Numbers of parameters. The trunk is there once. What a further domain costs is its row, and most of that are the
-# adapters.
+# The trunk is there once. What a further domain costs is its row, and most of that are the adapters.
 #
 # ### A residual adapter by hand
 #
-# A filter of the trunk sees 3 × 3 pixels and is frozen. Beside it you put a 1 × 1 convolution that belongs to one domain
-# and add what both say. It starts at **zero**: at the beginning the new domain has exactly what the trunk knows, and it
-# moves away only as far as its labels ask. This is the *parallel* form; in *series*, the adapter stands behind the filter
-# and sees its output.
+# A filter of the trunk sees 3 × 3 pixels and is frozen. Beside it you put a 1 × 1 convolution that belongs to one domain,
+# and add what both say. It starts at **zero**: a new domain begins with what the trunk knows, and moves away only as far
+# as its labels ask. This is the **parallel** form (Rebuffi et al. 2018). In **series** (2017) the adapter
+# stands behind the filter and sees its output.
+
 
 # %%
-
-
 class Adapted(nn.Module):
     def __init__(self, conv):
         super().__init__()
@@ -126,7 +124,7 @@ class Adapted(nn.Module):
 
 conv, x = mini.stage_3.conv_1.conv, torch.rand(2, 128, 8, 8)
 by_hand, theirs = Adapted(conv), ParallelAdapter(conv)
-print("at the start exactly the frozen filter:", torch.equal(by_hand(x), conv(x)))
+print(f"difference from the frozen filter at the start: {(by_hand(x) - conv(x)).abs().max():.1f}")
 nn.init.normal_(by_hand.adapter.weight, std=0.1)
 theirs.conv.load_state_dict(by_hand.adapter.state_dict())
 print("by hand and facekit agree:", torch.equal(by_hand(x), theirs(x, conv(x))))
@@ -134,13 +132,12 @@ print("by hand and facekit agree:", torch.equal(by_hand(x), theirs(x, conv(x))))
 # %% [markdown]
 # ### Reading with CTC
 #
-# How many letters a word has is not known before it is read. The head therefore gives scores at *every column* of a map:
-# for each symbol, and for the **blank**, which means "nothing new here". Take the best class of each column and you
-# have a path such as `7 7 – 4 – 4 4`. It spells a word in two steps: merge repeats, then drop blanks. Here that makes
-# `744`; the blank between them keeps the two fours apart.
+# How many letters a word has is not known before it is read. So the head gives numbers at every column of a map: one
+# for each character, and one for the **blank**, "nothing new here". The best class of each column makes a path, such as
+# `7 7 – 4 – 4 4`. Merge repeats, then drop blanks: it spells `744`. The blank keeps two fours apart.
 #
-# The loss, **CTC** (Graves et al. 2006), is -log of the word's probability, summed over *all* paths that spell it, so
-# that nobody has to say which digit is in which column.
+# The loss, CTC (Graves et al. 2006), is -log of the word's probability, summed over **all** paths that spell it.
+# Nobody has to say which digit is in which column.
 
 
 # %%
@@ -153,186 +150,178 @@ def read(path):  # class 0 is the blank, class k the k-th character
     return text
 
 
-print("spelled:", read([6, 6, 0, 3, 0, 3, 3]))
+print("path 6 6 0 3 0 3 3 spells", read([6, 6, 0, 3, 0, 3, 3]))
 with torch.inference_mode():
     scores = net(torch.from_numpy(test["words"].images), "words")["text"]
-print("scores of each word (columns, classes):", tuple(scores.shape[1:]))
-by_hand = [read(path) for path in scores.argmax(2).tolist()]
-print("by hand and facekit read the same:", by_hand == TEXT.texts(TEXT.predict(scores)))
+print(f"{scores.shape[1]} columns, {scores.shape[2]} classes in each")
+same = list(map(read, scores.argmax(2).tolist())) == TEXT.texts(TEXT.predict(scores))
+print("by hand and facekit read the same:", same)
 
 # %% [markdown]
 # ### A step for all domains
 #
-# A batch has pictures of one size, so each domain has its own. Their gradients add up in whatever weights they share,
-# and then the optimiser makes one step.
+# A batch has pictures of one size, so each domain has its own. Their gradients add up in whatever weights they share.
+# Then the optimiser makes one step.
+
 
 # %%
+def learn(net, sets, steps, lr=1e-2):
+    asked = {domain.name: domain.tasks for domain in net.domains}
+    optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=lr)
+    rng, log = np.random.default_rng(0), []
+    net.train()  # what is frozen stays in evaluation mode
+    for _ in range(steps):
+        losses = {}
+        for name, pictures in sets.items():
+            batch = pictures.select(rng.integers(len(pictures), size=16))
+            said, targets = net(torch.from_numpy(batch.images), name), batch.targets(asked[name])
+            losses |= {task.name: task.loss(said[task.name], targets[task.name]) for task in asked[name]}
+        optimiser.zero_grad()
+        (sum(losses.values()) / len(sets)).backward()
+        optimiser.step()
+        log.append({name: loss.item() for name, loss in losses.items()})
+    net.eval()
+    return pd.DataFrame(log)
+
+
 net.freeze(net.trunk.stages)
-net.train()
-optimiser, losses = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-2), {}
-for domain in net.domains:
-    batch = train[domain.name].select(range(16))
-    outputs, targets = net(torch.from_numpy(batch.images), domain.name), batch.targets(domain.tasks)
-    losses |= {task.name: task.loss(outputs[task.name], targets[task.name]) for task in domain.tasks}
-(sum(losses.values()) / len(net.domains)).backward()
-optimiser.step()
-others = max(loss.item() for task, loss in losses.items() if task != "text")
-print("a word costs more than three times what any other answer costs:", losses["text"].item() > 3 * others)
+log = learn(net, train, steps=40)
+plots.show(figures.curves(log), "The loss of every task over 40 steps; text is far above the others.")
 
 # %% [markdown]
-# A word costs several times what a thing costs, because it is several answers at once. Where weights are shared, that
-# would decide for whom they are made. facekit's `scale_weights` divides each loss by what it is without a look at the
-# pictures (for classes the entropy of the labels), so that all start at about 1.
-#
-# `fit` takes several sets by name; with the method `PerDomain` it is the step above in a loop, with scales where you give
-# them, a learning rate that rises and falls, and a choice of how many rows each domain gets.
+# A word costs several times what a thing costs, for it is several answers at once. Where weights are shared, that would
+# decide for whom they are made. `serve` of facekit divides each loss by what it is without a look at the pictures, so
+# that all start at about 1.
 
 # %% [markdown]
 # ## Run it
 #
-# ### Who shares what
+# `METHODS` lists the ways to serve several domains. Here are three, from the same start, with the same pictures in the
+# same batches, two [seeds](glossary.md#seed) each:
 #
-# `METHODS` lists the ways to serve several domains. Here are three of them, from the same start, with the same pictures
-# in the same batches:
-#
-# - *frozen, own norms*: no filter of the trunk moves; each domain has its BatchNorms and heads;
-# - *one network*: all domains train the trunk, and have nothing but heads of their own;
-# - *parallel adapters*: the trunk is frozen; each domain has its adapters, BatchNorms and heads.
+# - **frozen, own norms**: no filter of the trunk moves; each domain has its BatchNorms and heads;
+# - **one network**: all domains train the trunk, and have nothing but heads of their own;
+# - **parallel adapters**: the trunk is frozen; each domain has its adapters, BatchNorms and heads.
 
 # %%
-from facekit.transfer.domains import METHODS, PerDomain, score_domains, serve
+from facekit.transfer.domains import METHODS, score_domains, serve
 
-ways = {way.name: way for way in METHODS}
+ways, seeds = {way.name: way for way in METHODS}, (0, 1)
 names = ("frozen, own norms", "one network", "parallel adapters")
-runs = {name: serve(ways[name], mini, domains, train, kinds.recipe, seed=0) for name in names}
-results = pd.DataFrame({name: run.summary(test) for name, run in runs.items()}).T
+
+
+def served(name, seed, trunk=mini):
+    return serve(ways[name], trunk, domains, train, kinds.recipe, seed)
+
+
+runs = {(names[0], seed): served(names[0], seed) for seed in seeds}
 
 # %%
-plots.show(plots.bars_by_column(results), alt="Scores of three ways on each domain, computed here.")
+runs |= {(names[1], seed): served(names[1], seed) for seed in seeds}
 
-# %% tags=["nbval-ignore-output"] reason="seconds differ from machine to machine"
-costs = [(name, run.parameters, round(run.seconds, 1)) for name, run in runs.items()]
-pd.DataFrame(costs, columns=["way", "parameters a domain adds", "seconds of training, all domains"])
+# %%
+runs |= {(names[2], seed): served(names[2], seed) for seed in seeds}
+rows = pd.concat([run.scores(test).assign(method=name, seed=seed) for (name, seed), run in runs.items()])
+plots.show(figures.ways_figure(rows), "Scores of three ways on each task, computed here; lower is better for text.")
 
 # %% [markdown]
-# For accuracy and IoU higher is better, for the character error rate (edits divided by letters) lower is. The seconds are
-# this machine's. And all this is one short run, an anecdote. Here are all seven ways on drawn pictures, recorded with more
-# of them, more steps and three seeds (the dots).
+# Two short runs each. Adapters are clearly ahead of frozen filters on things and words. For text, lower is better.
+#
+# ### All seven ways, recorded
+#
+# Drawn pictures again, more of them, more steps, three seeds:
 
 # %%
-from facekit.records import recorded
-
 record = recorded("domains_drawn")
-plots.show(figures.ways_figure(record.rows), alt="Seven ways to serve three domains, three seeds each, recorded.")
+plots.show(figures.ways_figure(record.rows, form="{:.3f}"), alt="Seven ways to serve three domains, recorded.")
 print(record.caption())
 
 # %%
 figures.ways_table(record.rows)
 
 # %% [markdown]
-# Means over the seeds; the seconds are those of training for all domains, on one core of a machine with other work to do.
+# `share`: parameters that a domain adds, as a share of a network's. Seconds: all domains, on a busy core.
 #
-# Read the figure from both ends.
+# - **A network each** is what there is to reach.
+# - **One network** interferes with itself in every task. **Own norms**, some four thousand numbers a domain, bring
+#   back nearly all that boxes have lost, most of things, and two fifths of words.
+# - The **frozen** trunk with heads alone is far behind. Own norms help it most on things.
+# - **Adapters** close most of the rest with the trunk still frozen, here the series form more than the parallel one.
 #
-# - **A network each** is what there is to reach: 0.74 of the things named right, 6 of a hundred letters misread, and 1.8
-#   million parameters a domain.
-# - **One network** interferes with itself: it names 0.67 of the things, its boxes are three points worse, and it misreads
-#   12 letters of a hundred. **Own norms**, some four thousand parameters a domain, bring back nearly all that boxes have
-#   lost, most of what things have, and two fifths of what words have.
-# - The **frozen** trunk with heads alone is what face features give away for nothing, and it is far behind in all three.
-#   Own norms add 18 points on things.
-# - **Adapters** close most of the rest with the trunk still frozen. In *series*, at 18 % of a network's parameters, they
-#   are within one point of a network each in all three. In *parallel*, at 14 %, they are between one and two points
-#   behind on things, and between two and three on boxes and words.
+# Learning rates were chosen for the first and the last way, on other pictures; the others had to do with them.
 #
-# In the paper of 2018 the parallel form is the better one; with this trunk and one learning rate for both it is not, on
-# drawn pictures. All seven had the same budget; the rates were chosen for a network each and for parallel adapters, on
-# other pictures, and the other ways had to do with them. For domains of your own, `compare_domains` in
-# `facekit.transfer.domains` measures the same seven ways.
-#
-# So sharing costs a little here, and helps nobody: each domain has pictures enough of its own, and skin teaches little
-# about digits. What sharing buys is room and, with a frozen trunk, the safety that you will see below.
+# So sharing costs a little here and helps nobody: each domain has enough pictures. What it buys is room and,
+# with a frozen trunk, safety.
 
 # %% [markdown]
 # ### The same on real pictures
 #
-# Photos of lesions, CIFAR-10 and captchas, again with three seeds, scored on test pictures:
+# Photos of lesions, CIFAR-10 and captchas, three seeds:
 
 # %%
-real = recorded("domains_real")
-rows = real.rows[real.rows["split"] == "test"]
-fig = figures.ways_figure(rows, figures.REAL_PANELS)
-plots.show(fig, alt="Five ways to serve lesions, things and captchas, three seeds each.")
-print(real.caption())
+record = recorded("domains_real")
+real = record.rows[record.rows["split"] == "test"]
+plots.show(figures.ways_figure(real, figures.REAL_METRICS), alt="Five ways to serve lesions, things and captchas.")
+print(record.caption())
 
 # %%
-figures.ways_table(rows, figures.REAL_PANELS)
+figures.ways_table(real, figures.REAL_METRICS)
 
 # %% [markdown]
-# Means over the seeds; in brackets the 95 % interval over the test pictures.
+# In brackets: the 95 % interval over the test pictures.
 #
-# - **One network** with own norms is level with a network each on things and captchas and 1.5 points behind on lesions.
-#   Nearly everything is shared here, and nearly nothing is lost.
-# - **Parallel adapters**, at 14 % of a network's parameters, are 1.3 points behind on lesions and 2.8 on things, and misread
-#   one captcha of all that three seeds were asked. **Series adapters** are 3.1 and 2.3 points behind, and with one seed of
-#   three they never began to read: every answer stayed blank or wrong (the dot at zero).
-# - The **frozen** trunk with own norms, two per cent of the parameters, reads the captchas all the same, and is 7 to 8
-#   points behind on lesions and things.
+# - **One network** with own norms is level with a network each on things and captchas, a little behind on lesions.
+# - **Parallel adapters** are a little behind on lesions and things. **Series adapters** never began to read with one seed
+#   of three (the dot at zero).
+# - The **frozen** trunk with own norms reads the captchas all the same. On lesions and things it is last.
 #
-# How far can that be trusted? There are 206 test photos of lesions, and the interval over photos is ± 6 points: on lesions
-# only the frozen trunk is farther behind than that. On 1,000 things it is ± 3. The captchas, all in one font and in nearly
-# the same places, are too easy to tell the others apart.
+# On 206 photos of lesions the interval is about ± 6 points, wider than most differences. The captchas, all in one font,
+# are too easy to tell the ways apart.
+#
+# **All figures on lesions are about our own split of ISIC's training folder**: the test photos are from the folder that
+# was learnt from. On the set's own test folder, which was not used here, expect less.
 
 # %% [markdown]
 # ## Look at the result
 #
 # ### What it sees
 #
-# The network with adapters, on test pictures: the box that it draws (white) and the true one (black), and what it reads.
+# The network with adapters (seed 0) on test pictures. First things, six named right and six named wrong:
 
 # %%
-
-from facekit.tasks.boxes import outlined
-from facekit.training.loop import TrainConfig, fit, predict
-
-net = runs["parallel adapters"].nets["skin"]
-some = test["skin"].select(np.flatnonzero(test["skin"].labels["lesion"] == "yes")[:6])
-images = outlined(some.images, some.targets([BOX])["box"], value=0)
-images = outlined(images, BOX.predict(predict(net.only("skin"), some)["box"]), value=255)
-plots.show(plots.image_grid(images), alt="Six lesions with the true box in black and the predicted one in white.")
-
-# %%
-from facekit.tasks.texts import beam_search
-
-shown = test["words"].select(range(6))
-scores = predict(net.only("words"), shown)["text"]
-read_as = zip(shown.labels["text"], TEXT.texts(TEXT.predict(scores)), TEXT.texts(beam_search(scores)), strict=True)
-captions = ["\n".join(text or "–" for text in texts) for texts in read_as]
-plots.show(plots.image_grid(shown.images, captions), alt="Six words: what is written, and two readings of it.")
+net = runs["parallel adapters", 0].nets["skin"]
+answers = {name: predict(net.only(name), pictures) for name, pictures in test.items()}
+said = tasks["object"].decode(tasks["object"].predict(answers["things"]["object"]))["object"]
+fig = plots.right_and_wrong(test["things"].images, test["things"].labels["object"], said)
+plots.show(fig, "Twelve things with label and answer: six right ones, then six wrong ones.")
 
 # %% [markdown]
-# Below each word stand what is written, what **greedy** decoding reads (the best class at each column), and what **beam
-# search** reads, which adds up the paths that spell the same word. Where the network is sure they agree. Where it is not,
-# the blank may be the best class of every column, and greedy decoding loses a symbol whose probability lies on several.
-#
+# The true box in black, the predicted one in white:
+
+# %%
+fig = figures.boxes(test["skin"], tasks["box"], answers["skin"]["box"])
+plots.show(fig, "Six lesions with the true box in black and the predicted one in white.")
+
+# %% [markdown]
+# Words, six read rightly, six wrongly. Below each: what is written, what **greedy** decoding reads (the best class at
+# each column), and what [beam search](glossary.md#beam-search) reads, which adds up the paths that spell the same word.
+# Where the network is not sure, the blank may be best at every column, and greedy decoding loses a character.
+
+# %%
+fig = figures.readings(test["words"], TEXT, answers["words"]["text"])
+plots.show(fig, "Twelve words: what is written, and two readings of it.")
+
+# %% [markdown]
 # ### Domains of different size
 #
-# How many of a step's rows should a small domain get? In proportion to its pictures it hardly occurs; in equal parts its
-# few pictures are repeated until they are known by heart. A **temperature** lies between: shares are proportional to
-# the sizes at 1 and equal at infinity.
+# How many of a step's rows should a small domain get? In proportion to its pictures it hardly occurs. In equal parts it
+# is soon known by heart. A **temperature** lies between: shares are proportional to the sizes at 1, equal at infinity.
 
 # %%
 from facekit.show.widgets import explore
-from facekit.training.shares import domain_shares
-
-
-def shares_at(temperature):
-    shares = domain_shares({"10,000 pictures": 10_000, "1,000": 1_000, "100": 100}, temperature)
-    return plots.bars_by_column(pd.DataFrame({f"share of a step at temperature {temperature}": shares}))
-
 
 explore(
-    shares_at,
+    figures.shares_at,
     temperature=[1, 2, 5, 100],
     alt=lambda temperature: f"Shares of domains of 10,000, 1,000 and 100 pictures at temperature {temperature}.",
     settings=[{"temperature": 1}, {"temperature": 5}],
@@ -341,49 +330,49 @@ explore(
 # %% [markdown]
 # ### One more domain: faces
 #
-# The network is in use, and somebody wants faces, too. Add the domain, train what it owns, and compare: has anything
+# The network is in use, and somebody wants gender from faces, too. Add the domain and train what it owns. Has anything
 # changed for the others?
 
 # %%
-from facekit.tasks import GENDER
-from facekit.training.plans import plan
-
-faces = course.faces().resized(32)
-before, answers = net.hashes(), predict(net.only("things"), test["things"])["object"]
-net.add(Domain("faces", (GENDER,)))
-method, parts = PerDomain(net.domains[-1:]), {"faces": faces.split("train")}
-fit(net, method, parts, None, plan("everything", ["faces"], 1, 1e-2), TrainConfig(32, steps=50))  # the rest is frozen
+faces, gender, before = course.faces().resized(64), course.tasks[1], net.hashes()
+torch.manual_seed(0)
+net.add(Domain("faces", (gender,)))
+net.freeze([stage for stage in net.stages if stage != "faces"])
+_ = learn(net, {"faces": faces.split("train")}, steps=50)
 print("unchanged:", [name for name, value in net.hashes().items() if value == before.get(name)])
-same = torch.equal(predict(net.only("things"), test["things"])["object"], answers)
+same = torch.equal(predict(net.only("things"), test["things"])["object"], answers["things"]["object"])
 print("answers for things are the same, bit for bit:", same)
-accuracy = score_domains(net, {"faces": faces.split("test")})["value"][0]
-print("gender is told better than by chance:", accuracy > 0.55)
+
+# %% tolerance=0.08
+new = faces.split("test")
+said = gender.decode(gender.predict(predict(net.only("faces"), new)["gender"]))["gender"]
+fig = plots.right_and_wrong(new.images, new.labels["gender"], said)
+plots.show(fig, "Faces with label and answer: six right ones, then six wrong ones.")
+score_domains(net, {"faces": new}, n_boot=1000)[["metric", "value", "low", "high", "n"]].round(2)
 
 # %% [markdown]
-# `hashes` takes every number into account, weights and BatchNorm statistics. Nothing of the trunk has moved, and
-# nothing that belongs to the others, so that no test of the old domains has to be repeated. Nor has the new one helped
-# them: what is frozen learns from nobody.
+# Gender is told far better than by a constant answer, whose balanced accuracy is 0.5. `hashes` takes every number into
+# account, weights and BatchNorm statistics. Nothing that the others use has moved, so none of their tests has to be
+# repeated. Nor has the new domain helped them.
 #
 # ### How far do face features carry?
 #
 # The trunk was taught faces and nothing else. Is it of any use for skin, things and words, or would any filters do?
-# Here is the way *frozen, own norms* once more, on a trunk of random weights. (Its BatchNorms are each domain's own, so
-# that nothing but the filters is compared.)
+# Here is **frozen, own norms** once more, on a trunk of random weights ([random network](glossary.md#random-network)).
+
 
 # %%
-torch.manual_seed(0)
-random = serve(ways["frozen, own norms"], FaceNetMini(), domains, train, kinds.recipe, seed=0).summary(test)
-trunks = pd.DataFrame({"random, own norms": random} | dict(results.drop("one network").T.items())).T
-plots.show(plots.bars_by_column(trunks), alt="Scores with frozen filters that are random and that were taught faces.")
-gain = trunks.loc["frozen, own norms"] - trunks.loc["random, own norms"]
-gain *= 1 - 2 * gain.index.str.contains("error")  # of errors fewer are better
-print("the filters that know faces are better at", [name.replace("\n", ": ") for name in gain[gain > 0.05].index])
+def untaught(seed):
+    torch.manual_seed(seed)
+    return served("frozen, own norms", seed, FaceNetMini()).scores(test).assign(method="random, own norms", seed=seed)
+
+
+trunks = pd.concat([*map(untaught, seeds), rows[rows["method"] != "one network"]])
+plots.show(figures.ways_figure(trunks), "Scores with frozen filters that are random and that were taught faces.")
 
 # %% [markdown]
-# They know nothing of skin, things or letters, and are still better than filters that know nothing at all, wherever those
-# leave something to gain: edges, colours, corners and strokes are common to all pictures. What they lack, the adapters
-# add. How far features carry is measured in this way, against a **random** trunk; a comparison with chance alone would
-# give them credit for what any filters do.
+# Filters that were taught faces are better than random ones: edges and colours are common to all pictures. A
+# comparison with chance alone would give them credit for what any filters do.
 
 # %% [markdown]
 # ## What goes wrong
@@ -392,26 +381,23 @@ print("the filters that know faces are better at", [name.replace("\n", ": ") for
 #
 # A few steps for faces again, but this time the trunk learns along, at a rate that suits a new network.
 
-# %% tags=["broken-on-purpose"]
-spoiled, stages = copy.deepcopy(net), [*net.trunk.stages, "faces"]
-fit(spoiled, method, parts, None, plan("everything", stages, 1, 1e-2), TrainConfig(32, steps=40, seed=1))
+# %% tags=["broken-on-purpose"] tolerance=0.3
+spoiled = copy.deepcopy(net)
+spoiled.freeze([domain.name for domain in domains])
+_ = learn(spoiled, {"faces": faces.split("train")}, steps=20)
 before, after = (score_domains(each, test).set_index(["task", "metric"])["value"] for each in (net, spoiled))
-ratio = after / before
-print("of the things named right before, less than two thirds are left:", ratio["object", "accuracy"] < 0.67)
-print("and at least a fifth more letters are misread:", ratio["text", "character_error_rate"] > 1.2)
+pd.DataFrame({"before": before, "after": after}).round(2)
 
 # %% [markdown]
-# No error message, and nobody who tests faces alone would notice. The other domains' adapters and heads are as they were,
-# but they were made for a trunk that is no longer there. Either the trunk is frozen, or a step must see pictures of every
-# domain that is to be kept.
+# No error message, and nobody who tests faces alone would notice. The others' adapters and heads were made for a trunk
+# that is no longer there. Freeze the trunk, or let every step see pictures of all domains that are to be kept.
 
 # %% [markdown]
 # ### Statistics of no domain
 #
-# Look at "one network" in the recorded figure once more, and at its neighbour with own norms: the same training, but for
-# some four thousand numbers a domain. With common BatchNorms each batch in training is of one domain and is normalised
-# with its own mean and variance; in use the stored averages take their place, and those are a mixture of skin, things and
-# words. The loss in training looks fine, and the network in use is another one. Own norms remove the question.
+# Look at **one network** in the first recorded figure again, and at its neighbour with own norms. In training each batch
+# is of one domain and is normalised with its own mean and variance. In use stored averages take their place: a mixture
+# of skin, things and words. The loss in training looks fine, and the network in use is another one.
 
 # %% [markdown]
 # ### A letter that is not in the alphabet
@@ -466,8 +452,8 @@ exercise("08.2").check(adapter_numbers)
 # %% [markdown]
 # ### 08.3 How often is each domain seen?
 #
-# `sizes` is the number of pictures of each domain. Return their shares of a step, a list that sums to 1, at a temperature:
-# proportional to the sizes at 1, equal at infinity.
+# `sizes` is the number of pictures of each domain. Return their shares of a step, a list that sums to 1, at a
+# temperature: proportional to the sizes at 1, equal at infinity.
 
 
 # %% tags=["solution"]
@@ -486,9 +472,9 @@ exercise("08.3").check(shares)
 # %% [markdown]
 # ### 08.4 A domain of your own
 #
-# Take pictures of two or more kinds (mugs and plates, your handwriting, leaves) and sort them into a folder for each. Write
-# the function that makes a domain of such a folder: pack it at 32 pixels into `dest` with `kind="classes"`, ask
-# `class_task` for the task of its column `class`, and return the pictures and a `Domain` called `mine` with that task. The
+# Take pictures of two or more kinds (mugs and plates, your handwriting, leaves) and sort them into a folder for each.
+# Write the function that makes a domain of such a folder. Pack it at 32 pixels into `dest` with `kind="classes"`. Ask
+# `class_task` for the task of its column `class`. Return the pictures and a `Domain` called `mine` with that task. The
 # check tries it on a folder of its own.
 
 # %% tags=["solution"]
@@ -509,8 +495,44 @@ exercise("08.4").check(own_domain)
 # exercise("08.4").hint()
 
 # %% [markdown]
-# Then go on as with the faces: `net.add(domain)`, `fit` with `PerDomain([domain])` and the rate 0.01 for the stage
-# `mine`, `score_domains`. Fifty pictures of each kind are a start.
+# Then go on as with the faces. Fifty pictures of each kind are a start.
+#
+# ### 08.5 Your own experiment
+#
+# Choose a question about serving a domain, and answer it with a table of `over_seeds`: at least three seeds, a column
+# `frozen, own norms` and another way beside it. Things alone are enough, and quick. Ideas: 40 pictures or 400; fewer or
+# more steps; another rate (`replace(kinds.recipe, heads_lr=…)`); series against parallel adapters.
+#
+# A good answer (the rubric): says before the run what you expect · changes one thing alone · gives the spread beside
+# the mean · chooses nothing on the test pictures · says what you saw even if it is nothing · names what you would try
+# next.
+
+
+# %% tags=["solution"]
+# TODO: a table of over_seeds(...) with a column "frozen, own norms"
+# <solution>
+# Expected: with 60 pictures in place of 400 the many weights of adapters are no gain over own norms.
+some = np.random.default_rng(0).permutation(len(train["things"]))[:60]
+few, short = {"things": train["things"].select(some)}, replace(kinds.recipe, steps=30)
+things = [domain for domain in domains if domain.name == "things"]
+
+
+def with_few(seed):
+    found = {name: serve(ways[name], mini, things, few, short, seed) for name in (names[0], names[2])}
+    return {name: run.scores(test).query("metric == 'accuracy'")["value"].mean() for name, run in found.items()}
+
+
+experiment = over_seeds(with_few, seeds=range(3))
+# <todo>
+# experiment = ...
+# </solution>
+
+# %% tolerance=0.06
+exercise("08.5").check(experiment)
+# exercise("08.5").hint()
+
+# %% [markdown] tags=["solution-only"]
+# Adapters are ahead, by less than twice the spread: the expectation was not confirmed. Next: more seeds, 20 pictures.
 
 # %% [markdown]
 # ## Quiz
@@ -521,16 +543,14 @@ quiz("08").show()
 # %% [markdown]
 # ## Recap
 #
-# - Multi-task: several labels for the same pictures. Multi-domain: several kinds of pictures, each with its own task; only
-#   the network is common.
-# - A step sees a batch of every domain, adds up their gradients and moves once. Scales make losses comparable, a
-#   temperature says how often each domain is seen.
-# - A residual adapter is a 1 × 1 convolution beside a frozen filter; at zero it changes nothing.
+# - Multi-task: several labels for the same pictures. Multi-domain: several kinds of pictures, each with its own task.
+# - A step sees a batch of every domain, adds up their gradients and moves once. A temperature says how often each
+#   domain is seen.
+# - A residual adapter is a 1 × 1 convolution beside a frozen filter. At zero it changes nothing.
 # - Give every domain its own BatchNorm, or at least test in evaluation mode on each of them.
-# - With a frozen trunk a domain can be added later, and the others stay as they are, bit for bit.
-# - Whether features carry over to another kind of picture is measured against a random trunk, not assumed.
-# - What if there are no labels at all for the kind of picture you have? That is
-#   self-taught learning, lesson 09.
+# - With a frozen trunk a domain can be added later, and the others stay as they are.
+# - Whether features carry over is measured against a random trunk.
+# - What if there are no labels at all? That is [lesson 09](09_self_taught_learning.ipynb).
 
 # %% [markdown]
 # ## References
