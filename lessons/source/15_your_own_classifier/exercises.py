@@ -87,7 +87,7 @@ _question = _form(
     ],
 )
 
-_CURVE = pd.DataFrame({50: [0.5, 0.52], 100: [0.6, 0.62], 200: [0.66, 0.64], 400: [0.655, 0.655]})
+_CURVE = pd.DataFrame({50: [0.5, 0.52], 100: [0.6, 0.62], 200: [0.66, 0.64], 400: [0.655, 0.655], 800: [0.65, 0.67]})
 _RISING = pd.DataFrame({100: [0.4, 0.4], 200: [0.5, 0.5], 400: [0.6, 0.6]})
 
 
@@ -107,13 +107,16 @@ _stop = define_values(
     ),
     right=[_enough],
     cases=[(_CURVE, 0.02), (_CURVE, 0.06), (_RISING, 0.05)],
-    asked="for 50, 100, 200, 400 labels with means .51, .61, .65, .655 and worth 0.02",
+    asked="for 50 to 800 labels with means .51, .61, .65, .655, .66 and worth 0.02",
     mistakes=[
         (
             lambda curve, worth: curve.columns[curve.mean().diff() < worth][0],
-            "this is where the small gain ends; 200 labels were enough.",
+            "this is where the small gain ends; it began one column before.",
         ),
-        (lambda curve, worth: curve.columns[-1], "this is the largest number; the last doubling gained half a point."),
+        (
+            lambda curve, worth: curve.columns[-1],
+            "this is the largest number, and two doublings gained half a point each.",
+        ),
         (lambda curve, worth: curve.columns[0], "the first doubling gained ten points; go on."),
         (lambda curve, worth: curve.mean().max(), "this is an accuracy; a number of labels is asked for."),
     ],
