@@ -237,13 +237,15 @@ SAID = {"question": "Who is it? <b>", "harm": ..., "limits": "Never at a door.",
 
 
 def test_the_page_is_whole_in_itself_and_says_what_is_still_to_write(evaluated, tmp_path, capsys):
-    table = pd.DataFrame({"way": ["probe"], "accuracy": [0.5]})
+    table = pd.DataFrame({("gender", "mean"): [0.5], ("gender", "±"): [0.01234]}, ["probe"]).rename_axis("method")
     picture = plots.figure()[0]
     page = PROJECT.hand_in(tmp_path / "report", SAID, evaluated, {"ways": table}, {"A curve.": picture})
     text = page.read_text(encoding="utf-8")
     assert capsys.readouterr().out == "project.html: 3 of 4 places are filled; still to write: harm\n"
     assert "Who is it? &lt;b&gt;" in text and "harm: (not written yet)" in text and "chosen: 0.31" in text
     assert not re.search(r"<(?:script|link|iframe)|\bsrc=\"(?!data:)|https?://(?!\S*w3\.org)\S+\"", text)
+    for cell in (">method</th>", ">gender mean</th>", ">gender ±</th>", ">probe</th>", ">0.500</td>", ">0.012</td>"):
+        assert cell in text
     (image,) = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert b64decode(image) == plots.png(picture)
     card = (page.parent / "model_card.md").read_text(encoding="utf-8")

@@ -217,7 +217,7 @@ def hand_in(
         parts = {
             "What the project says": words,
             "What was tried": [
-                *((name, table) for name, table in tables.items()),
+                *((name, _flat(table)) for name, table in tables.items()),
                 *((alt, plots.png(figure)) for alt, figure in figures.items()),
             ],
             "The model card": [made],
@@ -229,3 +229,10 @@ def hand_in(
     still = f"; still to write: {', '.join(waiting)}" if waiting else ""
     print(f"{PAGE}: {len(place) - len(waiting)} of {len(place)} places are filled{still}")
     return folder / PAGE
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with its index as first column, one row of headings, and numbers as texts of three decimals."""
+    shown = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
+    shown.columns = [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in table]
+    return shown.rename_axis(table.index.name or "row").reset_index()
