@@ -4,7 +4,7 @@
 # From a folder of photos and a table to a classifier that answers for new photos, with honest scores, a card and a
 # report. All of it runs on the course's folder first; change one cell, and it runs on yours.
 #
-# **Minutes on a laptop:** 30 to read and run, 90 for the project.
+# **Minutes on a laptop:** 30 to read and run, 90 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
@@ -309,7 +309,7 @@ run(
 # %% [markdown]
 # ### Steps 9 and 10: test once, and for whom
 
-# %% tolerance=0.05
+# %% tags=["nbval-ignore-output"] reason="which of two equal groups is the worse, and how often by chance, differs between machines"
 model = load(OUT / "model")
 report = evaluate(model, faces, by=GROUPS)
 print(terminal(report))
@@ -326,7 +326,7 @@ print(terminal(report))
 # %%
 run("predict", "model", FOLDER, "--out", "answers.csv")
 
-# %% tolerance=0.2
+# %% tags=["nbval-ignore-output"] reason="answers to single photos that are unsure differ between machines"
 answers = model.predict(faces.split("test").select(range(6)))
 told = ["\n".join(row) for row in answers[TASKS].to_numpy()]
 plots.show(plots.image_grid(faces.split("test").images[:6], told), "Six test photos, each with the model's answers.")
