@@ -316,8 +316,10 @@ print(terminal(report))
 
 # %% [markdown]
 # Read the intervals. A tenth of a small folder is a small test: scores are known to several points only, and nothing is
-# told of a group of fewer than 20 faces. Whoever wants to say for whom it works needs more **test** photos: for an
-# interval of ± 5 points some 400, of each group.
+# told of a group of fewer than 20 faces, nor of one that would give it away. Age is lower than in the draws of step 7:
+# part of that is luck of this sample, part may be the recipe, which changes photos more and asks no mirror image when it
+# answers. To go back now for another recipe would make it a second validation set. Whoever wants to say for whom it
+# works needs more **test** photos: for an interval of ± 5 points some 400, of each group.
 #
 # ### Step 11: answers for new photos
 #
