@@ -82,6 +82,16 @@ def test_too_few_faces_are_refused_and_a_folder_is_not_written_twice(faces, home
         PROJECT.written(faces, home)
 
 
+@pytest.mark.parametrize("temporary", [True, False])
+def test_only_a_temporary_folder_goes_with_the_kernel(temporary, faces, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(PROJECT.atexit, "register", lambda *args, **options: kept.append(args[1]))
+    monkeypatch.setattr(PROJECT.tempfile, "gettempdir", lambda: str(tmp_path))
+    home = tmp_path / ("tmpabc" if temporary else "my_classifier")
+    PROJECT.written(faces.select(range(40)), home)
+    assert kept == [home] * temporary
+
+
 def test_the_photo_that_was_saved_again_is_found(home):
     packed = FaceSet.load(home / "set")
     pixels = packed.images.reshape(len(packed), -1).astype(np.float64) - 128

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import io
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,8 @@ def written(faces: FaceSet, home: Path, columns: Sequence[str] = ("gender", "age
         raise LessonError(f"{len(faces)} faces are too few for a folder in which so much goes wrong; give 40 or more.")
     folder, rng = home / "photos", np.random.default_rng(seed)
     folder.mkdir(parents=True)
+    if home.parent == Path(tempfile.gettempdir()) and home.name.startswith(tempfile.gettempprefix()):
+        atexit.register(shutil.rmtree, home, ignore_errors=True)  # as `mkdtemp` made it: it goes with the kernel
     names = [f"IMG_{number:04d}.bmp" for number in range(1, len(faces) + 1)]
     pixels = [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in faces.images]
     files = {name: as_file(image) for name, image in zip(names, pixels, strict=True)}
