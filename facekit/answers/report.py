@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from textwrap import wrap
@@ -18,14 +19,29 @@ PAGE = Path(__file__).with_name("report.html")
 WIDTH, LINES = 100, 16  # of the terminal; a longer table is left to the report
 SHORT = {"balanced accuracy": "balanced", "mean absolute error": "mean abs. error", "calibration error": "calibration"}
 BLANK = ("–", "not shown", "< ")  # how a cell begins that says nothing
+HEADING = "For whom does this model answer well?"
+# What a section is made of: a text (of several lines: as it stands), a table with its caption, a PNG with its text.
+Part = str | tuple[str, pd.DataFrame] | tuple[str, bytes]
 
 
-def html(evaluation: Evaluation) -> str:
-    """The report as one page."""
+def html(evaluation: Evaluation, heading: str = HEADING, before: Mapping[str, Sequence[Part]] | None = None) -> str:
+    """The report as one page.
+
+    before: sections that stand before the scores, by their headings; all texts are taken as texts, never as HTML.
+    """
+    own = [
+        (f"section-{number}", words.plain(name), "".join(map(_part, parts)))
+        for number, (name, parts) in enumerate((before or {}).items(), 1)
+    ]
     tasks = [(f"task-{number}", each) for number, each in enumerate(evaluation.tasks, 1)]
-    links = [("glance", "At a glance"), *((name, words.plain(each.task.name)) for name, each in tasks)]
+    links = [(anchor, name) for anchor, name, _ in own]
+    links += [("glance", "At a glance"), *((name, words.plain(each.task.name)) for name, each in tasks)]
     links += [("reading", "How to read the figures"), ("model", "The model and its data")]
     return PAGE.read_text(encoding="utf-8").format(
+        heading=escape(words.plain(heading)),
+        before="\n".join(
+            f'<section id="{anchor}">\n<h2>{escape(name)}</h2>\n{content}\n</section>' for anchor, name, content in own
+        ),
         title=escape(words.title(evaluation)),
         contents=" · ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links),
         notes=_list(evaluation.notes) or "<p>Nothing about these rows needs a warning.</p>",
@@ -39,6 +55,18 @@ def html(evaluation: Evaluation) -> str:
 def _list(texts: Iterable[str]) -> str:
     items = "".join(f"<li>{escape(words.plain(text))}</li>" for text in texts)
     return f"<ul>{items}</ul>" if items else ""
+
+
+def _part(part: Part) -> str:
+    """One part of a section as HTML."""
+    if isinstance(part, str):
+        text, tag = "\n".join(escape(words.plain(line)) for line in part.split("\n")), "pre" if "\n" in part else "p"
+        return f"<{tag}>{text}</{tag}>"
+    told, shown = part
+    if isinstance(shown, pd.DataFrame):
+        return _table(shown, words.plain(told))
+    text, data = escape(words.plain(told)), b64encode(shown).decode()
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
 def _table(rows: pd.DataFrame, caption: str, texts: int = 1) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from base64 import b64decode
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -15,6 +16,7 @@ from facekit.answers import report, words
 from facekit.answers.evaluate import BLANK, FEW, evaluate
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, OutputError
+from facekit.show import plots
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 SECTIONS = (
@@ -95,6 +97,32 @@ def test_the_page_needs_nothing_from_elsewhere(page):
             if name in ("src", "href", "data", "action", "poster", "srcset"):
                 assert value.startswith("#")
     assert "url(" not in page and "@import" not in page and "http" not in page
+
+
+def test_sections_of_ones_own_stand_before_the_scores_and_their_texts_stay_texts(found):
+    picture = plots.png(plots.figure()[0])
+    table = pd.DataFrame({"way": ["<i>a</i>", "b|c"], "accuracy": [0.5, 0.75]})
+    before = {
+        "My <b> question": ["Who is it for? <script>", "one\ntwo <b>"],
+        "Tables": [("Ways & means", table), ("A plot", picture)],
+    }
+    text = report.html(found, "My own & only report", before)
+    page = Page(text)
+    assert not page.wrong and not page.all("script", "i")
+    said = "\n".join(page.texts)
+    for each in (
+        "My own & only report",
+        "My <b> question",
+        "Who is it for? <script>",
+        "one\ntwo <b>",
+        "<i>a</i>",
+        "Ways & means",
+    ):
+        assert each in said
+    (image,) = page.all("img")
+    assert image["alt"] == "A plot" and b64decode(image["src"].removeprefix("data:image/png;base64,")) == picture
+    assert said.index("My <b> question") < said.index("At a glance") and 'href="#section-2"' in text
+    assert report.HEADING not in said and report.HEADING in "\n".join(Page(report.html(found)).texts)
 
 
 def test_texts_of_the_set_stand_on_the_page_as_they_are(found, page):
