@@ -54,7 +54,9 @@ def logme(rows: FeatureSet, task: Task) -> float:
         found = [evidence(each, of) for each in grid]
         top = int(np.argmax(found))
         ends = grid[max(top - 1, 0)], grid[min(top + 1, len(grid) - 1)]
-        finer = minimize_scalar(lambda each: -evidence(each, of), bounds=ends, method="bounded", options={"xatol": 1e-6})
+        finer = minimize_scalar(
+            lambda each: -evidence(each, of), bounds=ends, method="bounded", options={"xatol": 1e-6}
+        )
         return max(found[top], -float(finer.fun))
 
     return float(np.mean([best(of) for of in range(onehot.shape[1])]))
@@ -93,8 +95,8 @@ def _labelled(rows: FeatureSet, task: Task) -> tuple[np.ndarray, np.ndarray]:
     features, classes = np.asarray(rows.features, np.float64)[known], targets.numpy()[known]
     if len(classes) < 2 or len(np.unique(classes)) < 2:
         raise DataError(
-            f"{len(classes)} rows with a label for {task.name!r}, of {len(np.unique(classes))} classes; at least two of "
-            "both are needed to say how well features tell them apart."
+            f"{len(classes)} rows with a label for {task.name!r}, of {len(np.unique(classes))} classes; to say how well "
+            "features tell classes apart, at least two of both are needed."
         )
     if bad := int((~np.isfinite(features).all(axis=1)).sum()):
         row = int(np.flatnonzero(known)[~np.isfinite(features).all(axis=1)][0])
