@@ -95,8 +95,8 @@ def _labelled(rows: FeatureSet, task: Task) -> tuple[np.ndarray, np.ndarray]:
     features, classes = np.asarray(rows.features, np.float64)[known], targets.numpy()[known]
     if len(classes) < 2 or len(np.unique(classes)) < 2:
         raise DataError(
-            f"{len(classes)} rows with a label for {task.name!r}, of {len(np.unique(classes))} classes; to say how well "
-            "features tell classes apart, at least two of both are needed."
+            f"{len(classes)} rows with a label for {task.name!r}, of {len(np.unique(classes))} classes; to say how "
+            "well features tell classes apart, at least two of both are needed."
         )
     if bad := int((~np.isfinite(features).all(axis=1)).sum()):
         row = int(np.flatnonzero(known)[~np.isfinite(features).all(axis=1)][0])
