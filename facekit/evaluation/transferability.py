@@ -18,36 +18,43 @@ from facekit.tasks import Task
 RATIOS = np.geomspace(1e-10, 1e6, 65)
 
 
-def logme(rows: FeatureSet, task: Task) -> float:
+def logme(rows: FeatureSet, task: Task, bias: bool = False) -> float:
     """Logarithm of maximum evidence (You, Liu, Wang & Long, ICML 2021, sections 4.2 and 4.3), a label and class.
 
-    Each class is a target of 1 and 0 that a linear model without a bias predicts from the features F (N, D); its
-    weights are drawn from a normal distribution of precision α, the noise has precision β. The evidence
-    N(t; 0, I / β + F Fᵀ / α) is maximised over both; the score is the mean of its logarithm / N over the classes that
-    occur. A turn of the features or another unit of them changes nothing.
+    Each class is a target of 1 and 0 that a linear model predicts from the features F (N, D); its weights are drawn
+    from a normal distribution of precision α, the noise has precision β. The evidence N(t; 0, I / β + F Fᵀ / α) is
+    maximised over both; the score is the mean of its logarithm / N over the classes that occur. A turn of the features
+    or another unit of them changes nothing.
 
     For a ratio α / β the best β is known, so that one number is searched for, on a grid and then between its points;
     the paper's iteration ends at the same place. The ratio is kept above 1e-10 of the largest squared singular value:
     where the features give the labels exactly, the evidence has no maximum.
+
+    bias: whether the model has a bias, of which nothing is known before. In the paper it has none, so that a network
+    also gains by what is the same in all its embeddings, which tells no class from another. With a bias a shift of the
+    features changes nothing.
 
     rows: rows without a label do not count. Raises DataError for fewer than two labelled rows, for a single class, and
     for features that are not finite,
     or all 0; ConfigError for a task that is not multiclass.
     """
     features, classes = _labelled(rows, task)
+    onehot = (classes[:, None] == np.unique(classes)).astype(float)
+    if bias:  # which is integrated out: what is left lies across the vector of ones
+        features, onehot = features - features.mean(0), onehot - onehot.mean(0)
     left, sizes, _ = np.linalg.svd(features, full_matrices=False)
     squared = sizes**2
     if not squared[0] > 0:
-        raise DataError("all features are 0; the network gives the same answer for every picture.")
-    onehot = (classes[:, None] == np.unique(classes)).astype(float)
+        raise DataError("all rows have the same features; the network gives the same answer for every picture.")
     along = (left.T @ onehot) ** 2
-    beside = np.maximum(onehot.sum(0) - along.sum(0), 0)  # the part of a target that no weights reach
-    n = len(features)
+    beside = np.maximum((onehot**2).sum(0) - along.sum(0), 0)  # the part of a target that no weights reach
+    n = len(features) - bias
 
     def evidence(log_ratio: float, of: int) -> float:
         stretch = 1 + squared / (np.exp(log_ratio) * squared[0])
         noise = max((along[:, of] / stretch).sum() + beside[of], np.finfo(float).tiny) / n  # 1 / β
-        return float(-0.5 * (np.log(2 * np.pi * noise) + 1) - 0.5 * np.log(stretch).sum() / n)
+        total = n * (np.log(2 * np.pi * noise) + 1) + np.log(stretch).sum()
+        return float(-0.5 * total / len(features))
 
     def best(of: int) -> float:
         grid = np.log(RATIOS)

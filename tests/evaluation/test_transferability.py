@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import helmert
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, ortho_group
 
@@ -18,7 +20,8 @@ from facekit.evaluation.transferability import h_score, logme
 from facekit.tasks import Task
 
 THREE = Task("kind", "multiclass", ("a", "b", "c"))
-SCORES = (logme, h_score)
+WITH_BIAS = partial(logme, bias=True)
+SCORES = (logme, WITH_BIAS, h_score)
 
 
 def rows(seed: int, n: int = 60, dim: int = 5, signal: float = 1.0, classes: str = "abc") -> FeatureSet:
@@ -34,19 +37,24 @@ def with_features(data: FeatureSet, features: np.ndarray) -> FeatureSet:
     return replace(data, inputs=features)
 
 
-def evidence_by_search(data: FeatureSet) -> float:
-    """The density of each class's targets, maximised over both precisions by a general minimiser; no decomposition."""
+def evidence_by_search(data: FeatureSet, bias: bool = False) -> float:
+    """The density of each class's targets, maximised over both precisions by a general minimiser; no decomposition.
+
+    With a bias it is that of contrasts, of which each has the sum 0.
+    """
     features, labels = data.features, data.labels["kind"].to_numpy()
-    n, found = len(features), []
+    contrasts = helmert(len(features)) if bias else np.eye(len(features))
+    features, found = contrasts @ features, []
+    n = len(features)
     for name in np.unique(labels):
-        target = (labels == name).astype(float)
+        target = contrasts @ (labels == name).astype(float)
 
         def lost(logs: np.ndarray, target: np.ndarray = target) -> float:
             covariance = np.exp(-logs[1]) * np.eye(n) + np.exp(-logs[0]) * features @ features.T
             return -multivariate_normal.logpdf(target, cov=covariance)
 
         starts = [np.array([start, 1.0]) for start in (-2.0, 2.0, 6.0)]
-        found.append(-min(minimize(lost, start, method="Nelder-Mead").fun for start in starts) / n)
+        found.append(-min(minimize(lost, start, method="Nelder-Mead").fun for start in starts) / len(labels))
     return float(np.mean(found))
 
 
@@ -76,6 +84,7 @@ def evidence_by_paper(data: FeatureSet, rounds: int = 2000) -> float:
 def test_logme_is_the_evidence_at_its_maximum(seed, n, dim, signal):
     data = rows(seed, n, dim, signal)
     assert logme(data, THREE) == pytest.approx(evidence_by_search(data), abs=1e-5)
+    assert logme(data, THREE, bias=True) == pytest.approx(evidence_by_search(data, bias=True), abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -103,6 +112,14 @@ def test_a_turn_and_another_unit_of_the_features_change_nothing(seed, unit, dim)
     turned = unit * data.features @ ortho_group.rvs(dim, random_state=seed)
     for score in SCORES:
         assert score(with_features(data, turned), THREE) == pytest.approx(score(data, THREE), abs=1e-6)
+
+
+def test_what_all_embeddings_have_in_common_counts_only_without_a_bias():
+    data = rows(0, 60)
+    shifted = with_features(data, data.features + 5)
+    for score in (WITH_BIAS, h_score):
+        assert score(shifted, THREE) == pytest.approx(score(data, THREE), abs=1e-8)
+    assert logme(shifted, THREE) > logme(data, THREE) + 0.01
 
 
 @settings(max_examples=20, deadline=None)

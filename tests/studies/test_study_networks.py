@@ -47,8 +47,8 @@ def test_networks_are_recorded_whole(reference, small):
     parts += [("things", n, "test") for n in (15, 24)]  # there are 24 labels, no 30
     assert places == sorted((t, way, n, seed, part) for way in WAYS for seed in (0, 3) for t, n, part in parts)
     cheap = rows[rows["tested"] == ""]
-    assert set(cheap["metric"]) == {"logme", "h_score", "guess"}
-    assert len(cheap) == 3 * len(WAYS) * 2 * 4 and cheap["value"].notna().all()
+    assert set(cheap["metric"]) == {"logme", "logme_bias", "h_score", "guess"}
+    assert len(cheap) == 4 * len(WAYS) * 2 * 4 and cheap["value"].notna().all()
     told = recorded("networks_real", reference).about["data"]
     assert "faces 40 to draw from and 20 held out, 12 official" in told
     costs = recorded("networks_cost", reference).rows
@@ -63,7 +63,9 @@ def test_test_labels_change_the_accuracy_and_no_score_and_no_choice():
     differs = one["tested"] == "test"
     pd.testing.assert_frame_equal(one[~differs], other[~differs])
     assert not one[differs]["value"].equals(other[differs]["value"])
-    assert (one[differs]["low"] <= one[differs]["value"]).all() and (one[differs]["value"] <= one[differs]["high"]).all()
+    assert (one[differs]["low"] <= one[differs]["value"]).all() and (
+        one[differs]["value"] <= one[differs]["high"]
+    ).all()
 
 
 def test_an_untrained_network_has_random_weights_and_statistics_of_its_pictures():

@@ -44,7 +44,7 @@ _points_lost = define_values(
         (lambda real, said: _lost(real, said) / 100, "this is a share; a point is a hundredth."),
         (lambda real, said: 100 * real[int(np.argmax(said))], "this is what you get, not what you lose."),
         (lambda real, said: 100 * (max(real) - min(real)), "the score does not always choose the worst network."),
-        (lambda real, said: 100 * (max(said) - said[int(np.argmax(real))]), "these are scores; points are of accuracy."),
+        (lambda real, said: 100 * (max(said) - said[int(np.argmax(real))]), "these are scores, not points."),
         (lambda real, said: -_lost(real, said), "what is lost is 0 or more."),
     ],
     others=[(lambda real, said: 0.0, "expected 20, got 0")],

@@ -14,6 +14,7 @@ from facekit.show import plots
 from facekit.tasks import Task
 
 SHOWN, SIDE = 4, 96
+SCORES = {"LogME": "logme", "LogME, bias": "logme_bias", "H-score": "h_score", "trying": "guess", "tested": "accuracy"}
 Labelled = Mapping[str, tuple[FaceSet, Task]]
 
 
@@ -65,11 +66,12 @@ def places(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
         ranks = means.rank(ascending=False, method="min").to_numpy().astype(int)
         first = ranks if first is None else first
         shade = 1 - (ranks - 1) / max(len(means) - 1, 1)
-        _squares(axis, shade, means.index, [target.replace(" ", "\n") for target in means.columns])
+        _squares(axis, shade, means.index, means.columns)
         for row, column in np.ndindex(*ranks.shape):
             far = abs(ranks[row, column] - first[row, column]) >= 2
             _write(axis, row, column, str(ranks[row, column]), shade[row, column], bool(far))
-        axis.set_title(name)
+        axis.tick_params(axis="x", rotation=90)
+        axis.set_title(name, fontsize=11)
     return fig
 
 
@@ -111,10 +113,10 @@ def kept(rows: pd.DataFrame) -> pd.DataFrame:
     average and at most, and the processor's seconds for one network, beside those of the probe that is tested.
     """
     lines = []
-    for (n, task, seed), some in rows.groupby(["n", "task", "seed"]):
+    for (n, _task, _seed), some in rows.groupby(["n", "task", "seed"]):
         wide = some.pivot_table("value", "network", "metric")
         seconds = some.groupby("metric")["seconds"].mean()
-        for name, metric in {"LogME": "logme", "H-score": "h_score", "trying": "guess", "tested": "accuracy"}.items():
+        for name, metric in SCORES.items():
             best = wide["accuracy"].max() - wide.loc[wide[metric].idxmax(), "accuracy"]
             lines.append((name, n, wide["accuracy"].corr(wide[metric], method="spearman"), 100 * best, seconds[metric]))
     table = pd.DataFrame(lines, columns=["score", "labels", "rank correlation", "points lost", "seconds"])

@@ -140,6 +140,9 @@ by_hand = logme_by_hand(few.features.astype(float), few.targets([asked])[asked.n
 print("by hand and facekit agree:", np.isclose(by_hand, logme(few, asked), atol=1e-4))
 
 # %% [markdown]
+# This model has no bias, as in the paper. So a network also gains by what all its embeddings have in common, which
+# tells no class from another. With a bias the features and the target are taken less their means; we look at both.
+#
 # The other score, [H-score](glossary.md#h-score) (Bao et al. 2019), compares how far the class means lie apart with how
 # far all rows lie apart, after both are brought to a common scale. Higher is better in both.
 
@@ -184,7 +187,7 @@ def promised(score, target, seed):
     return {way: score(few_labels(features[target, way].split("train"), N, seed), targets[target][1]) for way in ways}
 
 
-cheap = {"LogME": logme, "H-score": h_score, "trying": trying}
+cheap = {"LogME": logme, "LogME, bias": partial(logme, bias=True), "H-score": h_score, "trying": trying}
 promises = {
     name: {target: over_seeds(partial(promised, score), target, seeds=range(3)) for target in targets}
     for name, score in cheap.items()
@@ -194,7 +197,9 @@ promises = {
 # ## Look at the result
 
 # %%
-plots.show(figures.heat(measured), "Accuracy of every way on every target, with its spread; the best of a column framed.")
+plots.show(
+    figures.heat(measured), "Accuracy of every way on every target, with its spread; the best of a column framed."
+)
 
 # %% [markdown]
 # E1
@@ -310,7 +315,9 @@ print("by hand and facekit agree:", torch.allclose(ours, mini.prepare(photos), a
 
 # %% tolerance=0.01
 views = {"stored": photos.float(), "0 to 1": scaled, "facenet-mini's": ours, "ImageNet's": theirs}
-pd.DataFrame({name: {"lowest": x.min(), "mean": x.mean(), "highest": x.max()} for name, x in views.items()}, dtype=float).T.round(2)
+pd.DataFrame(
+    {name: {"lowest": x.min(), "mean": x.mean(), "highest": x.max()} for name, x in views.items()}, dtype=float
+).T.round(2)
 
 # %% [markdown]
 # Nothing fails when a network gets the wrong one of these: every one is a tensor of the right shape. Below,
@@ -325,7 +332,10 @@ def fed(mean, std):
     return embed(network, targets[first][0])
 
 
-scales = {"right": (127.5, 128.0), "ImageNet's": tuple(tuple(255 * x for x in each) for each in (imagenet.mean, imagenet.std))}
+scales = {
+    "right": (127.5, 128.0),
+    "ImageNet's": tuple(tuple(255 * x for x in each) for each in (imagenet.mean, imagenet.std)),
+}
 fed_with = {name: fed(*scale) for name, scale in (scales | {"0 to 1": (0.0, 255.0), "stored": (0.0, 1.0)}).items()}
 
 
@@ -339,7 +349,9 @@ def asked_wrongly(both, seed):
 
 
 # %% tags=["broken-on-purpose"] tolerance=0.05
-wrongly = {name: over_seeds(asked_wrongly, both, seeds=range(3)) for name, both in (("asked only", False), ("both", True))}
+wrongly = {
+    name: over_seeds(asked_wrongly, both, seeds=range(3)) for name, both in (("asked only", False), ("both", True))
+}
 pd.concat({name: with_spread(table, 2) for name, table in wrongly.items()}, axis=1)
 
 # %% [markdown]
