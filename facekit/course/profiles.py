@@ -344,8 +344,8 @@ def portrait_domains(
 
 # --- sources and targets of a network ---------------------------------------------------------------------------------
 
-SOURCES = 2000
-TARGETS: dict[settings.Profile, tuple[int, int]] = {"laptop": (600, 500), "full": (1000, 500)}
+SOURCES = 1500
+TARGETS: dict[settings.Profile, tuple[int, int]] = {"laptop": (500, 500), "full": (1000, 500)}
 LETTERS = "abcdefghkm"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -49,7 +49,8 @@ FORMS: Mapping[str, type[Pretrained]] = {
     "ImageNet": EfficientNetLite0,
     "facenet-mini": FaceNetMini,
 }
-UNTRAINED = {"FaceNet": FaceNet, "facenet-mini": FaceNetMini}  # the forms that stand beside with random weights
+UNTRAINED = {"facenet-mini": FaceNetMini}  # what stands beside with random weights
+IN_OTHER_RECORDS = (("faces", "FaceNet"), ("faces", "facenet-mini"))
 # What each was taught, and on what.
 TAUGHT = {
     "FaceNet": "to tell people apart, by photos of faces (VGGFace2)",
@@ -71,6 +72,7 @@ class Target:
 def real_targets() -> tuple[Target, ...]:
     """FairFace (two test parts: held-out training photos, and the official ones that are here), CIFAR-10, ISIC."""
     faces = fairface()
+    faces = replace(faces, labels=faces.labels.assign(row=range(len(faces))))
     order = np.random.default_rng(0).permutation(rows_of(faces, "train", "validation"))
     held_out, drawn = np.sort(order[:N_TEST]), np.sort(order[N_TEST : N_TEST + N_POOL])
     tests = {"held-out training photos": faces.select(held_out), "official test photos here": faces.split("test")}
@@ -100,10 +102,20 @@ def untrained(form: Callable[[], Backbone], pictures: FaceSet, seed: int = 0) ->
 
 
 def ways(target: Target) -> dict[str, Callable[[FaceSet], FeatureSet]]:
-    """What turns pictures into features, by name: three taught networks, two of random weights, and pixels."""
-    taught = {name: partial(embed, form.from_pretrained()) for name, form in FORMS.items()}
-    fresh = {f"{name}, untrained": partial(embed, untrained(form, target.pool)) for name, form in UNTRAINED.items()}
-    return {**taught, **fresh, "pixels": pixel_features}
+    """What turns pictures into features, by name: three taught networks, one of random weights, and pixels."""
+    found: dict[str, Callable[[FaceSet], FeatureSet]] = {}
+    for name, form in FORMS.items():
+        network = form.from_pretrained()
+        found[name] = of_all(network) if (target.name, name) in IN_OTHER_RECORDS else partial(embed, network)
+    for name, form in UNTRAINED.items():
+        found[f"{name}, untrained"] = partial(embed, untrained(form, target.pool))
+    return found | {"pixels": pixel_features}
+
+
+def of_all(network: Backbone) -> Callable[[FaceSet], FeatureSet]:
+    """A network's embeddings of parts of FairFace, taken from those of all photos, which other records keep."""
+    whole = embed(network, fairface())
+    return lambda part: whole.select(part.labels["row"])
 
 
 def measure(pool: FeatureSet, tests: Mapping[str, FeatureSet], task: Task, n: int, seed: int) -> pd.DataFrame:
@@ -175,12 +187,13 @@ def measure_cost(batch: int = 64, rounds: int = 3) -> pd.DataFrame:
 
 
 @study
-def record(seeds: tuple[int, ...] = SEEDS) -> list[Study]:
+def record(labels: tuple[int, ...] = LABELS, seeds: tuple[int, ...] = SEEDS) -> list[Study]:
     """Records `networks_real` and `networks_cost`: FaceNet, a network for ImageNet, facenet-mini, the same untrained.
 
     Needs the extra `imagenet`. Takes about an hour on one core, most of it for embeddings, which are kept.
 
     Args:
+        labels: How many there are; where a task has fewer, all of them.
         seeds: Of the draws of labels, and of which of them the prior is chosen on.
     """
     blocks, told = [], []
@@ -192,7 +205,7 @@ def record(seeds: tuple[int, ...] = SEEDS) -> list[Study]:
         for name, way in ways(target).items():
             pool, tests = way(target.pool), {part: way(rows) for part, rows in target.tests.items()}
             for task in target.tasks:
-                for n in sizes(LABELS, min(len(pool), LABELS[-1])):
+                for n in sizes(labels, min(len(pool), max(labels))):
                     for seed in seeds:
                         title = f"{name}-{task.name}-{n}-{seed}"
                         columns = {"target": target.name, "network": name}
@@ -201,7 +214,7 @@ def record(seeds: tuple[int, ...] = SEEDS) -> list[Study]:
         Study(
             "networks_real",
             what="frozen networks with one linear head on few labels, photos of faces, things and lesions: FaceNet, "
-            "EfficientNet-Lite0 taught ImageNet, facenet-mini, FaceNet and facenet-mini with random weights, and "
+            "EfficientNet-Lite0 taught ImageNet, facenet-mini, the same with random weights, and "
             "pixels at 16 x 16; beside the accuracy LogME without and with a bias, H-score, and what a head that "
             "learnt from four fifths of the labels gets on the last fifth",
             data="; ".join(told) + " (FairFace: training photos, of which none that is tested is learnt from; CIFAR-10 "

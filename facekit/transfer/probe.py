@@ -31,7 +31,7 @@ PRIOR = 100.0
 # For features of an earlier stage (`embed(…, stage=…)`), which are all much alike: chosen on 3,000 held-out FairFace
 # training photos for FaceNet's last stage before the embedding, where 200 to 600 are within a point or two.
 STAGE_PRIOR = 200.0
-PRIORS = (1.0, 10.0, 100.0, 1000.0)  # to choose from
+PRIORS = (3.0, 30.0, 300.0)  # to choose from
 
 
 def pixel_features(faces: FaceSet, size: int = 16) -> FeatureSet:

@@ -17,6 +17,7 @@ from facekit.commands.cli import main
 from facekit.errors import DataError
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.embedding import embed
 from facekit.records import recorded
 from facekit.studies import networks
 from facekit.studies.networks import Target, measure, measure_cost, real_targets, untrained
@@ -30,16 +31,16 @@ def small(monkeypatch) -> None:
     """One network with weights, two targets of few pictures, few labels."""
     monkeypatch.setattr(networks, "FORMS", {"facenet-mini": FaceNetMini})
     monkeypatch.setattr(networks, "UNTRAINED", {"facenet-mini": FaceNetMini})
+    monkeypatch.setattr(networks, "IN_OTHER_RECORDS", ())
     targets = (
         Target("faces", (COLOUR,), faces(40), {"held out": faces(20, 1), "official": faces(12, 2)}),
         Target("things", (COLOUR,), faces(24, 3), {"test": faces(12, 4)}),
     )
     monkeypatch.setattr(networks, "real_targets", lambda: targets)
-    monkeypatch.setattr(networks, "LABELS", (15, 30))
 
 
 def test_networks_are_recorded_whole(reference, small):
-    assert main(["record", "networks", "--seeds", "[0,3]"]) == 0
+    assert main(["record", "networks", "--labels", "[15,30]", "--seeds", "[0,3]"]) == 0
     rows = recorded("networks_real", reference).rows
     found = rows[rows["metric"] == "accuracy"]
     places = sorted(zip(found["target"], found["network"], found["n"], found["seed"], found["tested"], strict=True))
@@ -106,6 +107,17 @@ def test_nothing_is_learnt_from_what_is_tested(monkeypatch):
         assert all(not one & other for one, other in itertools.combinations(parts, 2))
         assert parts[-1] == set(range(40, 60)) and parts[0] <= set(range(40))
     assert [len(each) for each in (real_targets()[0].pool, *real_targets()[0].tests.values())] == [25, 10, 20]
+
+
+def test_parts_of_all_embeddings_are_those_of_the_parts(monkeypatch):
+    data = faces(30)
+    monkeypatch.setattr(networks, "fairface", lambda: data)
+    part = data.select([4, 2, 7])
+    part = type(data)(part.images, part.labels.assign(row=[4, 2, 7]))
+    network = FaceNetMini.from_pretrained()
+    found = networks.of_all(network)(part)
+    np.testing.assert_allclose(found.features, embed(network, part).features, atol=1e-5)
+    assert list(found.labels["colour"]) == list(part.labels["colour"])
 
 
 def test_too_few_labels_are_refused():

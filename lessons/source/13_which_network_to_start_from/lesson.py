@@ -73,13 +73,13 @@ plots.show(figures.examples(sources, targets), "Four examples of each source and
 #
 # ### Networks
 #
-# facenet-mini comes with weights: it was taught faces. The other ones you teach here. The network is the same each
-# time, with the same first weights; only what it is taught differs. `nothing` has its random weights still, and only
-# its BatchNorm has seen pictures.
+# facenet-mini comes with weights: it was taught faces. The other networks you teach here. They are 25 times smaller and
+# start from the same random weights; only what they are taught differs. `nothing` still has the random weights, and
+# only its BatchNorm has seen pictures.
 
 
 # %%
-def teach(pictures, task, steps=250):
+def teach(pictures, task, steps=160):
     torch.manual_seed(0)
     net = Classifier(SmallNet(), Heads(SmallNet.embedding_dim, [task]))
     how = plan("scratch", list(net.stages), epochs=1, lr=3e-3)
@@ -230,8 +230,8 @@ pd.concat({name: judged(score) for name, score in promises.items()}, axis=1).rou
 # %% [markdown]
 # ### The same on real photos
 #
-# Recorded, with other networks: FaceNet, a network for ImageNet (EfficientNet-Lite0), facenet-mini, two of these forms
-# with random weights, and pixels; 1,000 labels. Look at `object` (CIFAR-10) and `diagnosis` (skin lesions) beside the
+# Recorded, with other networks: FaceNet, a network for ImageNet (EfficientNet-Lite0), facenet-mini, the same with
+# random weights, and pixels; 1,000 labels. Look at `object` (CIFAR-10) and `diagnosis` (skin lesions) beside the
 # tasks on faces.
 
 # %%
