@@ -30,7 +30,7 @@
 # but which is good **for this task**. How well features of a [source](glossary.md#source) serve a
 # [target](glossary.md#target) is their [transferability](glossary.md#transferability).
 #
-# The best known source is [ImageNet](glossary.md#imagenet): nearly every network that you can download was taught it.
+# The best known source is [ImageNet](glossary.md#ImageNet): nearly every network that you can download was taught it.
 # Four questions decide, in this order: may I use it, what was it taught, how well does it do **on my labels**, what does
 # it cost?
 
@@ -105,7 +105,7 @@ features = {(target, way): ways[way](pictures) for target, (pictures, _) in targ
 # %% [markdown]
 # ### A score without training, by hand
 #
-# To try every network takes time. Can one look at the embeddings and labels alone? [LogME](glossary.md#logme) (You et
+# To try every network takes time. Can one look at the embeddings and labels alone? [LogME](glossary.md#LogME) (You et
 # al. 2021) asks: if somebody drew the weights of a linear classifier at random, how **probable** would these labels be?
 # That probability is called the [evidence](glossary.md#evidence). Weights are drawn from a bell curve, and noise is
 # added. How wide both are is not known, so the widths are taken that make the labels most probable.
@@ -142,7 +142,7 @@ print("by hand and facekit agree:", np.isclose(by_hand, logme(few, asked), atol=
 # This model has no bias, as in the paper. So a network also gains by what all its embeddings have in common, which
 # tells no class from another. With a bias the features and the target are taken less their means; we look at both.
 #
-# The other score, [H-score](glossary.md#h-score) (Bao et al. 2019), compares how far the class means lie apart with how
+# The other score, [H-score](glossary.md#H-score) (Bao et al. 2019), compares how far the class means lie apart with how
 # far all rows lie apart, after both are brought to a common scale. Higher is better in both.
 
 # %% [markdown]
