@@ -4,8 +4,6 @@
 # One network, several tasks: the layers below are common, each task has a head of its own. You build it by hand, decide
 # where it splits and how the losses are weighed, and find out whether the tasks help each other, against the two
 # baselines that cost less: a network a task, and the linear probe.
-#
-# **Minutes on a laptop:** 40 to read and run, 20 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
