@@ -3,8 +3,6 @@
 #
 # You have found three networks on the net. Which one do you take? You compare sources on targets, compute a score that
 # promises the answer without training, see whether it keeps its promise, and read the small print.
-#
-# **Minutes on a laptop:** 25 to read and run, 35 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
