@@ -14,7 +14,7 @@ from facekit.show import plots
 from facekit.tasks import Task
 
 SHOWN, SIDE = 4, 96
-SCORES = {"LogME": "logme", "LogME, bias": "logme_bias", "H-score": "h_score", "trying": "guess", "tested": "accuracy"}
+SCORES = {"LogME": "logme", "LogME, bias": "logme_bias", "H-score": "h_score", "trying": "guess"}
 Labelled = Mapping[str, tuple[FaceSet, Task]]
 
 
@@ -110,7 +110,7 @@ def kept(rows: pd.DataFrame) -> pd.DataFrame:
 
     rows: those of one test part a task, and those that look at labels alone. Columns: the mean rank correlation with
     the accuracy over tasks and draws, how many points the network that the score puts first is behind the best one on
-    average and at most, and the processor's seconds for one network, beside those of the probe that is tested.
+    average and at most, and the processor's seconds for one network.
     """
     lines = []
     for (n, _task, _seed), some in rows.groupby(["n", "task", "seed"]):
@@ -124,4 +124,9 @@ def kept(rows: pd.DataFrame) -> pd.DataFrame:
         {"rank correlation": "mean", "points lost": ["mean", "max"], "seconds": "mean"}
     )
     found.columns = ["rank correlation", "points lost", "at most", "seconds"]
-    return found.drop(index="tested", level="score").unstack("labels").swaplevel(axis=1).sort_index(axis=1, level=0)
+    return found.sort_index(level=0, sort_remaining=True, key=_in_order)
+
+
+def _in_order(values: pd.Index) -> pd.Index:
+    """Names of scores as their places in SCORES, numbers as they are."""
+    return values.map(list(SCORES).index) if values.name == "score" else values

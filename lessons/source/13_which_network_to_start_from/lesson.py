@@ -278,7 +278,7 @@ for name, network in networks.items():
 #
 # Code, weights and data each have terms of their own, and the strictest counts. What is known of these three:
 
-# %% tags=["nbval-ignore-output"] reason="how a table of long texts is broken into lines"
+# %%
 for row in cost.rows.itertuples():
     print(f"{row.network}: taught {row.taught}\n    {row.terms}\n    weights: {row.source}\n")
 
