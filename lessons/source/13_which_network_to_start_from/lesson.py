@@ -51,10 +51,12 @@ from facekit.course import exercise, lesson, quiz, start
 from facekit.evaluation.paired import over_seeds, with_spread
 from facekit.evaluation.transferability import h_score, logme
 from facekit.experiments import few_labels, scores
+from facekit.models.backbones.efficientnet_lite import PACKAGED as OF_IMAGENET
+from facekit.models.backbones.mini import PACKAGED as OF_MINI
 from facekit.models.backbones.small import SmallNet
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads
-from facekit.records import recorded
+from facekit.models.weights import TERMS as OF_FACENET
 from facekit.show import plots
 from facekit.training.loop import TrainConfig, fit
 from facekit.training.methods import Supervised
@@ -228,40 +230,12 @@ pd.concat({name: judged(score) for name, score in promises.items()}, axis=1).rou
 # Framed places are two or more off. LogME as in the paper and H-score often choose wrongly, and dearly. H-score takes
 # pixels for the best of all four: of many numbers for few labels, some fit by chance, and its correction is not enough
 # here. LogME with a bias does well. `trying` does, too, but 40 held-out labels make a coarse ruler. Four targets are few,
-# so look at the record before you trust any of them.
-
-# %% [markdown]
-# ### The same on real photos
-#
-# Recorded, with other networks: FaceNet, a network for ImageNet (EfficientNet-Lite0), facenet-mini, the same with
-# random weights, and pixels; 1,000 labels. Look at `object` (CIFAR-10) and `diagnosis` (skin lesions) beside the
-# tasks on faces.
-
-# %%
-record = recorded("networks_real")
-tested = record.rows[record.rows["tested"].isin(["held-out training photos", "test"])]
-print(record.caption())
-plots.show(figures.heat(figures.by_task(tested, n=1000)), "Recorded accuracies of six ways on five tasks.")
-
-# %% [markdown]
-# E3
-
-# %%
-figures.kept(record.rows[record.rows["tested"] != "official test photos here"])
-
-# %% [markdown]
-# E4
+# so measure before you trust any of them.
 
 # %% [markdown]
 # ### What each network costs
-
-# %%
-cost = recorded("networks_cost")
-print(cost.caption())
-cost.rows.set_index("network")[["side", "embedding", "parameters", "megabytes", "fp32", "bf16", "threads"]].round(1)
-
-# %% [markdown]
-# `fp32` and `bf16` are photos per second in the two precisions, all networks in one run. Yours, here and now:
+#
+# Embedding is nearly all of the work when a classifier is used. Size and speed of these networks, here and now:
 
 # %% tags=["nbval-ignore-output"] reason="speed differs between machines and runs"
 from time import perf_counter
@@ -276,11 +250,13 @@ for name, network in networks.items():
 # %% [markdown]
 # ### May I use it?
 #
-# Code, weights and data each have terms of their own, and the strictest counts. What is known of these three:
+# Code, weights and data each have terms of their own, and the strictest counts. What facekit knows of three networks
+# that you can start from:
 
 # %%
-for row in cost.rows.itertuples():
-    print(f"{row.network}: taught {row.taught}\n    {row.terms}\n    weights: {row.source}\n")
+terms = {"FaceNet": OF_FACENET, "facenet-mini": OF_MINI[1], "EfficientNet-Lite0 for ImageNet": OF_IMAGENET[1]}
+for name, about in terms.items():
+    print(f"{name}: {about}")
 
 # %% [markdown]
 # "Apache 2.0" on a file of weights does not change the terms of the photos behind it. Whether these bind who only uses
@@ -335,8 +311,8 @@ def fed(mean, std):
 
 
 of_imagenet = [tuple(255 * each for each in values) for values in (imagenet.mean, imagenet.std)]
-scales = {"right": (127.5, 128.0), "ImageNet's": of_imagenet, "0 to 1": (0.0, 255.0), "stored": (0.0, 1.0)}
-fed_with = {name: fed(*scale) for name, scale in scales.items()}
+scales = {"ImageNet's": of_imagenet, "0 to 1": (0.0, 255.0), "stored": (0.0, 1.0)}
+fed_with = {"right": features[first, "facenet-mini"]} | {name: fed(*scale) for name, scale in scales.items()}
 
 
 def asked_wrongly(both, seed):
