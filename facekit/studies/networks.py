@@ -42,6 +42,7 @@ SEEDS = (0, 1, 2, 3, 4)
 LABELS = (50, 200, 1000, 4000)
 N_TEST, N_POOL = 3000, 4500  # FairFace's training photos: scored, and to draw labels from
 CALIBRATED = 512  # pictures that BatchNorm's statistics of an untrained network are made of
+PRECISIONS: tuple[EmbeddingPrecision, ...] = ("fp32", "bf16")
 GUESS_PRIOR = 30.0  # of the head that learns from four fifths of the labels
 
 FORMS: Mapping[str, type[Pretrained]] = {
@@ -165,24 +166,24 @@ def measure_cost(batch: int = 64, rounds: int = 3) -> pd.DataFrame:
     torch has here; the networks take turns, and the fastest of some rounds counts. Columns network, taught, side (in
     pixels), embedding (numbers), parameters, megabytes, fp32, bf16 (photos a second), threads, source, terms.
     """
-    rows, runs = [], {}
+    rows: list[tuple] = []
+    runs: dict[str, Callable[[], object]] = {}
     noise = np.random.default_rng(0)
     for name, form in FORMS.items():
         network, told = form.from_pretrained(), form.weights_from()
         labels = pd.DataFrame({"split": ["train"] * batch})
         some = FaceSet(noise.integers(0, 256, (batch, 3, *[network.image_size] * 2), dtype=np.uint8), labels)
-        how: tuple[EmbeddingPrecision, ...] = ("fp32", "bf16")
-        for each in how:
-            runs[name, each] = partial(embed, network, some, batch, cache=False, precision=each)
-            runs[name, each]()
-        parameters = sum(each.numel() for each in network.parameters())
+        for each in PRECISIONS:
+            runs[f"{name} {each}"] = partial(embed, network, some, batch, cache=False, precision=each)
+            runs[f"{name} {each}"]()
+        parameters = sum(weight.numel() for weight in network.parameters())
         about = (network.image_size, network.embedding_dim, parameters, 4 * parameters / 1e6)
         rows.append((name, TAUGHT[name], *about, torch.get_num_threads(), told["source"], told["licence"]))
     columns = ["network", "taught", "side", "embedding", "parameters", "megabytes", "threads", "source", "terms"]
     table = pd.DataFrame(rows, columns=columns)
-    seconds = fastest({str(key): run for key, run in runs.items()}, rounds, settings.device())
-    for each in ("fp32", "bf16"):
-        table[each] = [batch / seconds[str((name, each))] for name in table["network"]]
+    seconds = fastest(runs, rounds, settings.device())
+    for each in PRECISIONS:
+        table[each] = [batch / seconds[f"{name} {each}"] for name in table["network"]]
     return table
 
 
