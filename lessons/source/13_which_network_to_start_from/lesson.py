@@ -467,7 +467,8 @@ quiz("13").show()
 #
 # - What a source was taught decides more than how large it is or how good it was at its own task.
 # - Pixels and a network that was taught nothing belong into every comparison; now and then they win.
-# - R1
+# - Cheap scores look at the labels alone. As published they often chose wrongly here, and dearly; with a bias LogME chose
+#   well. A probe that is scored on held-out labels costs little more: measure before you trust.
 # - Ask for the terms of code, weights and data before you measure, and for size and speed before you decide.
 # - Feed a network as it was fed when it was taught. Nothing fails if you do not; it is only worse.
 
