@@ -17,7 +17,7 @@ import torch
 from facekit import settings
 from facekit.data.catalogue import photos
 from facekit.data.drawn.lesions import LESION, render_lesions
-from facekit.data.drawn.objects import OBJECT, render_objects
+from facekit.data.drawn.objects import OBJECT, THINGS, render_objects
 from facekit.data.drawn.words import render_words
 from facekit.data.features.model import FeatureModel
 from facekit.data.portraits import render_portraits
@@ -26,7 +26,8 @@ from facekit.data.readers.classes import class_task
 from facekit.data.sets import SPLITS, FaceSet, FeatureSet, Split
 from facekit.errors import ConfigError
 from facekit.models.adapters import Domain
-from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.base import Backbone, Pretrained
+from facekit.models.backbones.efficientnet_lite import EfficientNetLite0
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed, uses_bf16
@@ -233,6 +234,53 @@ class Course:
         looks = "clean photos", "other ones with a quarter of the light and noise of 4 %"
         return TwoDomains(source, low_light(target, 0.25, 0.04, self.seed), (RACE, GENDER, AGE_BAND), looks)
 
+    def sources(self) -> dict[str, tuple[FaceSet, Task]]:
+        """Small drawn pictures with labels, of which a small network can be taught something: things, and letters.
+
+        The classes are others than those of `targets`. The same in both profiles.
+        """
+        return {
+            "things": _things(SOURCES, THINGS[:6], self.seed + 1),
+            "letters": _symbols(SOURCES, LETTERS, self.seed + 1),
+        }
+
+    def targets(self) -> dict[str, tuple[FaceSet, Task]]:
+        """Pictures and what is asked of them, with splits `train` and `test`: faces, things and something else.
+
+        Drawn ones of 32 × 32 pixels in profile laptop: portraits, other things and other symbols than in `sources`.
+        In profile full FairFace's photos, CIFAR-10's and those of lesions.
+        """
+        n, n_test = TARGETS[self.profile]
+        if self.profile == "laptop":
+            faces = render_portraits((n, 0, n_test), self.seed + 2, 32, per_person=1)
+            things = _things(n + n_test, THINGS[6:], self.seed + 2)
+            symbols = _symbols(n + n_test, DIGITS, self.seed + 2)
+            return {"gender": (faces, GENDER), "skin tone": (faces, SKIN_TONE)} | {
+                name: (_in_two(data, n), task) for name, (data, task) in {"things": things, "digits": symbols}.items()
+            }
+        sizes = (n, 0, n_test)
+        faces, things, lesions = (
+            _limited(photos(name), sizes, self.seed) for name in ("fairface", "objects", "lesions")
+        )
+        asked = {"things": (things, "object"), "lesions": (lesions, "diagnosis")}
+        return {"gender": (faces, GENDER), "race": (faces, RACE)} | {
+            name: (data, class_task(data, column)) for name, (data, column) in asked.items()
+        }
+
+    def networks(self) -> dict[str, Pretrained]:
+        """Networks with weights, in evaluation mode: facenet-mini, in profile full FaceNet and one for ImageNet, too.
+
+        Where the packages for the last one are not installed, it is left out, and a line says so.
+        """
+        if self.profile == "laptop":
+            return {"facenet-mini": FaceNetMini.from_pretrained()}
+        found: dict[str, Pretrained] = {"FaceNet": FaceNet.from_pretrained()}
+        try:
+            found["ImageNet"] = EfficientNetLite0.from_pretrained()
+        except ConfigError as error:
+            print(f"The network for ImageNet is left out: {error}")
+        return found | {"facenet-mini": FaceNetMini.from_pretrained()}
+
     def backbone(self) -> Backbone:
         """The pretrained network, a fresh copy each time."""
         return FaceNetMini.from_pretrained() if self.profile == "laptop" else FaceNet.from_pretrained()
@@ -292,6 +340,33 @@ def portrait_domains(
     )
     looks = tuple(f"rendered portraits ({style})" for style in styles)
     return TwoDomains(source, target, (EXPRESSION, GLASSES, GENDER), (looks[0], f"{looks[1]} of other people"))
+
+
+# --- sources and targets of a network ---------------------------------------------------------------------------------
+
+SOURCES = 1500
+TARGETS: dict[settings.Profile, tuple[int, int]] = {"laptop": (500, 500), "full": (1000, 500)}
+LETTERS = "abcdefghkm"
+
+
+def _things(n: int, names: tuple[str, ...], seed: int) -> tuple[FaceSet, Task]:
+    """n small drawn things of these kinds, at most; all in `train`."""
+    drawn = render_objects((round(1.1 * n * len(THINGS) / len(names)), 0, 0), seed, size=32)
+    wanted = np.flatnonzero(drawn.labels[OBJECT.name].isin(names))[:n]
+    return drawn.select(wanted), Task(OBJECT.name, "multiclass", names)
+
+
+def _symbols(n: int, alphabet: str, seed: int) -> tuple[FaceSet, Task]:
+    """n small pictures of one symbol each; all in `train`."""
+    drawn = render_words(n, seed, alphabet, lengths=1, size=(32, 32))
+    drawn.labels["split"] = "train"
+    return drawn, Task("text", "multiclass", tuple(alphabet))
+
+
+def _in_two(data: FaceSet, n: int) -> FaceSet:
+    """The same with the first n rows in `train` and the others in `test`."""
+    data.labels["split"] = np.where(np.arange(len(data)) < n, "train", "test")
+    return data
 
 
 # --- pictures beside faces -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from facekit.data.readers.captcha import ALPHABET
 from facekit.data.readers.cifar10 import CIFAR10_CLASSES
 from facekit.data.readers.isic import ISIC_CLASSES
 from facekit.data.sets import FaceSet, FeatureSet
-from facekit.errors import DataError
+from facekit.errors import ConfigError, DataError
 from facekit.models.adapters import DomainNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.training.config import TrainConfig
@@ -160,3 +160,44 @@ def test_an_audit_has_the_same_parts_in_both_profiles_and_leaves_the_test_photos
     )
     pd.testing.assert_frame_equal(real.labels, start("12").audit_features().labels)
     assert list(real.labels["row"]) != sorted(real.labels["row"]), "no part is one end of the set"
+
+
+def test_what_a_small_network_is_taught_is_never_what_it_is_asked(monkeypatch):
+    monkeypatch.setattr(course_module, "SOURCES", 60)
+    monkeypatch.setattr(course_module, "TARGETS", dict.fromkeys(("laptop", "full"), (20, 15)))
+    course = start("13")
+    sources, targets = course.sources(), course.targets()
+    for pictures, task in sources.values():
+        assert pictures.images.shape == (60, 3, 32, 32) and set(pictures.labels["split"]) == {"train"}
+        assert (pictures.targets([task])[task.name] >= 0).all()
+    for pictures, task in targets.values():
+        assert pictures.labels["split"].value_counts().to_dict() == {"train": 20, "test": 15}
+        assert (pictures.targets([task])[task.name] >= 0).all()
+    for source, target in (("things", "things"), ("letters", "digits")):
+        assert not set(sources[source][1].classes) & set(targets[target][1].classes)
+    assert list(course.networks()) == ["facenet-mini"]
+
+
+def test_in_full_the_targets_are_photos(real_sets, monkeypatch):
+    monkeypatch.setattr(course_module, "TARGETS", dict.fromkeys(("laptop", "full"), (10, 5)))
+    given = course_module.photos
+    faces = toy("gender", ["Male", "Female"], (160, 160))
+    faces.labels["race"] = "White"
+    monkeypatch.setattr(course_module, "photos", lambda name: faces if name == "fairface" else given(name))
+    targets = start("13").targets()
+    assert list(targets) == ["gender", "race", "things", "lesions"]
+    for pictures, task in targets.values():
+        assert pictures.labels["split"].value_counts().to_dict() == {"train": 10, "test": 5}
+        assert (pictures.targets([task])[task.name] >= 0).all()
+
+
+def test_a_network_whose_packages_are_missing_is_left_out_with_a_line(real_sets, monkeypatch, capsys):
+    def missing() -> None:
+        raise ConfigError("efficientnet-lite0 needs two more packages")
+
+    monkeypatch.setattr(course_module.FaceNet, "from_pretrained", lambda: "FaceNet")
+    monkeypatch.setattr(course_module.EfficientNetLite0, "from_pretrained", missing)
+    assert list(start("13").networks()) == ["FaceNet", "facenet-mini"]
+    assert "is left out: efficientnet-lite0 needs two more packages" in capsys.readouterr().out
+    monkeypatch.setattr(course_module.EfficientNetLite0, "from_pretrained", lambda: "ImageNet")
+    assert list(start("13").networks()) == ["FaceNet", "ImageNet", "facenet-mini"]

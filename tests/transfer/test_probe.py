@@ -14,7 +14,7 @@ from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.tasks import Task
 from facekit.training.loop import predict
-from facekit.transfer.probe import hidden_probe, linear_probe, pixel_features
+from facekit.transfer.probe import centred, hidden_probe, linear_probe, pixel_features, tuned_probe
 
 COLOUR = Task("colour", "multiclass", ("red", "green", "blue"))
 SIZE = Task("size", "regression", scale=10.0)
@@ -137,3 +137,37 @@ def test_pixel_features_keep_brightness_and_colour_and_are_about_as_long_as_embe
     assert np.all((np.linalg.norm(noise.features, axis=1) > 0.5) & (np.linalg.norm(noise.features, axis=1) < 2))
     with pytest.raises(ConfigError, match="at least 1 pixel"):
         pixel_features(faces, size=0)
+
+
+@pytest.mark.parametrize("n", [30, 120])  # fewer rows than features, and more
+def test_a_tuned_probe_is_the_linear_probe_with_the_best_prior_on_a_fifth(n):
+    data, task = features(n, 60), COLOUR
+    order = np.random.default_rng(3).permutation(n)
+    held_out, learn = data.select(order[: n // 5]), data.select(order[n // 5 :])
+    losses = {}
+    for prior in (1.0, 10.0, 100.0):
+        outputs = predict(linear_probe(learn, [task], prior), held_out)[task.name]
+        losses[prior] = task.loss(outputs, held_out.targets([task])[task.name]).item()
+    expected = predict(linear_probe(data, [task], min(losses, key=losses.get)), data)[task.name]
+    found = predict(tuned_probe(data, task, (1.0, 10.0, 100.0), seed=3), data)[task.name]
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_tuned_probe_needs_labels():
+    data = features(20)
+    labels = data.labels.assign(colour=[None] * 16 + list(data.labels["colour"][16:]))
+    few = replace(data, labels=labels)
+    with pytest.raises(DataError, match="4 rows with a label"):
+        tuned_probe(few, COLOUR)
+
+
+def test_centred_features_have_no_common_part_and_one_length():
+    data = features(50, 7)
+    moved = replace(data, inputs=5 + 3 * data.features)
+    for each in (data, moved):
+        found = centred(each)(each).features
+        np.testing.assert_allclose(found.mean(0), 0, atol=1e-6)
+        assert (found**2).sum(1).mean() == pytest.approx(1)
+    np.testing.assert_allclose(centred(data)(data).features, centred(moved)(moved).features, atol=1e-5)
+    with pytest.raises(DataError, match="same features"):
+        centred(data.select([0, 0, 0]))
