@@ -15,6 +15,9 @@ import numpy as np
 import torch
 
 from facekit import settings
+from facekit.course.folders import find_lessons
+from facekit.course.tally import progress
+from facekit.course.workspace import found_work
 from facekit.data.catalogue import photos
 from facekit.data.drawn.lesions import LESION, render_lesions
 from facekit.data.drawn.objects import OBJECT, THINGS, render_objects
@@ -294,7 +297,8 @@ class Course:
 def start(lesson: str) -> Course:
     """Sets seeds and determinism, prints the banner and returns the Course of lesson `NN` (two digits).
 
-    Raises ConfigError for anything but two digits.
+    The first lesson, in a folder to work in, also shows which exercises were correct. Raises ConfigError for anything
+    but two digits.
     """
     if not (len(lesson) == 2 and lesson.isdecimal()):
         raise ConfigError(f"lesson {lesson!r}: use the number as in the file name, such as '03'.")
@@ -305,6 +309,8 @@ def start(lesson: str) -> Course:
     settings.seed_everything(course.seed)
     torch.use_deterministic_algorithms(name == "laptop", warn_only=True)
     print(course.banner)
+    if found_work() and lesson == find_lessons()[0].number:
+        progress()
     return course
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facekit.commands.cli import main
-from facekit.course import build, exercise, folders, tally, workspace
+from facekit.course import build, exercise, folders, start, tally, workspace
 from facekit.errors import ConfigError, OutputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -505,3 +505,12 @@ def test_a_bar_is_full_or_empty_only_where_that_is_so(done, asked):
     bar = tally.bar(done, asked)
     assert len(bar) == tally.BAR
     assert ("░" not in bar) == (done == asked) and ("█" not in bar) == (done == 0)
+
+
+def test_the_first_lesson_shows_it_where_one_works_and_nowhere_else(course, kernel, monkeypatch, capsys):
+    start("97")
+    assert "Exercises that were correct:" in capsys.readouterr().out
+    start("98")
+    monkeypatch.chdir(course)
+    start("97")
+    assert "Exercises" not in capsys.readouterr().out

@@ -389,7 +389,7 @@ gains(selected, "equal")
 # ### The decision guide
 #
 # Your own case: begin at the top and follow the lines; a green box opens its lesson. Below, the same in words, folded,
-# and as a widget. The last lesson, Your own classifier, goes the whole way with your photos.
+# and as a widget. [Lesson 15](15_your_own_classifier.ipynb), Your own classifier, goes the whole way with your photos.
 
 # %%
 figures.guide().show()

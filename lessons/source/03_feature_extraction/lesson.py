@@ -40,7 +40,7 @@
 # network.fc = torch.nn.Identity()  # photos to 512 numbers, in place of 1,000 scores
 # ```
 #
-# Your network, too, may come from torchvision; the last part of the course says how to choose one.
+# Your network, too, may come from torchvision; [lesson 13](13_which_network_to_start_from.ipynb) says how to choose one.
 #
 # One word before the tasks: labels say how annotators **perceived** a face. A classifier that reproduces labels of race
 # or gender well has learnt to agree with annotators, no more. Drawn portraits have a skin tone (one of the ten steps of

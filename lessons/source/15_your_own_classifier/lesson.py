@@ -3,8 +3,6 @@
 #
 # From a folder of photos and a table to a classifier that answers for new photos, with honest scores, a card and a
 # report. All of it runs on the course's folder first; change one cell, and it runs on yours.
-#
-# **Minutes on a laptop:** 30 to read and run, 90 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
@@ -20,7 +18,8 @@
 #
 # Everything before: the [probe](glossary.md#probe) of [lesson 03](03_feature_extraction.ipynb), tuning of
 # [lesson 04](04_fine_tuning.ipynb), sharing of [lesson 06](06_hard_parameter_sharing.ipynb), the audit of
-# [lesson 12](12_fairness_audit.ipynb). Nothing new is trained here; it is put together.
+# [lesson 12](12_fairness_audit.ipynb), the choice of a network of [lesson 13](13_which_network_to_start_from.ipynb).
+# Nothing here is new; it is put together.
 
 # %% [markdown]
 # ## The idea
