@@ -14,7 +14,7 @@ PARTS = check test-package test-lessons
 .PHONY: lab test check test-package test-lessons bench docs lock lock-check clean FORCE
 
 lab: $(READY)
-	"$(VENV)" -m facekit lab $(OPTIONS)
+	"$(VENV)" -m facekit lab $(if $(WORK),--work "$(WORK)") $(OPTIONS)
 
 # Every part in turn, and how long each took.
 test: $(READY)

@@ -1,4 +1,4 @@
-"""`python -m facekit lessons …`: making the notebooks from their sources, and checking them."""
+"""`python -m facekit lessons …`: making, checking and resetting notebooks, and progress."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ def subcommands() -> dict[str, str]:
         "build": "facekit.course.build:build_command",
         "check": "facekit.course.build:check_command",
         "glossary": "facekit.course.terms:glossary_command",
+        "progress": "facekit.course.tally:progress_command",
+        "reset": "facekit.course.workspace:reset_command",
         "rules": "facekit.course.rules:rules_command",
         "run": "facekit.course.build:run_command",
         "table": "facekit.course.build:table_command",

@@ -61,6 +61,11 @@ def predict(
     for task in loaded.tasks:
         if task.softmax and loaded.temperatures[task.name] is None:
             answers.notes.append(f"no temperature was fitted for {task.name}: its probabilities are often too sure")
+        if cuts := loaded.thresholds.get(task.name):
+            answers.notes.append(
+                f"the model keeps thresholds of {task.name} by {cuts['groups']}; a photo does not say its group, so "
+                "the answer is the class with the highest score (facekit.load(...).decided takes groups that you know)"
+            )
     for note in answers.notes:
         print(f"  note: {note}")
     if pictures is not None:

@@ -1,6 +1,6 @@
 """The course around the lessons: what a notebook calls, how notebooks are made, and the doctor.
 
-A notebook needs four names, each loaded when it is asked for:
+A notebook needs five names, each loaded when it is asked for:
 
     from facekit.course import exercise, lesson, quiz, start
 
@@ -8,9 +8,11 @@ start("03")       the data, the network and the sizes of the profile (profiles.p
 exercise("03.1")  an exercise that checks itself (exercises.py)
 quiz("03")        the quiz (quizzes.py)
 lesson("03")      the lesson's folder; its `figures` are the lesson's own plots and widgets (folders.py)
+progress()        which exercises were correct, on the first page (tally.py)
 
 build.py makes the notebooks from `lessons/source/NN_slug/`, rules.py says which rules of the course one breaks,
-doctor.py what works on this machine; own_photo.py shows what a classifier says of a photo of one's own.
+frame.py what the build puts around a lesson, workspace.py is the learner's place to work, doctor.py says what works on
+this machine and starts JupyterLab; own_photo.py shows what a classifier says of a photo of one's own.
 """
 
 from __future__ import annotations
@@ -23,9 +25,16 @@ if TYPE_CHECKING:
     from facekit.course.folders import lesson
     from facekit.course.profiles import start
     from facekit.course.quizzes import quiz
+    from facekit.course.tally import progress
 
-__all__ = ["exercise", "lesson", "quiz", "start"]
-_HOMES = {"exercise": "exercises", "lesson": "folders", "quiz": "quizzes", "start": "profiles"}
+_HOMES = {
+    "exercise": "exercises",
+    "lesson": "folders",
+    "progress": "tally",
+    "quiz": "quizzes",
+    "start": "profiles",
+}
+__all__ = ["exercise", "lesson", "progress", "quiz", "start"]
 
 
 def __getattr__(name: str) -> object:

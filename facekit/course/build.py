@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facekit.course.folders import Lesson, find_lessons, lessons_root
+from facekit.course.frame import SOLUTION, add_minutes, way_on
 from facekit.errors import ConfigError, LessonError
 from facekit.files import atomic_path, may_replace
 from facekit.settings import PROFILES, Profile
@@ -38,10 +39,6 @@ CELL_TIMEOUT = 600  # seconds; a lesson in profile full may train for minutes in
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLORS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 MARK = re.compile(r"^[ \t]*(# (?:</?solution>|<todo>))$", re.MULTILINE)
-# Its indent, and after a line break each: the solution, and the lines of the learner's copy where it has some.
-SOLUTION = re.compile(
-    r"^([ \t]*)# <solution>((?:\n.*)*?)(?:\n[ \t]*# <todo>((?:\n.*)*?))?\n[ \t]*# </solution>$", re.MULTILINE
-)
 BUILT = b'"facekit": {'  # in every notebook that is built here
 TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
 
@@ -52,9 +49,13 @@ TABLE_BEGIN, TABLE_END = "<!-- lessons -->", "<!-- /lessons -->"
 def make_notebook(lesson: Lesson, solutions: bool) -> NotebookNode:
     """The notebook of a lesson, not executed; raises LessonError naming source and cell."""
     import jupytext
+    import nbformat
 
     text = lesson.source.read_text(encoding="utf-8")
     notebook = jupytext.reads(text, fmt={"extension": ".py", "format_name": "percent"})
+    add_minutes(notebook.cells, lesson)
+    if way := way_on(lesson):
+        notebook.cells.append(nbformat.v4.new_markdown_cell(way))
     cells: list[NotebookNode] = []
     for place, cell in enumerate(notebook.cells, 1):
         where = f"{lesson.stem}/lesson.py, cell {place} ({first_line(cell.source)!r})"

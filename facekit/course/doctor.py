@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from facekit.errors import ConfigError, FacekitError
 
@@ -96,34 +97,55 @@ def _run(name: str, check: Callable[[], str]) -> Check:
         return Check(name, "FAIL", f"{type(error).__name__}: {_one_line(error)}", _install())
 
 
-def lab(browser: bool = True, port: int = 8888, allow_root: bool = False) -> int:
-    """Starts JupyterLab on the lessons with this Python and waits for its end; returns its exit status.
+def lab(work: Path | None = None, browser: bool = True, port: int = 8888, allow_root: bool = False) -> int:
+    """Starts JupyterLab with this Python on copies of the lessons and waits for its end; returns its exit status.
 
-    browser: open one. port: the next free one is taken where it is in use. allow_root: let the administrator of a
-    container run it. Raises ConfigError where the lessons or JupyterLab are not there, and for no port.
+    It opens the notebook that was worked in last, else the first lesson.
+
+    Args:
+        work: the folder with the copies, which an upgrade of the course respects; `work` beside the lessons by default.
+        browser: open one.
+        port: the next free one is taken where it is in use.
+        allow_root: let the administrator of a container run it.
 
     Examples:
         python -m facekit lab
+        python -m facekit lab --work ~/course
         python -m facekit lab --browser false --port 9000
     """
+    from facekit.course.workspace import left_last, open_work, work_folder
+
     if not 0 <= port < 2**16:
         raise ConfigError(f"port must be from 0 to {2**16 - 1}, got {port}; 8888 is JupyterLab's.")
-    lessons = next((folder for folder in (ROOT / "lessons", Path.cwd() / "lessons") if folder.is_dir()), None)
-    if lessons is None:
-        raise ConfigError("no folder `lessons` here; change to the folder of the course and type it again.")
+    folder = work_folder(work)
     if not _version("jupyterlab"):
         raise ConfigError(f"JupyterLab is not installed; type: {_install()}")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={lessons}", f"--ServerApp.port={port}"]
+    for sentence in open_work(folder):
+        print(sentence, flush=True)
+    first = f"/lab/tree/{quote(left_last(folder))}"
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
+    command += [f"--ServerApp.port={port}", f"--LabApp.default_url={first}"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if allow_root else []
-    # Defaults of the course, below the user's own settings: no question about news, no look for updates, and a key that
-    # is pressed in a widget stays with it, where JupyterLab would move to another cell, or cut this one.
-    folders = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    # Tabs are opened again next time: those of this folder, not those of whatever else JupyterLab was used for.
+    environment = {"JUPYTERLAB_WORKSPACES_DIR": str(folder.resolve() / ".workspaces")} | lab_environment()
+    return subprocess.run(command, check=False, env=environment).returncode
+
+
+def lab_environment() -> dict[str, str]:
+    """The environment of JupyterLab for the lessons: this one, and defaults of the course below the user's own.
+
+    No question about news, no look for updates; a key that is pressed in a widget stays with it, where JupyterLab would
+    move to another cell, or cut this one; pictures carry their text alternative, on the screen and in exported pages.
+    """
+    course = Path(__file__).parent / "jupyter"
+    folders = {"JUPYTER_CONFIG_PATH": course, "JUPYTER_PATH": course / "share"}
     # The networks of the lessons are small: threads that spin while they wait for one another cost several times the
     # work itself as soon as anything else runs on the machine.
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE"}
-    environment = defaults | os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
-    return subprocess.run(command, check=False, env=environment).returncode
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+    for name, folder in folders.items():
+        environment[name] = os.pathsep.join(filter(None, (str(folder), os.environ.get(name, ""))))
+    return environment
 
 
 def _python() -> str:

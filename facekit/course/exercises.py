@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import dis
 import functools
+import json
 import math
 import numbers
 import re
@@ -26,9 +27,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from facekit.course import tally
 from facekit.course.folders import Lesson, lesson
 from facekit.errors import LessonError
 from facekit.evaluation.paired import with_spread
+from facekit.show.plots import publish
 
 Outcome = Literal["correct", "not yet", "not attempted"]
 
@@ -230,8 +233,14 @@ class Exercise:
         )
 
     def check(self, answer: object) -> None:
-        """Prints the verdict on an answer: one line that begins with correct, not yet or not attempted."""
-        print(self.verdict(answer))
+        """Prints the verdict on an answer: one line that begins with correct, not yet or not attempted.
+
+        In the folder to work in, a correct answer is noted (tally.py).
+        """
+        verdict = self.verdict(answer)
+        print(verdict)
+        if verdict.outcome == "correct" and (said := tally.note(self.number)):
+            print(said)
 
     def hint(self, which: int | None = None) -> None:
         """Prints the next hint, or hint number `which` (1 is the first)."""
@@ -243,16 +252,20 @@ class Exercise:
         more = (
             f'exercise("{self.number}").hint() gives the next.'
             if which < len(self.hints)
-            else f'That was the last; exercise("{self.number}").solution() says where the solution is.'
+            else f'That was the last; exercise("{self.number}").solution() shows the solution.'
         )
         print(f"Hint {which} of {len(self.hints)}: {self.hints[which - 1]}\n{more}")
 
     def solution(self) -> None:
-        """Prints where the solution with its explanation is."""
-        lesson = self.number.partition(".")[0]
-        print(
-            f"Exercise {self.number} is solved in the notebook whose name begins with {lesson}, in lessons/solutions."
-        )
+        """Shows the solution with its explanation, from the notebook in lessons/solutions."""
+        stored = lesson(self.number.partition(".")[0]).solutions
+        cells = json.loads(stored.read_text(encoding="utf-8"))["cells"] if stored.is_file() else []
+        texts = ((cell["cell_type"], "".join(cell["source"])) for cell in cells)
+        whole = "\n\n".join(f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts)
+        parts = re.split(r"^(?=##+ )", whole, flags=re.MULTILINE)
+        asked = [part.rstrip() for part in parts if f'exercise("{self.number}").check(' in part]
+        shown = asked[0] if asked else f"The solution is not in {stored.name} of lessons/solutions."
+        publish({"text/markdown": shown, "text/plain": shown})
 
 
 def define(number: str, title: str, **parts: Any) -> Callable[[Check], Exercise]:

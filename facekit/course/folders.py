@@ -104,10 +104,11 @@ def lesson(number: str) -> Lesson:
 
 
 def lessons_root() -> Path:
-    """The folder `lessons` beside the package; raises LessonError where facekit is installed without it."""
-    if not (LESSONS / "source").is_dir():
-        raise LessonError(f"no lesson sources in {LESSONS / 'source'}; run this in a checkout of the course.")
-    return LESSONS
+    """The folder `lessons` beside the package, else in the working folder; raises LessonError where there is none."""
+    for folder in (LESSONS, Path.cwd() / "lessons"):
+        if (folder / "source").is_dir():
+            return folder
+    raise LessonError("no folder `lessons` with their sources here; run this in a checkout of the course.")
 
 
 def find_lessons(numbers: Sequence[int | str] | None = None, root: Path | None = None) -> list[Lesson]:

@@ -29,7 +29,7 @@ from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import Embedder
 from facekit.models.heads import Classifier
 from facekit.show import plots
-from facekit.show.widgets import publish_widget, status_line
+from facekit.show.widgets import publish_widget, put, status_line
 from facekit.training.loop import predict
 
 MOST_FACES = 6  # rows of the picture
@@ -200,7 +200,8 @@ class OwnPhoto:
         self.caption.value = status_line("Looking …")
         try:
             reading = read_photo(photo, self.backbone, self.classifier, self.temperatures)
-            self.image.value, text = plots.png(reading.figure()), reading.alt
+            text = reading.alt
+            put(self.image, plots.png(reading.figure()))
         except Exception as error:  # an error in a callback would vanish in the browser's log
             reading, text = None, f"No result for this photo: {error}"
         self.caption.value = status_line(text)
@@ -219,7 +220,8 @@ class OwnPhoto:
             self.read(bytes(content))
 
     def _removed(self) -> None:
-        self.image.value, self.path.value = b"", ""
+        self.path.value = ""
+        put(self.image, b"")
         self.caption.value = status_line("The picture is removed.")
 
 

@@ -21,7 +21,7 @@ from facekit.course import folders
 from facekit.errors import LessonError
 from facekit.files import read_json
 from facekit.show import plots
-from facekit.show.widgets import publish_widget, radio_buttons, status_line
+from facekit.show.widgets import Chooser, publish_widget, radio_buttons, status_line
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -91,16 +91,15 @@ class QuizView:
 
     def __init__(self, quiz: Quiz) -> None:
         self.quiz = quiz
-        self.radios: list[widgets.RadioButtons] = []
+        self.radios: list[Chooser] = []
         self.buttons: list[widgets.Button] = []
         self.explanations = [widgets.HTML() for _ in quiz.questions]
         self.score = widgets.HTML()
         self._right = [False] * len(quiz.questions)
         children: list[widgets.Widget] = []
         for n, question in enumerate(quiz.questions):
-            self.radios.append(
-                radio_buttons([f"{LETTERS[i]}. {_plain(c.text)}" for i, c in enumerate(question.choices)])
-            )
+            texts = [f"{LETTERS[i]}. {_plain(c.text)}" for i, c in enumerate(question.choices)]
+            self.radios.append(radio_buttons(texts, f"Question {n + 1}. {_plain(question.question)}"))
             self.buttons.append(small_button(f"Check answer {n + 1}"))
             self.buttons[n].on_click(lambda _, n=n: self.check(n))
             title = widgets.HTML(f"<b>{n + 1}. {_inline_html(question.question)}</b>")

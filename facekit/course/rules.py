@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from facekit.course.build import WIDGET_VIEW, first_line, read_head, read_notebook
 from facekit.course.folders import Lesson, find_lessons
+from facekit.course.frame import NEXT, code_lines, text_words
 from facekit.course.terms import terms
 from facekit.errors import LessonError
 
@@ -73,11 +74,13 @@ def problems(path: Path) -> list[str]:
     solutions = path.parent.name == "solutions"
     (lesson,) = find_lessons([path.stem[:2]], path.parents[1 if solutions else 0])
     found = [*_execution(notebook), *_outputs(notebook), *_code(notebook, lesson, solutions), *_sections(notebook)]
-    found += [*_pictures_and_links(notebook, path.parent), *_exercises(notebook, lesson, solutions)]
+    found += [*_pictures_and_links(notebook, path.parent), *_references(notebook, lesson, path.parent)]
+    found += _exercises(notebook, lesson, solutions)
     if lesson.number >= FOR_READERS and not solutions:
         found += _for_readers(notebook, lesson)
-    if not solutions and len(notebook.cells) not in CELLS:
-        found.append(f"{len(notebook.cells)} cells; a lesson has {CELLS.start} to {CELLS.stop - 1}")
+    cells = len(notebook.cells) - len(section(notebook, NEXT))
+    if not solutions and cells not in CELLS:
+        found.append(f"{cells} cells; a lesson has {CELLS.start} to {CELLS.stop - 1}")
     if path.stat().st_size > MAX_BYTES:
         found.append(f"{path.stat().st_size:,} bytes; at most {MAX_BYTES:,}")
     try:
@@ -162,7 +165,7 @@ def _code(notebook: NotebookNode, lesson: Lesson, solutions: bool) -> Iterator[s
     imported: dict[str, object] = {}
     for name, cell in _code_cells(notebook):
         lines = [line for line in cell.source.split("\n") if line.strip()]
-        code = [line for line in lines if not line.lstrip().startswith("#")]
+        code = code_lines(cell.source)
         total += len(code)
         if len(lines) > CELL_LINES:
             yield f"{name}: {len(lines)} lines; at most {CELL_LINES}"
@@ -209,9 +212,9 @@ def _unknown_names(tree: ast.AST, imported: dict[str, object], lesson: Lesson) -
 
 def _for_readers(notebook: NotebookNode, lesson: Lesson) -> Iterator[str]:
     """What the design asks of lessons from FOR_READERS on."""
-    references = section(notebook, "References")
+    references = [*section(notebook, "References"), *section(notebook, NEXT)]
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and cell not in references]
-    words = sum(len(re.sub(r"\]\([^)]*\)", "]", text).split()) for text in texts)
+    words = sum(len(text_words(text)) for text in texts)
     if words > WORDS:
         yield f"{words:,} words; at most {WORDS:,}"
     outputs = [output for _, cell in _code_cells(notebook) for output in cell.outputs]
@@ -341,6 +344,38 @@ def _pictures_and_links(notebook: NotebookNode, folder: Path) -> Iterator[str]:
 def _local(target: str, folder: Path) -> Iterator[str]:
     if not re.match(r"[a-z]+:|#|attachment:", target) and not (folder / target.partition("#")[0]).exists():
         yield f"link to {target}: there is no such file"
+
+
+def _references(notebook: NotebookNode, lesson: Lesson, folder: Path) -> Iterator[str]:
+    """What a lesson names of the course exists: lessons, exercises, and the headings that links lead to."""
+    from facekit.course.exercises import exercises_of  # needs torch; other commands on lessons do not
+
+    known = {each.number: each for each in find_lessons(root=lesson.root)}
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "markdown"):
+        for text, target in LINK.findall(cell.source):
+            file, _, anchor = target.partition("#")
+            path = folder / file if file else None
+            if re.match(r"[a-z]+:", target) or (path and path.suffix not in (".ipynb", ".md")):
+                continue
+            if (said := re.search(r"\blessons? (\d\d)\b", text)) and not Path(file).name.startswith(said[1]):
+                yield f"link [{text}] leads to {target}, which is not lesson {said[1]}"
+            if anchor and (path is None or path.is_file()) and anchor not in _anchors(path or notebook):
+                yield f"link to {target}: no heading has the anchor {anchor!r}"
+        for number in re.findall(r"\b[Ll]essons? (\d\d)\b(?!\.\d)", cell.source):
+            if number not in known:
+                yield f"speaks of lesson {number}, which there is not"
+        for number in re.findall(r"\b[Ee]xercises? (\d\d\.\d+)", cell.source):
+            if number[:2] not in known or number not in exercises_of(known[number[:2]]):
+                yield f"speaks of exercise {number}, which there is not"
+
+
+def _anchors(place: Path | NotebookNode) -> set[str]:
+    """Where links can lead in a notebook or a Markdown file: its headings as JupyterLab makes anchors of them."""
+    if isinstance(place, Path) and place.suffix == ".md":
+        texts = re.findall(r"^#{1,6} +(.+)$", place.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    else:
+        texts = [text for _, text in headings(read_notebook(place) if isinstance(place, Path) else place)]
+    return {re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", text).strip().replace(" ", "-") for text in texts}
 
 
 def _exercises(notebook: NotebookNode, lesson: Lesson, solutions: bool) -> Iterator[str]:

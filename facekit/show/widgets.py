@@ -11,11 +11,14 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import anywidget
 import ipywidgets as widgets
 import numpy as np
 import PIL.Image
 import torch
+import traitlets
 from matplotlib.figure import Figure
 
 from facekit.errors import ConfigError
@@ -41,6 +44,47 @@ def to_png(picture: Picture) -> bytes:
     buffer = io.BytesIO()
     PIL.Image.fromarray(picture).save(buffer, format="png")
     return buffer.getvalue()
+
+
+class Chooser(anywidget.AnyWidget):
+    """Radio buttons, or a slider, over texts: its group has a name, and what it stands at is said.
+
+    ipywidgets' own say neither (their radio buttons are a group without a name, their slider says the place, not the
+    value). options: (text, value) pairs. description: the name. slider: it stands at the first value; of radio buttons
+    none is chosen, and `value` is None. Works with Tab and the arrow keys alone.
+    """
+
+    _esm = Path(__file__).parent / "choice.js"
+    _css = """
+        .facekit-radio { display: flex; gap: 0.5em; align-items: baseline; margin: 0.15em 0; }
+        .facekit-slider { display: flex; gap: 0.8em; align-items: center; }
+        .facekit-slider input { width: 16em; max-width: 60%; }
+        .facekit-radio input:focus-visible, .facekit-slider input:focus-visible {
+            outline: 2px solid var(--jp-brand-color1, currentColor); outline-offset: 2px; }
+    """
+    texts = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    description = traitlets.Unicode().tag(sync=True)
+    slider = traitlets.Bool().tag(sync=True)
+    index = traitlets.Int(None, allow_none=True).tag(sync=True)
+    value = traitlets.Any(None, allow_none=True)
+
+    def __init__(self, options: Sequence[tuple[str, object]], description: str, slider: bool = False) -> None:
+        self.options = list(options)
+        texts = [text for text, _ in options]
+        super().__init__(texts=texts, description=description, slider=slider, index=0 if slider else None)
+        self.value = self._at()
+
+    def _at(self) -> object:
+        return None if self.index is None else self.options[self.index][1]
+
+    @traitlets.observe("index")
+    def _moved(self, _change: object) -> None:
+        self.value = self._at()
+
+    @traitlets.observe("value")
+    def _given(self, change: dict) -> None:
+        values = [value for _, value in self.options]
+        self.index = None if change["new"] is None else values.index(change["new"])
 
 
 class Twin:
@@ -92,7 +136,8 @@ class Twin:
     def _update(self, _change: object = None) -> None:
         self.caption.value = status_line("Drawing …")  # reaches the browser while the kernel is still busy
         try:
-            self.image.value, alt = self.render(self.values)
+            data, alt = self.render(self.values)
+            put(self.image, data)
         except Exception as error:  # an error in a callback would vanish in the browser's log
             alt = f"No picture for this setting: {error}"
         self.caption.value = status_line(alt)
@@ -119,14 +164,17 @@ def explore(
     function, alt, settings: as in `Twin`. choices: the values of each argument of `function`; numbers become a
     slider over these values, anything else a drop-down list. Raises ConfigError for an argument with one value.
     """
-    controls = {}
+    controls: dict[str, widgets.DOMWidget] = {}
     for name, values in choices.items():
         if isinstance(values, str) or len(values) < 2:
             raise ConfigError(f"{name!r}: give at least two values to choose from, not {values!r}.")
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        kind = widgets.SelectionSlider if numbers else widgets.Dropdown
         options = [(f"{value:,}" if numbers else str(value), value) for value in values]
-        controls[name] = kind(options=options, value=values[0], description=name.replace("_", " "))
+        said = name.replace("_", " ")
+        if numbers:
+            controls[name] = Chooser(options, said, slider=True)
+        else:
+            controls[name] = widgets.Dropdown(options=options, value=values[0], description=said)
     Twin(function, alt=alt, settings=settings, **controls).show()
 
 
@@ -135,10 +183,16 @@ def status_line(text: str, escape: bool = True) -> str:
     return f'<div role="status" aria-live="polite">{html.escape(text) if escape else text}</div>'
 
 
-def radio_buttons(texts: Sequence[str]) -> widgets.RadioButtons:
-    """A choice among texts, none chosen yet; its value is the number of the text, 0 for the first."""
-    options = [(text, number) for number, text in enumerate(texts)]
-    return widgets.RadioButtons(options=options, index=None, layout=widgets.Layout(width="max-content"))
+def radio_buttons(texts: Sequence[str], name: str) -> Chooser:
+    """A choice among texts, none chosen yet; its value is the number of the text, 0 for the first. name: of the group,
+    for who hears it."""
+    return Chooser([(text, number) for number, text in enumerate(texts)], name)
+
+
+def put(image: widgets.Image, data: bytes) -> None:
+    """Shows PNG bytes in an image control, as wide as `plots.show_png` shows them; b"" shows none."""
+    image.width = str(plots.shown_width(data)) if data else ""
+    image.value = data
 
 
 def publish_widget(widget: widgets.DOMWidget, text: str) -> None:

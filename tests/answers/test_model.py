@@ -273,6 +273,9 @@ def test_thresholds_by_group_are_fitted_on_validation_kept_and_used(tmp_path, ca
     assert other.sum() >= 3 and (said[other] == plain[other]).all(), "without a threshold the answer is the usual one"
     with pytest.raises(DataError, match="must match"):
         model.decided("side", outputs, groups[1:])
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "set"), "--out", str(tmp_path / "answers.csv")]) == 0
+    assert "keeps thresholds of side by kind" in capsys.readouterr().out, "answers for photos do not use them"
     main([*run[:-1], str(tmp_path / "plain")])
     with pytest.raises(ConfigError, match="has no thresholds"):
         load(tmp_path / "plain").decided("side", outputs, groups)

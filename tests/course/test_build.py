@@ -326,7 +326,7 @@ def test_without_execution_outputs_stay_only_where_no_code_changed(toy, tmp_path
 def test_table_and_readme(toy):
     table = build.readme_table(toy)
     goal = "Say what one number can tell about many, and what it hides."
-    row = f"| [99 · The mean](lessons/99_toy.ipynb) | {goal} | 2 (1) |"
+    row = f"| [99 · The mean](lessons/99_toy.ipynb) | {goal} | 15 (15) |"
     assert table.splitlines()[2:] == [row]
     text = build.with_table("before\n<!-- lessons -->\nold\n<!-- /lessons -->\nafter\n", table)
     assert text == f"before\n<!-- lessons -->\n{table}<!-- /lessons -->\nafter\n"
@@ -464,8 +464,13 @@ CHANGES = [
     (_replace("99_toy/figure.svg", "99_toy/gone.svg"), "there is no such file"),
     (_replace("![A line", "[A line"), "no drawn figure"),
     (_replace("[a little Python]", "[here]"), "does not say where it leads"),
+    (_replace("[a little Python](", "[lesson 03](99_changed.ipynb#The-idea) ("), "which is not lesson 03"),
+    (_replace("[a little Python](", "[the idea](#The-ideas) ("), "no heading has the anchor 'The-ideas'"),
+    (_replace("[a little Python](", "[text](99_changed.ipynb#Idea) ("), "no heading has the anchor 'Idea'"),
+    (_replace("Nothing but", "What lesson 12 says, and"), "speaks of lesson 12, which there is not"),
+    (_replace("Nothing but", "Exercise 99.3 and"), "speaks of exercise 99.3, which there is not"),
     (_replace("# 99 · The mean", "# 98 · The mean"), "the title says lesson 98"),
-    (_replace("2 to read and run", "two to read and run"), "the first cell must be"),
+    (_replace("15 to read and run", "some to read and run"), "the first cell must be"),
     (_replace('print("mean:", by_hand)', "%time by_hand"), "magic"),
     (_replace('print("mean:", by_hand)', 'print("mean:", by_hand);'), "ends a line with ';'"),
     (_replace('print("mean:", by_hand)', 'if course.profile == "full": print(1)'), "asks for the profile"),

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from facekit import settings
-from facekit.course import doctor
-from facekit.errors import ConfigError
+from facekit.course import doctor, folders
+from facekit.errors import ConfigError, LessonError
 from facekit.models import weights
 
 REQUIRED = ["Python", "packages", "torch and torchvision", "facenet-pytorch", "widgets in JupyterLab", "settings"]
@@ -160,7 +160,7 @@ def test_it_speaks_when_torch_does_not(tmp_path, fault):
     assert "OK    widgets in JupyterLab" in result.stdout and "not checked: torch must work first" in result.stdout
 
 
-def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
+def test_lab_starts_jupyterlab_on_copies_of_the_lessons(monkeypatch, tmp_path):
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "own")
     started, folders = [], []
 
@@ -170,17 +170,25 @@ def test_lab_starts_jupyterlab_on_the_lessons(monkeypatch):
         return subprocess.CompletedProcess(command, 3)
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert doctor.lab(browser=False) == 3
+    work = tmp_path / "my course"
+    assert doctor.lab(work, browser=False) == 3
     [command] = started
     assert command[:3] == [sys.executable, "-m", "jupyterlab"] and "--no-browser" in command
-    assert f"--ServerApp.root_dir={Path(__file__).resolve().parents[2] / 'lessons'}" in command
-    assert "--allow-root" not in command
+    assert f"--ServerApp.root_dir={work.resolve()}" in command and "--allow-root" not in command
+    assert "--LabApp.default_url=/lab/tree/00_start_here.ipynb" in command
+    assert (work / "03_feature_extraction.ipynb").is_file()
     assert folders[1:] == [os.environ["JUPYTER_CONFIG_PATH"]], "the user's own folders come after"
     defaults = json.loads(Path(folders[0], "labconfig/default_setting_overrides.json").read_text())
     assert defaults["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
     server = json.loads(Path(folders[0], "jupyter_server_config.json").read_text())["ServerApp"]
     # An upload is one message, and the server drops the connection of one that is larger (by default 10 MiB).
     assert server["tornado_settings"]["websocket_max_message_size"] >= 50e6, "photos of phones can be uploaded"
+
+    (work / "00_start_here.ipynb").write_text("{}")
+    (work / "my notes & more.ipynb").write_text("{}")
+    os.utime(work / "my notes & more.ipynb", (2e9, 2e9))
+    doctor.lab(work)
+    assert "--LabApp.default_url=/lab/tree/my%20notes%20%26%20more.ipynb" in started[1], "the one left last"
 
 
 def test_keys_pressed_in_a_widget_stay_with_it():
@@ -208,21 +216,15 @@ def test_threads_of_the_lessons_wait_without_spinning_unless_the_user_says_other
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if own:
         monkeypatch.setenv("OMP_WAIT_POLICY", own)
-    policies = []
-    monkeypatch.setattr(
-        subprocess,
-        "run",
-        lambda command, env, **_: policies.append(env["OMP_WAIT_POLICY"]) or subprocess.CompletedProcess(command, 0),
-    )
-    doctor.lab(browser=False)
-    assert policies == [expected]
+    assert doctor.lab_environment()["OMP_WAIT_POLICY"] == expected
 
 
 def test_lab_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     with pytest.raises(ConfigError, match="JupyterLab is not installed; type: .* -m pip install"):
-        doctor.lab()
+        doctor.lab(tmp_path / "work")
+    assert not (tmp_path / "work").exists()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    with pytest.raises(ConfigError, match="no folder `lessons`"):
+    monkeypatch.setattr(folders, "LESSONS", tmp_path / "gone")
+    with pytest.raises(LessonError, match="no folder `lessons`"):
         doctor.lab()

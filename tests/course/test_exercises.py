@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,8 +148,6 @@ def test_hints_come_one_after_another(capsys):
     assert said == ["Hint 1 of 2: first", "Hint 2 of 2: second", "Hint 2 of 2: second", "Hint 1 of 2: first"]
     with pytest.raises(LessonError, match="hints 1 to 2, not 3"):
         task.hint(3)
-    task.solution()
-    assert "lessons/solutions" in capsys.readouterr().out
 
 
 def test_numbers_are_well_formed():
@@ -291,7 +290,7 @@ def test_the_widget_and_its_markdown_say_the_same(tmp_path):
         assert f"{int(choice.right)} of 1 right" in view.score.value
         assert f"is {'right' if choice.right else 'wrong'}: {choice.why}" in text and f"{choice.text}" in text
     assert "<em>so</em>" not in view.explanations[0].value and "&lt;b&gt;" in view.explanations[0].value
-    assert view.radios[0].options[0] == ("A. Yes, x < 3.", 0)
+    assert view.radios[0].texts[0] == "A. Yes, x < 3."
     assert 'aria-live="polite"' in view.score.value
 
 
@@ -312,3 +311,13 @@ def test_an_experiment_is_judged_by_its_form():
         verdict = made.verdict(answer)
         assert verdict.outcome == "not yet" and fragment in verdict.message, verdict
     assert made.verdict(...).outcome == "not attempted"
+
+
+def test_the_solution_is_shown_with_its_explanation_and_nothing_of_the_next(capsys):
+    for each in folders.find_lessons():
+        for number in exercises.exercises_of(each):
+            exercises.exercise(number).solution()
+            shown = capsys.readouterr().out
+            assert shown.startswith("### ") and "```python" in shown and f'exercise("{number}").check(' in shown
+            assert len(re.findall(r"^##+ ", shown, re.MULTILINE)) == 1 and shown.count(".check(") == 1
+            assert "<solution>" not in shown and "## Quiz" not in shown

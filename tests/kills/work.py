@@ -1,4 +1,4 @@
-"""What is killed: packing, training on one process and on two, predict, evaluate, distillation, a study, a download.
+"""What is killed: packing, training (on one process, on two, made longer), answers, a study, a download and more.
 
 A work is a function of a folder, which it fills; called again it goes on. The clock that facekit measures with stands
 still meanwhile, so that the seconds in its files are the same in every run.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -85,6 +86,20 @@ def train_two(home: Path, out: Path) -> None:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     checked(subprocess.run([*start, *TRAIN.split(), "--out", str(out / "run")], env=environment).returncode)
+
+
+def short(home: Path) -> None:
+    """A run of one pass over the data, to its end."""
+    with redirect_stdout(io.StringIO()):
+        checked(main(["train", *TRAIN.replace("--epochs 2", "--epochs 1").split(), "--out", str(home / "short")]))
+
+
+def extend(home: Path, out: Path) -> None:
+    """A finished run that goes on for two passes more."""
+    if not (out / "run").exists():
+        shutil.copytree(home / "short", out / "new", dirs_exist_ok=True)
+        (out / "new").rename(out / "run")
+    checked(main(["train", *TRAIN.replace("--epochs 2", "--epochs 3").split(), "--out", str(out / "run")]))
 
 
 # --- answers for photos -------------------------------------------------------------------------------------------
@@ -246,6 +261,7 @@ WORKS = {
     "pack": (pack, photos, 30),
     "train": (train, None, 20),
     "train_two": (train_two, None, 10),
+    "extend": (extend, short, 15),
     "predict": (predict, album, 15),
     "evaluate": (evaluate, learnt, 12),
     "distill": (distill, taught, 15),

@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from itertools import combinations
 from typing import NamedTuple
 
-import ipywidgets
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from facekit.course import lesson
 from facekit.course.folders import find_lessons
 from facekit.errors import LessonError
 from facekit.show import plots
+from facekit.show.widgets import Chooser
 
 FIGURES = lesson("02").figures
 DATA = json.loads(FIGURES.FILE.read_text(encoding="utf-8"))
@@ -196,7 +196,7 @@ def test_the_widget_leads_along_every_route():
         found = GUIDE.recommendations[route.end]
         assert view.answers == numbers(route) and len(view.radios) == len(route.steps)
         assert found.kind in view.result.value and f"lesson {found.lesson}" in view.result.value
-        shown = [child for child in view.box.children if isinstance(child, ipywidgets.RadioButtons)]
+        shown = [child for child in view.box.children if isinstance(child, Chooser)]
         assert shown == view.radios
 
 

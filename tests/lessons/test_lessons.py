@@ -51,3 +51,38 @@ def test_the_readme_lists_the_lessons():
         pytest.skip("there is no README.md to compare with")
     text = readme.read_text(encoding="utf-8")
     assert build.with_table(text, build.readme_table()) == text, "python -m facekit lessons table --write true"
+
+
+# Lesson 02 sorts what later lessons build, and says what it borrows from 03.
+BORROWED = {("02", "03")}
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_what_a_lesson_needs_comes_before_it(lesson):
+    cells = rules.section(build.read_notebook(lesson.learner), "What you need")
+    needed = re.findall(r"\((\d\d)_\w+\.ipynb", "\n".join(cell.source for cell in cells))
+    later = [number for number in needed if number >= lesson.number and (lesson.number, number) not in BORROWED]
+    assert not later, f"lesson {lesson.number} needs {later}, which come after it"
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_what_quizzes_guides_and_checks_name_exists(lesson):
+    """Texts outside the notebook's Markdown: lessons, exercises and files of lessons that they speak of."""
+    numbers = {each.number for each in LESSONS}
+    for path in sorted(lesson.folder.glob("*.*")):
+        text = path.read_text(encoding="utf-8") if path.suffix in (".json", ".py", ".svg") else ""
+        assert {number for number in re.findall(r"\b[Ll]essons? (\d\d)\b", text)} <= numbers, path
+        for name in re.findall(r"\b(\d\d_\w+)\.ipynb", text):
+            assert (ROOT / "lessons" / f"{name}.ipynb").is_file(), f"{path}: {name}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("lessons/*.md")]),
+    ids=lambda path: path.name,
+)
+def test_links_of_pages_lead_somewhere(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#", target):
+            assert (path.parent / target.partition("#")[0]).exists(), target

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import matplotlib
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
 from facekit.errors import ConfigError
@@ -135,3 +138,20 @@ def test_panels_are_never_wider_than_a_page_on_which_their_labels_can_be_read(n_
     assert fig.get_figwidth() <= plots.WIDEST
     assert [axis.get_title() for axis in fig.axes] == [f"task {place}" for place in range(n_tables)]
     assert len({axis.get_ylim() for axis in fig.axes}) == 1  # one scale
+
+
+def test_a_png_is_sharp_and_has_the_colours_of_its_figure():
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 256, (3, 3, 1, 1), dtype=np.uint8) + rng.integers(0, 3, (3, 3, 40, 40), dtype=np.uint8)
+    fig = plots.image_grid(faces, ["a", "b", "c"], columns=3)
+    plots.png(fig)
+    fig.set_layout_engine("none")  # each time would move things a little
+    data = plots.png(fig)
+    seen = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    width, height = (round(inches * plots.DPI) for inches in fig.get_size_inches())
+    assert seen.shape == (plots.SHARP * height, plots.SHARP * width, 3) and plots.shown_width(data) == width
+    buffer = io.BytesIO()
+    with plots.style():
+        fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
+    wanted = np.asarray(PIL.Image.open(buffer).convert("RGB")).astype(int)
+    assert abs(seen - wanted).mean() < 2 and abs(seen - wanted).max() < 24

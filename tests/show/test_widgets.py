@@ -39,7 +39,8 @@ def test_every_kind_of_picture_becomes_png():
     assert (pixels(widgets.to_png(array[..., 0])) == array[..., 0]).all()
     assert widgets.to_png(b"png") == b"png"
     fig, _ = plots.figure(size=(1, 1))
-    assert pixels(widgets.to_png(fig)).shape[:2] == (plots.DPI, plots.DPI)
+    assert pixels(widgets.to_png(fig)).shape[:2] == (plots.SHARP * plots.DPI, plots.SHARP * plots.DPI)
+    assert plots.shown_width(widgets.to_png(fig)) == plots.DPI and plots.shown_width(widgets.to_png(array)) == 4
     for wrong in (array.astype(float), [1, 2], None):
         with pytest.raises(ConfigError, match="a picture is"):
             widgets.to_png(wrong)
@@ -56,6 +57,7 @@ def test_the_widget_and_its_twin_show_the_same(published):
     assert pixels(twin.image.value).shape == (5, 5, 3) and "5 pixels" in twin.caption.value
     assert "Controls (side)" in published[-1][0]["text/plain"]
     assert not twin.controls["side"].continuous_update
+    assert (metadata["image/png"]["width"], twin.image.width) == (3, "5")
 
 
 def test_explore_offers_the_choices_and_shows_the_settings(published):
@@ -116,10 +118,27 @@ def test_pictures_need_a_text_alternative(published):
     with pytest.raises(ConfigError, match="text alternative"):
         plots.show(fig, alt="  ")
     plots.show(fig, alt="two\n  words")
-    assert published[0][1] == {"image/png": {"alt": "two words"}}
+    assert published[0][1] == {"image/png": {"alt": "two words", "width": 640}}
 
 
 def test_outside_a_notebook_the_text_is_printed(capsys):
     assert not InteractiveShell.initialized()
     plots.show(plots.figure()[0], alt="An empty pair of axes.")
     assert capsys.readouterr().out == "Figure, 640 x 380 px, 1 axes\nFigure: An empty pair of axes.\n"
+
+
+def test_a_choice_is_a_place_and_its_value():
+    choice = widgets.radio_buttons(["a", "b"], "Which?")
+    seen: list[object] = []
+    choice.observe(lambda change: seen.append(change["new"]), names="value")
+    assert (choice.value, choice.index, choice.texts, choice.description) == (None, None, ["a", "b"], "Which?")
+    choice.index = 1  # as the browser does
+    assert choice.value == 1
+    choice.value = 0  # as a program does
+    assert choice.index == 0 and seen == [1, 0]
+    slider = widgets.Chooser([("20", 20), ("1,000", 1000)], "side", slider=True)
+    assert (slider.value, slider.index) == (20, 0)
+    slider.index = 1
+    assert slider.value == 1000
+    with pytest.raises(ValueError):
+        slider.value = 30

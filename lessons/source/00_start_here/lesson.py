@@ -3,8 +3,6 @@
 #
 # Check that your computer has everything, see what the lessons are about, and write out in PyTorch what you know from
 # Keras as `compile`, `fit` and `predict`.
-#
-# **Minutes on a laptop:** 30 to read and run, 20 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

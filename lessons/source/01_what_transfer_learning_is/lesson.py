@@ -3,8 +3,6 @@
 #
 # You teach a small network one task on many labelled faces, carry what it has learnt over to another task, and measure
 # what that is worth when labels are few. Then you do the same with a network that somebody else has trained.
-#
-# **Minutes on a laptop:** 30 to read and run, 25 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

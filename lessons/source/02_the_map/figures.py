@@ -26,7 +26,7 @@ from facekit.course.folders import find_lessons
 from facekit.course.quizzes import check_choices, read_file, show_with_text, small_button
 from facekit.errors import LessonError
 from facekit.show import plots
-from facekit.show.widgets import radio_buttons, status_line
+from facekit.show.widgets import Chooser, radio_buttons, status_line
 
 FILE = Path(__file__).with_name("guide.json")
 
@@ -278,7 +278,7 @@ class GuideView:
 
     def restart(self) -> None:
         """Takes all answers back."""
-        self.radios: list[widgets.RadioButtons] = []
+        self.radios: list[Chooser] = []
         self._titles: list[widgets.HTML] = []  # kept: what is a new object is drawn anew, and loses the focus
         self._go_on()
 
@@ -286,7 +286,7 @@ class GuideView:
         """Shows the next question, or the recommendation; screen readers announce what stands below the questions."""
         where, place, text = self.guide.follow(self.answers), len(self.radios), ""
         if isinstance(where, GuideQuestion):
-            radio = radio_buttons([answer.text for answer in where.answers])
+            radio = radio_buttons([answer.text for answer in where.answers], where.text)
             radio.observe(lambda _: self._answered(place), names="value")
             self.radios.append(radio)
             self._titles.append(widgets.HTML(f"<b>{place + 1}. {html.escape(where.text)}</b>"))

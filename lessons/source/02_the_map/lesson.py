@@ -3,8 +3,6 @@
 #
 # Which kind of transfer fits a problem is decided by a few questions, the first of them: where are the labels? You sort
 # four kinds by it, run each in a few lines against the baseline that it has to beat, and get a guide for your own case.
-#
-# **Minutes on a laptop:** 35 to read and run, 20 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

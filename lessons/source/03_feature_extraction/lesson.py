@@ -3,8 +3,6 @@
 #
 # A network that was trained on faces describes a new one in 512 numbers. You keep the network as it is and learn only
 # what stands on those numbers: a classifier that needs seconds and few labels.
-#
-# **Minutes on a laptop:** 35 to read and run, 20 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

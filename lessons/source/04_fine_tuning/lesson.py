@@ -3,8 +3,6 @@
 #
 # A frozen network can only give what it has. Here you let it move: how much of it, how fast, and at what price, as one
 # controlled experiment from the frozen network to the same network without any transfer.
-#
-# **Minutes on a laptop:** 30 to read and run, 25 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

@@ -3,8 +3,6 @@
 #
 # Gender, age, gender and age together: before a network is chosen somebody decides what is asked, how the answer is
 # written down, which errors count, and what has to be beaten. Here you make these decisions and measure each of them.
-#
-# **Minutes on a laptop:** 35 to read and run, 25 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

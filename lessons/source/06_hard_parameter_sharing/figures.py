@@ -48,13 +48,16 @@ def told(faces: FaceSet, outputs: Mapping[str, torch.Tensor] | None = None) -> F
     """Faces with their four labels, or with what `outputs` (N, classes) by task say; behind a wrong answer the label."""
     captions = []
     for place in range(len(faces)):
-        lines = []
+        words = {}
         for task in FOUR:
             label = faces.labels[task.name].iloc[place]
             answer = label if outputs is None else task.classes[int(outputs[task.name][place].argmax())]
             known = isinstance(label, str)
-            lines.append(f"{answer} (is {label})" if known and answer != label else answer if known else "a stranger")
-        captions.append("\n".join(lines))
+            words[task.name] = f"{answer} (is {label})" if known and answer != label else answer if known else "stranger"
+        first = [words["who"], words["gender"]]
+        if outputs is not None and first[0] == "stranger":
+            first = first[1:]  # its gender may be answered wrongly, which takes the whole line
+        captions.append("\n".join([", ".join(first), words["expression"], words["pose"]]))
     return plots.image_grid(faces.images, captions, columns=6, cell=1.35)
 
 
@@ -94,10 +97,11 @@ def by_layers(runs: pd.DataFrame, splits: Sequence[str]) -> Figure:
 def cosines(histories: Sequence[pd.DataFrame]) -> Figure:
     """Cosine of the gradients of each pair of tasks over the epochs, with the lowest and the highest seed.
 
-    histories: one of each seed, with a column `cosine/one/other` a pair and a row an epoch.
+    histories: one of each seed, with a column `…cosine_one_other` a pair and a row an epoch.
     """
     fig, axis = plots.figure(size=(7.2, 3.8))
-    pairs = {name.partition("/")[2].replace("/", ", "): np.stack([each[name] for each in histories]) for name in histories[0]}
+    names = {name: name.partition("cosine_")[2].replace("_", ", ") for name in histories[0]}
+    pairs = {name: np.stack([each[column] for each in histories]) for column, name in names.items()}
     plots.lines_with_spread(axis, range(1, len(histories[0]) + 1), pairs, log_x=False)
     axis.axhline(0, color="black", linewidth=1, linestyle="-", marker="")
     axis.set(xlabel="epoch", ylabel="cosine of two gradients")

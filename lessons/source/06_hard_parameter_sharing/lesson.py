@@ -3,8 +3,6 @@
 #
 # One network, several tasks. You ask four questions about one portrait, decide where the network splits and how the
 # losses are weighed, and measure what sharing gives and what it costs.
-#
-# **Minutes on a laptop:** 40 to read and run, 30 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
@@ -187,9 +185,9 @@ runs = over_seeds(compare, four, lambda seed: train, tests, seeds=range(3))
 with_spread(runs.xs("test", axis=1, level=2), 2).assign(chance=np.repeat([0.05, 0.25, 0.5, 0.33], 2))
 
 # %% [markdown]
-# (±: [standard error](glossary.md#standard-error).) **One network answers all four**, far above chance. It has a quarter
-# of the parameters. Its price here is two or three points in expression; the other three tasks lose nothing that four
-# seeds could show.
+# (±: [standard error](glossary.md#standard-error).) **One network answers all four**, far above chance. Its price: a few
+# points in "who", several in expression. Gender and pose lose nothing beyond the spread. Four tasks have to do with the
+# 128 units that each network of its own has for one.
 
 # %%
 one, part = learn(four, train, 0), test.labels["who"].notna()
@@ -198,7 +196,7 @@ said = figures.told(faces.split("test").select(rows), one(torch.from_numpy(test.
 plots.show(said, "Twelve faces of the test with the answers of one network; the label stands behind a wrong answer.")
 
 # %% tolerance=0.05
-alone = [learn([task], train, 0) for task in four]
+alone = [ByHand([task], 2048) for task in four]
 numbers = [sum(p.numel() for net in nets for p in net.parameters()) for nets in ([one], alone)]
 print(f"trained parameters: one network {numbers[0]:,}, four networks {numbers[1]:,}")
 print(f"gender right: of the twenty {right(one, four[2], known):.2f}, of strangers {right(one, four[2], strangers):.2f}")
@@ -223,15 +221,20 @@ crowds = {task.name: crowd for task in tasks}
 others = over_seeds(compare, tasks, lambda seed: few_labels(pool, 1000, seed), crowds, seeds=range(3))
 
 
-# %% tolerance=0.04
+# %% tolerance=0.05
 def gap(runs):
-    return with_spread(runs.xs("train", axis=1, level=2) - runs.xs("test", axis=1, level=2), 2)
+    seen, new = (runs.xs(part, axis=1, level=2) for part in ("train", "test"))
+    found = with_spread(seen - new, 2).rename(columns={"mean": "gap"}).drop(columns="seeds")
+    return found.assign(train=seen.mean().round(2), test=new.mean().round(2))
 
 
 pd.concat({"portraits": gap(runs), "1,000 drawn rows": gap(others)})
 
 # %% [markdown]
-# GAPTEXT
+# With one network the gap is smaller: by five to eight points on the drawn rows, and for three of the four questions
+# about portraits. But look at what became smaller: it is the accuracy **in training**. The accuracy on the test is not
+# higher. So sharing does hold a network back from learning its rows by heart. Better answers are another matter, and
+# here they did not come. For "who" the gap even grew, since there the test accuracy fell.
 
 # %% [markdown]
 # ### All labels on every face
@@ -249,13 +252,16 @@ plots.show(plots.learning_curve_panels(dict(list(curve.groupby("method")))), "Ac
 def ahead(rows):
     by_seed = rows.query("metric == 'accuracy'").pivot_table("value", ["task", "n", "seed"], "method")
     gains = {"hard - single": by_seed["hard"] - by_seed["single"], "single - linear": by_seed["single"] - by_seed["linear"]}
-    return pd.DataFrame(gains).groupby(["task", "n"]).agg(["mean", "sem"]).round(3)
+    return pd.DataFrame(gains).groupby(["task", "n"]).agg(["mean", "sem"]).round(3).rename(columns={"sem": "±"})
 
 
 ahead(curve)
 
 # %% [markdown]
-# (`sem` is the standard error.) CURVETEXT
+# `hard` and `single` differ by about one point at most, in both directions. When every face has all labels, sharing
+# gives a task no face that it would not have seen anyway. The hidden layer is behind the probe or level with it up to
+# 200 labels, and two points ahead for gender at 1,000. That gain is a gain of the hidden layer, **not of sharing**. Who
+# compares hard sharing with the probe alone gives sharing the credit.
 #
 # The same on real photos, recorded:
 
@@ -269,7 +275,11 @@ print(record.caption())
 ahead(rows)
 
 # %% [markdown]
-# RECORDTEXT
+# At 1,000 labels sharing is worth one to two points for race and for age. Elsewhere it is a point or less, or lost in
+# the spread; for age at 200 labels `single` is even ahead. For gender the hidden layer is about one point ahead of the
+# probe at 200 labels, two to three at 1,000 and four from 5,000 on. For race it costs one to three points up to 1,000
+# labels and is level from 5,000 on. For age it makes no clear difference up to 5,000 and brings one to two points at
+# 20,000. Sharing keeps what the hidden layer gains, with a third of the parameters.
 #
 # ### Few labels of one task, many of the others
 #
@@ -302,7 +312,10 @@ gains = {(name, than): each["with others"] - each[than] for name, each in borrow
 with_spread(pd.DataFrame(gains)).rename_axis(["with others", "minus"])
 
 # %% [markdown]
-# BORROWTEXT
+# Seeds differ by more than the bars do. The gain can be seen only because each seed compares all three on the same
+# faces. Gender gains about a point, over being alone and over the probe. Race gains less than four seeds can tell from
+# nothing. Age loses a point. For race and age the linear probe, which saw 200 labels and no others, stays ahead. In
+# profile `full` the same cells show what is left of this on photos.
 
 # %% [markdown]
 # ### Where to split, and how wide
@@ -326,7 +339,7 @@ def narrow(seed):
     return found
 
 
-by_split = over_seeds(narrow, seeds=range(4))
+by_split = over_seeds(narrow, seeds=range(3))
 plots.show(figures.by_layers(by_split, list(splits)[:4]), "Accuracy over the shared layers: race and age fall.")
 
 # %% tolerance=0.02
@@ -402,16 +415,25 @@ def weigh(seed):
     return found
 
 
-weighed = over_seeds(weigh, seeds=range(4))
+weighed = over_seeds(weigh, seeds=range(3))
 plots.show(figures.two_errors(weighed, "gender right", "years off"), "Gender over years off: decades are best in both.")
 
 # %% tolerance=0.3
 middle = pool.targets([years])["age"].median()
 print(f"always {middle} years: {(crowd.targets([years])['age'] - middle).abs().mean():.1f} years off")
-with_spread(weighed, 2).drop(columns="seeds").unstack()
+with_spread(weighed, 2).drop(columns="seeds").unstack().reindex(list(ways))
 
 # %% [markdown]
-# WEIGHTEXT
+# In years, with equal weights, gender is two points worse than alone. *By scale* it is as good as alone, but age is
+# hardly better than a constant answer. Learnt weights end near the equal ones: 150 steps are too few for them. Each of
+# these weights takes from one task what it gives to the other.
+#
+# **Decades take from nobody.** Equal weights, and age is two years better than before, gender level with its own
+# network. Why? The head has to reach numbers up to 75, and the optimiser moves a weight by at most about 0.003 a step.
+# A small weight in the loss does not make these numbers smaller. A target around 3 is within reach, and both losses
+# are of one size by themselves.
+#
+# So first write the **target** on a scale around 1. After that weights between losses are a statement of what you want.
 
 # %% [markdown]
 # ## What goes wrong
@@ -540,7 +562,16 @@ quiz("06").show()
 # %% [markdown]
 # ## Recap
 #
-# RECAP
+# - Hard sharing is one trunk and a head per task; the trunk gets the sum of the gradients. A missing label leaves out
+#   its own term and nothing else.
+# - One network answered four questions about a portrait with a quarter of the parameters. It paid with some accuracy.
+# - Sharing made the gap between training and test smaller. The test accuracy did not rise.
+# - With all labels on every face sharing changes a point or two. It can help a task with few labels beside others with
+#   many, and even then the linear probe may be ahead.
+# - Negative transfer shows against one network per task at equal budget. Look for room first.
+# - Write targets on a scale around 1 before you weigh losses.
+# - Negative cosines are a symptom, and PCGrad treats the symptom.
+# - What is certain is the saving: one trunk, one pass.
 
 # %% [markdown]
 # ## References

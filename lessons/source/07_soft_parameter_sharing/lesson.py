@@ -3,8 +3,6 @@
 #
 # Each task gets a network of its own, and a penalty draws the networks together. One number turns independent networks
 # into a single one; you measure what lies between the two ends, and whether it pays.
-#
-# **Minutes on a laptop:** 35 to read and run, 20 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

@@ -3,8 +3,6 @@
 #
 # One network finds lesions on skin, names things and reads words. You share its layers among three kinds of pictures,
 # see where they get in each other's way, give each a little of its own, and add a fourth without touching the others.
-#
-# **Minutes on a laptop:** 40 to read and run, 25 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

@@ -3,8 +3,6 @@
 #
 # Faces without labels cost nothing; labels do. You learn features from faces that nobody labelled, see what they know
 # that a network trained with labels has forgotten, and where they fail.
-#
-# **Minutes on a laptop:** 25 to read and run, 30 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

@@ -4,8 +4,6 @@
 # The labels are on photos of one look, the work is on another: sketches, or photos in the dark. You measure what that
 # costs, bring a part of it back without one label of the new look, and learn to tell where this helps from where it
 # does harm.
-#
-# **Minutes on a laptop:** 25 to read and run, 30 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

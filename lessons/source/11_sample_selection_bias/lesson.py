@@ -3,8 +3,6 @@
 #
 # The faces you could collect are not the faces you will meet. You see what that costs, win a part of it back with
 # weights, and learn to tell it from its twin, label shift, which five lines of code mend almost wholly.
-#
-# **Minutes on a laptop:** 25 to read and run, 30 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

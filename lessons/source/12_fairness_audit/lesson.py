@@ -3,8 +3,6 @@
 #
 # One accuracy hides for whom a classifier works. You cut it by group, see where the differences come from, mend what
 # can be mended, measure who pays for it, and write down what cannot.
-#
-# **Minutes on a laptop:** 30 to read and run, 30 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do

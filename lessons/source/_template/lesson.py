@@ -2,8 +2,6 @@
 # # 99 · The mean
 #
 # Say what one number can tell about many, and what it hides.
-#
-# **Minutes on a laptop:** 2 to read and run, 1 for the exercises.
 
 # %% [markdown]
 # ## What you will be able to do
