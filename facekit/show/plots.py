@@ -160,6 +160,21 @@ def image_grid(
     return fig
 
 
+def right_and_wrong(
+    images: torch.Tensor | np.ndarray, labels: Sequence[str], said: Sequence[str], each: int = 6, seed: int = 0
+) -> Figure:
+    """Faces whose answer is as labelled, then faces whose answer is not, with both below; all that there are of fewer.
+
+    images: uint8 (N, 3, H, W). labels, said: N names of classes. each: how many of both kinds, drawn at random.
+    """
+    rng, known, answered = np.random.default_rng(seed), np.asarray(labels), np.asarray(said)
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(kind))[:each] for kind in (known == answered, known != answered)]
+    )
+    captions = [f"label {label}\nsaid {answer}" for label, answer in zip(known[rows], answered[rows], strict=True)]
+    return image_grid(np.asarray(images)[rows], captions, columns=each)
+
+
 @style()
 def lines_with_spread(axis: Axes, x: Sequence[float], runs: Mapping[str, np.ndarray], *, log_x: bool = True) -> None:
     """One line a method: the mean over seeds, with a bar from the lowest to the highest seed.
@@ -235,7 +250,7 @@ def learning_curves(axis: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
     sizes = sorted({n for rows in runs.values() for n in rows["n"]})
     if len(sizes) <= 5:
         axis.set_xticks(sizes)
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1000 else f"{value / 1000:g}k")
     axis.minorticks_off()  # a narrow range would label them as 2 × 10¹, 3 × 10¹ …
     axis.set_xlabel("labels")
 
@@ -248,13 +263,14 @@ def learning_curve_panels(runs: Mapping[str, pd.DataFrame], metric: str = "accur
     """
     found = {name: rows[rows["metric"] == metric] for name, rows in runs.items()}
     tasks = pd.concat(found.values())["task"].unique()
-    fig, _ = figure(1, len(tasks), size=(SMALL_WIDTH * max(len(tasks), 2), 4.0))
+    fig, _ = figure(1, len(tasks), size=(min(SMALL_WIDTH * max(len(tasks), 2), WIDEST), 4.0))
     for axis, task in zip(fig.axes, tasks, strict=True):
         # A method without rows draws nothing, but takes its colour: so the next one keeps its own.
         learning_curves(axis, {name: rows[rows["task"] == task] for name, rows in found.items()})
-        axis.set(title=task.replace("_", " "), ylabel=metric.replace("_", " "))
+        axis.set(title=task.replace("_", " "))
+    fig.axes[0].set_ylabel(metric.replace("_", " "))
     with style():
-        fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10)
+        fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10)
     return fig
 
 
@@ -284,7 +300,7 @@ def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figu
     costs: column to the words below its axis, logarithmic unless the highest cost is less than three times the lowest;
     so costs must be positive.
     """
-    fig, _ = figure(1, len(costs), size=(9.6, 3.8), sharey=True)
+    fig, _ = figure(1, len(costs), size=(WIDEST, 3.8), sharey=True)
     for axis, (cost, words) in zip(fig.axes, costs.items(), strict=True):
         for place, (name, row) in enumerate(rows.iterrows()):
             marker, color = MARKERS[place % len(MARKERS)], COLORS[place % len(COLORS)]
@@ -305,7 +321,7 @@ def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figu
 
 def bars_by_column(rows: pd.DataFrame) -> Figure:
     """One plot a column, in it one lying bar a row with its value; all from 0 to 1, or from a value below 0."""
-    fig, _ = figure(1, len(rows.columns), size=(11, 1.4 + 0.32 * len(rows)), sharey=True)
+    fig, _ = figure(1, len(rows.columns), size=(WIDEST, 1.4 + 0.32 * len(rows)), sharey=True)
     low = min(0, rows.min(axis=None))
     for place, (axis, name) in enumerate(zip(fig.axes, rows, strict=True)):
         bars = axis.barh(rows.index, rows[name], color=COLORS[place % len(COLORS)], height=0.65)

@@ -46,7 +46,7 @@ def test_learning_curves_show_mean_and_range_at_each_methods_own_sizes():
     bars = axis.containers[0].lines[2][0].get_segments()
     assert np.allclose(bars[0][:, 1], [0.1, 0.3])
     assert lines[0].get_marker() != lines[1].get_marker() and lines[0].get_linestyle() != lines[1].get_linestyle()
-    assert axis.xaxis.get_major_formatter()(20000, 0) == "20,000"
+    assert axis.xaxis.get_major_formatter()(20000, 0) == "20k"
 
 
 def test_a_method_looks_the_same_in_the_panels_of_all_tasks():
@@ -155,3 +155,15 @@ def test_a_png_is_sharp_and_has_the_colours_of_its_figure():
         fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
     wanted = np.asarray(PIL.Image.open(buffer).convert("RGB")).astype(int)
     assert abs(seen - wanted).mean() < 2 and abs(seen - wanted).max() < 24
+def test_right_answers_come_first_and_wrong_ones_after():
+    labels, said = np.repeat(["a", "b"], 10), np.array([*"a" * 13, *"b" * 7])
+    fig = plots.right_and_wrong(np.zeros((20, 3, 8, 8), np.uint8), labels, said, each=5)
+    captions = [axis.texts[0].get_text().split() for axis in fig.axes if axis.texts]
+    assert [caption[1] == caption[3] for caption in captions] == [True] * 5 + [False] * 3
+
+
+def test_panels_fit_a_narrow_window_and_large_numbers_are_short():
+    runs = {"one": pd.DataFrame({"task": [*"abc"], "metric": "accuracy", "n": [500, 5000, 20000], "value": 0.5})}
+    fig = plots.learning_curve_panels(runs)
+    assert fig.get_size_inches()[0] <= plots.WIDEST
+    assert [fig.axes[0].xaxis.get_major_formatter()(n, 0) for n in (500, 5000, 18900)] == ["500", "5k", "18.9k"]

@@ -31,11 +31,8 @@ def right_and_wrong(faces: FaceSet, task: Task, outputs: torch.Tensor, seed: int
 
     outputs: (N, classes), the network's.
     """
-    labels, rng = faces.labels[task.name].to_numpy(), np.random.default_rng(seed)
     said = np.array(task.classes)[task.predict(outputs).numpy()]
-    rows = np.concatenate([rng.permutation(np.flatnonzero(each))[:SHOWN] for each in (labels == said, labels != said)])
-    captions = [f"label {label}\nsaid {answer}" for label, answer in zip(labels[rows], said[rows], strict=True)]
-    return plots.image_grid(faces.select(rows).images, captions, columns=SHOWN)
+    return plots.right_and_wrong(faces.images, faces.labels[task.name], said, SHOWN, seed)
 
 
 @plots.style()
