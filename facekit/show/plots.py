@@ -236,6 +236,35 @@ def bar_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return fig
 
 
+def lying_bar_panels(tables: Mapping[str, pd.DataFrame], form: str = "{:.2f}", columns: int = 3, **options) -> Figure:
+    """One plot for each table (by its title), in it a lying bar a column: the mean over the rows, every row a dot.
+
+    tables: one row a seed, one column a method. At the right stands the mean, with its standard error where there are
+    rows for one; form: how both are written. columns: plots beside one another. options: those of `Figure.subplots`.
+    """
+    columns = min(columns, len(tables))
+    bars = max(len(table.columns) for table in tables.values())
+    rows = -(-len(tables) // columns)
+    size = (WIDEST if columns > 1 else WIDTH, rows * (1.0 + 0.3 * bars))
+    fig, axes = figure(rows, columns, size=size, squeeze=False, sharey=True, **options)
+    for axis, (title, table) in zip(axes.flat, tables.items(), strict=False):
+        for place, name in enumerate(table):
+            values, color = table[name].astype(float), COLORS[place % len(COLORS)]
+            axis.barh(place, values.mean(), color=color, height=0.65, alpha=0.75)
+            axis.plot(values, [place] * len(values), linestyle="", marker="o", color="black", markersize=3.5)
+            spread = f" ± {form.replace('+', '').format(values.sem())}" if len(values) > 1 else ""
+            where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "center"}
+            axis.annotate(form.format(values.mean()) + spread, (1.02, place), **where, fontsize=9)
+        axis.set_title(title)
+        axis.set_yticks(range(len(table.columns)), [str(name) for name in table], fontsize=9.5)
+        axis.locator_params(axis="x", nbins=4)
+        axis.grid(False, axis="y")
+    for axis in axes.flat[len(tables) :]:
+        axis.remove()
+    axes[0, 0].invert_yaxis()
+    return fig
+
+
 @style()
 def learning_curves(axis: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
     """One line a method over the number of labels: the mean over seeds, with a bar from the lowest to the highest.

@@ -167,3 +167,16 @@ def test_panels_fit_a_narrow_window_and_large_numbers_are_short():
     fig = plots.learning_curve_panels(runs)
     assert fig.get_size_inches()[0] <= plots.WIDEST
     assert [fig.axes[0].xaxis.get_major_formatter()(n, 0) for n in (500, 5000, 18900)] == ["500", "5k", "18.9k"]
+
+
+def test_lying_bars_are_means_with_every_row_as_a_dot_and_the_standard_error_beside():
+    table = pd.DataFrame({"single": [0.4, 0.6], "soft": [0.5, 0.5]})
+    fig = plots.lying_bar_panels({"age": table, "race": table, "gender": table.iloc[:1]}, columns=2)
+    assert fig.get_figwidth() <= plots.WIDEST and [axis.get_title() for axis in fig.axes] == ["age", "race", "gender"]
+    for axis, texts in zip(fig.axes, (["0.50 ± 0.10", "0.50 ± 0.00"],) * 2 + (["0.40", "0.50"],), strict=True):
+        assert [text.get_text() for text in axis.texts] == texts
+    first = fig.axes[0]
+    assert [bar.get_width() for bar in first.patches] == pytest.approx([0.5, 0.5])
+    assert [list(line.get_xdata()) for line in first.lines] == [[0.4, 0.6], [0.5, 0.5]]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["single", "soft"]
+    assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][0] == "+5.0 ± 1.0"
