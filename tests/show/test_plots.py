@@ -155,6 +155,8 @@ def test_a_png_is_sharp_and_has_the_colours_of_its_figure():
         fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
     wanted = np.asarray(PIL.Image.open(buffer).convert("RGB")).astype(int)
     assert abs(seen - wanted).mean() < 2 and abs(seen - wanted).max() < 24
+
+
 def test_right_answers_come_first_and_wrong_ones_after():
     labels, said = np.repeat(["a", "b"], 10), np.array([*"a" * 13, *"b" * 7])
     fig = plots.right_and_wrong(np.zeros((20, 3, 8, 8), np.uint8), labels, said, each=5)
@@ -179,4 +181,6 @@ def test_lying_bars_are_means_with_every_row_as_a_dot_and_the_standard_error_bes
     assert [bar.get_width() for bar in first.patches] == pytest.approx([0.5, 0.5])
     assert [list(line.get_xdata()) for line in first.lines] == [[0.4, 0.6], [0.5, 0.5]]
     assert [label.get_text() for label in first.get_yticklabels()] == ["single", "soft"]
-    assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][0] == "+5.0 ± 1.0"
+    assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][
+        0
+    ] == "+5.0 ± 1.0"
