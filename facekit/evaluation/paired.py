@@ -12,8 +12,8 @@ from facekit.errors import ConfigError
 def over_seeds(experiment: Callable[..., Mapping[str, float]], *of, seeds: Iterable[int] = range(5)) -> pd.DataFrame:
     """`experiment(*of, seed)` for every seed: a table with one row a seed and one column a method.
 
-    Methods named by tuples, such as (task, method), give columns with several levels. Raises ConfigError without a seed,
-    and where the runs do not give the same methods.
+    Methods named by tuples, such as (task, method), give columns with several levels. Raises ConfigError without a
+    seed, and where the runs do not give the same methods.
     """
     seeds = list(seeds)
     rows = [dict(experiment(*of, seed)) for seed in seeds]

@@ -10,7 +10,7 @@
 # - turn a question about faces into tasks, each with a target, a loss, an answer, a metric and a baseline
 # - code one label in four ways, build the losses by hand, and say what each knows about order
 # - choose the answer that fits the metric, without training again
-# - ask for two things at once: with two networks, two heads, or joint classes
+# - ask for two things at once
 # - notice when a score comes from the measuring and not from the model
 
 # %% [markdown]
@@ -186,10 +186,8 @@ print("by hand and facekit agree; class 12 of the 18 is", both.task.classes[12])
 constant = chance(train, test, tasks).query("metric == 'accuracy'").set_index("task")["value"]
 alone = figures.compare_joint(train, test, tasks, 1000, range(3), {"linear probe": PROBES["linear"]})
 against = {task.name: alone[task.name].assign(baseline=constant[task.name]) for task in tasks}
-plots.show(
-    plots.lying_bar_panels(against, "{:.3f}", columns=2),
-    "Accuracy of race, gender and age: a linear probe, and the baseline.",
-)
+fig = plots.lying_bar_panels(against, "{:.3f}", columns=2)
+plots.show(fig, "Accuracy of race, gender and age: a linear probe, and the baseline.")
 
 # %% [markdown]
 # Compare each accuracy with its own baseline. Gender is not "solved better" than age: it starts near a half, and for age
@@ -217,10 +215,8 @@ plots.show(plots.lying_bar_panels(shown), "Accuracy in % and years off of five a
 # %%
 ways = {"two networks": learn["single"], "two heads": learn["hard"], "joint classes": learn["joint classes"]}
 together = figures.compare_joint(train, test, (gender, age), 1000, range(4), ways)
-plots.show(
-    plots.lying_bar_panels(together, "{:.3f}", columns=2),
-    "Accuracy of gender, age, both: networks, heads, joint classes.",
-)
+fig = plots.lying_bar_panels(together, "{:.3f}", columns=2)
+plots.show(fig, "Accuracy of gender, age and both at once: two networks, two heads, joint classes.")
 
 # %% [markdown]
 # ## Look at the result
@@ -354,7 +350,7 @@ for name, photos in {"altered like those it learnt from": noisy, "as they come":
     print(f"scored on photos {name}: {accuracy:.2f}")
 
 # %% [markdown]
-# It has learnt to see noise. **What is done to photos must not depend on their label.** Score photos as they come.
+# It has learnt to see noise. **What is done to photos must not depend on their label.**
 #
 # ### Copies on both sides
 #
@@ -390,16 +386,13 @@ with_spread(over_seeds(repeated, seeds=range(3)), 2)
 # copy was learnt from.
 
 # %%
-from facekit.studies.reference import PUBLISHED
-
 record = recorded("reference_utkface")
 rows = record.rows.query("data == 'UTKFace' and metric in ['accuracy', 'leaked']").replace("photos", "leaked")
 parts = rows.assign(protocol=pd.Categorical(rows["protocol"], rows["protocol"].unique())).groupby("task", sort=False)
 panels = {task: part.pivot(index="seed", columns="protocol", values="value") for task, part in parts}
-plots.show(
-    plots.lying_bar_panels(panels, "{:.3f}", columns=2), "Recorded: accuracy and share of leaked photos by protocol."
-)
-print("published:", PUBLISHED, "\n" + record.caption())
+fig = plots.lying_bar_panels(panels, "{:.3f}", columns=2)
+plots.show(fig, "Recorded: accuracy for gender, race and White, and the share of leaked photos, by protocol.")
+print("published:", figures.PUBLISHED, "\n" + record.caption())
 
 # %% [markdown]
 # - **Noise** in training alone costs five points in race and six in White. With noise on both sides nearly all of it is
@@ -545,7 +538,7 @@ quiz("05").show()
 #
 # - Task, metric, baseline, target, loss, answer: six decisions, and the network is none of them.
 # - The best constant depends on the metric: the most frequent class, the median, the mean.
-# - Classes, levels and a number know more and more about order. Here classes won: measure it for your own.
+# - Classes, levels and a number know more and more about order. Here classes won.
 # - One softmax gives several answers: most probable for accuracy, median for absolute errors, mean for squared ones.
 # - Heads take labels that are partly missing, joint classes do not.
 # - Losses of different codings cannot be compared, metrics can.
