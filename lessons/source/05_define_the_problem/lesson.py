@@ -108,7 +108,7 @@ baseline.round(2)
 # - **expected value** (DEX): the same training; the answer is the mean of the middles, weighted with the probabilities.
 # - **levels**: eight yes-no questions, "older than the first band?", "older than the second?", and so on. CORAL (for
 #   ordinal labels) gives them one common score and a threshold each, so no answer can contradict another.
-# - **number**: one output, and the [Huber loss](glossary.md#huber-loss) of its distance to the middle. The unit is the
+# - **number**: one output, and the [Huber loss](glossary.md#Huber-loss) of its distance to the middle. The unit is the
 #   decade: the output is around 3, not around 30.
 #
 # The three losses by hand, for 64 faces and outputs of a network that knows nothing:

@@ -344,10 +344,10 @@ plots.show(figures.cosines(pool, tasks, narrow), "Cosines of three pairs of task
 # So far all losses were cross-entropies of about the same size. Now age is asked as a number, **in years**. Ten years
 # of error stand beside a gender loss of 0.7, on a trunk of 16 units.
 #
-# - *equal*: weight 1 for each loss.
-# - *by scale*: each loss divided by the loss of the best constant answer, so that both start at about 1.
-# - *uncertainty* (Kendall et al. 2018) and *GradNorm* (Chen et al. 2018): the weights are learnt.
-# - *decades*: the **target** is divided by 10, as in [lesson 05](05_define_the_problem.ipynb); weight 1 for each loss.
+# - **equal**: weight 1 for each loss.
+# - **by scale**: each loss divided by the loss of the best constant answer, so that both start at about 1.
+# - **uncertainty** (Kendall et al. 2018) and **GradNorm** (Chen et al. 2018): the weights are learnt.
+# - **decades**: the **target** is divided by 10, as in [lesson 05](05_define_the_problem.ipynb); weight 1 for each loss.
 
 # %%
 years, decades = (replace(age, kind="regression", scale=scale) for scale in (1, 10))
@@ -365,7 +365,7 @@ plots.show(figures.two_errors(weighed), "Gender over years off: only a target in
 pd.concat({name: with_spread(weighed[name], 2) for name in ("gender", "age")}, axis=1)
 
 # %% [markdown]
-# In years, with equal weights, gender is a point or two worse than alone. *By scale* it is as good as alone, but age is
+# In years, with equal weights, gender is a point or two worse than alone. **By scale** it is as good as alone, but age is
 # hardly better than always the median, which is 12.6 years off ([lesson 05](05_define_the_problem.ipynb)). Learnt weights end near the equal ones: 150 steps are too few for them. Each of
 # these weights takes from one task what it gives to the other.
 #
