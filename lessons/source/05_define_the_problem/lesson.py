@@ -236,8 +236,8 @@ pd.concat({name: with_spread(table[["levels", "number"]]) for name, table in beh
 #
 # - Cross-entropy does not know that bands are neighbours, but the labels do. Faces of 29 and 30 look alike, so the
 #   probabilities spread over neighbouring bands.
-# - Levels and number must lay all ages on **one** line. In FaceNet's features children, adults and the old may differ in
-#   different directions, and nine outputs may use nine.
+# - Levels and number must lay all ages on **one** line. In FaceNet's features children, adults and the old may differ
+#   in different directions, and nine outputs may use nine.
 #
 # And **the same nine probabilities** give the smallest error through their median. That cost nothing. Here are
 # single faces; the answers differ most where the network is least sure:
@@ -279,8 +279,8 @@ print(record.caption())
 #
 # The three ways are within a few points of each other. Joint classes are not even ahead in what they alone were trained
 # for, both answers right. And of 1,000 faces the rarest of the 18 classes has a handful. Lessons
-# [06](06_hard_parameter_sharing.ipynb) and [07](07_soft_parameter_sharing.ipynb) ask more closely what two tasks gain by
-# one network.
+# [06](06_hard_parameter_sharing.ipynb) and [07](07_soft_parameter_sharing.ipynb) ask more closely what two tasks gain
+# by one network.
 
 # %% [markdown]
 # ### Try it: what does an error cost?
@@ -330,9 +330,9 @@ linear_probe(replace(apart, labels=both.add_to(apart.labels)), [both.task])
 # %% [markdown]
 # ### The noise is the label
 #
-# A published model for gender and race was measured like this: photos of **all races but White** were altered at random,
-# to have more of them, also those that are scored. What can that do? Here is a task with **nothing to learn**: for each
-# face a coin is thrown, and the photos with tails get strong noise.
+# A published model for gender and race was measured like this: photos of **all races but White** were altered at
+# random, to have more of them, also those that are scored. What can that do? Here is a task with **nothing to learn**:
+# for each face a coin is thrown, and the photos with tails get strong noise.
 
 # %%
 coin, rng = Task("coin", "multiclass", ("heads", "tails")), np.random.default_rng(0)
@@ -381,9 +381,9 @@ with_spread(over_seeds(repeated, seeds=range(3)), 2)
 # ### The published model, measured again
 #
 # Two linear layers on FaceNet's features, on UTKFace. As far as its log and code show, photos of rarer races were
-# repeated and then divided, and photos of all but White were altered on both sides. facekit rebuilt it and measured it by
-# one protocol after another. `White` is telling White from all others, `leaked` the share of scored photos of which a
-# copy was learnt from.
+# repeated and then divided, and photos of all but White were altered on both sides. facekit rebuilt it and measured it
+# by one protocol after another. `White` is telling White from all others, `leaked` the share of scored photos of which
+# a copy was learnt from.
 
 # %%
 record = recorded("reference_utkface")
@@ -401,8 +401,8 @@ print("published:", figures.PUBLISHED, "\n" + record.caption())
 #   Fewer White faces are scored.
 # - **Copies**: four fifths of the scored photos are leaked, and race gains only a point. Linear layers learn little by
 #   heart. What a leak is worth cannot be known beforehand, so close it.
-# - **The published figures** are not reached. The original also trained FaceNet, on more photos. How much of its figures
-#   is measuring, nobody can tell any more: that is the damage.
+# - **The published figures** are not reached. The original also trained FaceNet, on more photos. How much of its
+#   figures is measuring, nobody can tell any more: that is the damage.
 
 # %% [markdown]
 # ## Exercises

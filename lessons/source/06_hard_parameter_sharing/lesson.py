@@ -200,10 +200,10 @@ print(f"gender: {right(one, four[2], known):.2f} of the twenty, {right(one, four
 #
 # ### Does sharing prevent overfitting?
 #
-# That is often said. [Overfitting](glossary.md#overfitting) shows as a gap: accuracy on the training rows minus accuracy
-# on the test. Here it is for the portraits, and for a second set: race, gender and age from 1,000 rows **drawn** from a
-# model of FaceNet's features (in profile `full`: the features of photos), brought to 49 directions as in
-# [lesson 02](02_the_map.ipynb).
+# That is often said. [Overfitting](glossary.md#overfitting) shows as a gap: accuracy on the training rows minus
+# accuracy on the test. Here it is for the portraits, and for a second set: race, gender and age from 1,000 rows
+# **drawn** from a model of FaceNet's features (in profile `full`: the features of photos), brought to 49 directions as
+# in [lesson 02](02_the_map.ipynb).
 
 # %%
 features = course.features()
@@ -347,7 +347,8 @@ plots.show(figures.cosines(pool, tasks, narrow), "Cosines of three pairs of task
 # - **equal**: weight 1 for each loss.
 # - **by scale**: each loss divided by the loss of the best constant answer, so that both start at about 1.
 # - **uncertainty** (Kendall et al. 2018) and **GradNorm** (Chen et al. 2018): the weights are learnt.
-# - **decades**: the **target** is divided by 10, as in [lesson 05](05_define_the_problem.ipynb); weight 1 for each loss.
+# - **decades**: the **target** is divided by 10, as in [lesson 05](05_define_the_problem.ipynb); weight 1 for each
+#   loss.
 
 # %%
 years, decades = (replace(age, kind="regression", scale=scale) for scale in (1, 10))
