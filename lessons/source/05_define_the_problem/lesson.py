@@ -190,8 +190,8 @@ fig = plots.lying_bar_panels(against, "{:.3f}", columns=2)
 plots.show(fig, "Accuracy of race, gender and age: a linear probe, and the baseline.")
 
 # %% [markdown]
-# Compare each accuracy with its own baseline. Gender is not "solved better" than age: it starts near a half, and for age
-# the neighbouring band is a small error that counts in full.
+# Compare each accuracy with its own baseline. Gender is not "solved better" than age: it starts near a half, and for
+# age the neighbouring band is a small error that counts in full.
 #
 # ### Age: five answers, one metric
 #

@@ -182,9 +182,9 @@ runs = over_seeds(compare, four, lambda seed: train, tests, seeds=range(3))
 with_spread(runs.xs("test", axis=1, level=2), 2).assign(chance=np.repeat([0.05, 0.25, 0.5, 0.33], 2))
 
 # %% [markdown]
-# (±: [standard error](glossary.md#standard-error).) **One network answers all four**, far above chance. Its price: a few
-# points in "who", several in expression. Gender and pose lose nothing beyond the spread. Four tasks have to do with the
-# 128 units that each network of its own has for one.
+# (±: [standard error](glossary.md#standard-error).) **One network answers all four**, far above chance. Its price: a
+# few points in "who", several in expression. Gender and pose lose nothing beyond the spread. Four tasks have to do with
+# the 128 units that each network of its own has for one.
 
 # %%
 one, rows = learn(four, train, 0), np.arange(4, len(test), 56)
@@ -219,8 +219,8 @@ pd.concat({"portraits": figures.gap(runs), "1,000 drawn rows": figures.gap(other
 # %% [markdown]
 # With one network the gap is smaller: by five to eight points on the drawn rows, and for three of the four questions
 # about portraits. But what became smaller is the accuracy **in training**; on the test it is at best a point higher. So
-# sharing holds a network back from learning its rows by heart. Better answers did not come of it here. For "who" the gap
-# even grew, since its test accuracy fell.
+# sharing holds a network back from learning its rows by heart. Better answers did not come of it here. For "who" the
+# gap even grew, since its test accuracy fell.
 
 # %% [markdown]
 # ### All labels on every face, on photos
@@ -280,9 +280,9 @@ gains = {(name, than): each["with others"] - each[than] for name, each in borrow
 with_spread(pd.DataFrame(gains)).rename_axis(["with others", "minus"])
 
 # %% [markdown]
-# Each seed compares all three on the same faces, so that small gains can be seen. Gender gains about a point, over being
-# alone and over the probe. Race gains less than four seeds can tell from nothing. Age loses a point. For race and age
-# the linear probe, which saw 200 labels and no others, is not beaten.
+# Each seed compares all three on the same faces, so that small gains can be seen. Gender gains about a point, over
+# being alone and over the probe. Race gains less than four seeds can tell from nothing. Age loses a point. For race and
+# age the linear probe, which saw 200 labels and no others, is not beaten.
 
 # %% [markdown]
 # ### Where to split, and how wide
@@ -333,8 +333,8 @@ pd.concat({name: with_spread(by_split[name]).drop(columns="seeds") for name in (
 plots.show(figures.cosines(pool, tasks, narrow), "Cosines of three pairs of tasks over ten epochs; they fall below 0.")
 
 # %% [markdown]
-# At the start the cosines are near 0: in so many dimensions most directions are nearly perpendicular. The conflict comes
-# with training. Where the sum of the losses is smallest, the gradients add up to 0, so they cannot all agree:
+# At the start the cosines are near 0: in so many dimensions most directions are nearly perpendicular. The conflict
+# comes with training. Where the sum of the losses is smallest, the gradients add up to 0, so they cannot all agree:
 # **conflict is what a compromise looks like from near by.** Taking it out does not help here: in the table above PCGrad
 # stands where the plain sum (3 shared) stands. Whether sharing hurts is said by the comparison with one network per
 # task, not by a cosine.
@@ -366,9 +366,10 @@ plots.show(figures.two_errors(weighed), "Gender over years off: only a target in
 pd.concat({name: with_spread(weighed[name], 2) for name in ("gender", "age")}, axis=1)
 
 # %% [markdown]
-# In years, with equal weights, gender is a point or two worse than alone. **By scale** it is as good as alone, but age is
-# hardly better than always the median, which is 12.6 years off ([lesson 05](05_define_the_problem.ipynb)). Learnt weights end near the equal ones: 150 steps are too few for them. Each of
-# these weights takes from one task what it gives to the other.
+# In years, with equal weights, gender is a point or two worse than alone. **By scale** it is as good as alone, but age
+# is hardly better than always the median, which is 12.6 years off ([lesson 05](05_define_the_problem.ipynb)). Learnt
+# weights end near the equal ones: 150 steps are too few for them. Each of these weights takes from one task what it
+# gives to the other.
 #
 # **Decades take from nobody.** Equal weights, and age is two years better than before, gender level with its own
 # network. Why? The head has to reach numbers up to 75, and the optimiser moves a weight by at most about 0.003 a step.
