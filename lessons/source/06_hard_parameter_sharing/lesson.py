@@ -15,7 +15,7 @@
 # %% [markdown]
 # ## What you need
 #
-# The [linear probe](glossary.md#probe) of [lesson 03](03_feature_extraction.ipynb), stages and plans from
+# The [linear probe](glossary.md#probe) of [lesson 03](03_feature_extraction.ipynb), stages of a network from
 # [lesson 04](04_fine_tuning.ipynb), and the codings of age from [lesson 05](05_define_the_problem.ipynb).
 
 # %% [markdown]
