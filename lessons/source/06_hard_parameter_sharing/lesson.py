@@ -214,7 +214,7 @@ tests = {task.name: crowd for task in tasks}
 others = over_seeds(compare, tasks, lambda seed: few_labels(pool, 1000, seed), tests, seeds=range(3))
 
 # %% tolerance=0.08
-pd.concat({"portraits": figures.gap(runs), "1,000 drawn rows": figures.gap(others)})
+pd.concat({"portraits": figures.gap(runs), "1,000 rows of features": figures.gap(others)})
 
 # %% [markdown]
 # With one network the gap is smaller: by five to eight points on the drawn rows, and for three of the four questions
