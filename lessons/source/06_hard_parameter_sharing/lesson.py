@@ -242,11 +242,10 @@ figures.ahead(rows)
 # worth one to two points for race and for age. Elsewhere it is about a point or lost in the spread; for age at 200
 # labels `single` is even ahead.
 #
-# The hidden layer itself matters more. For gender the hidden layer is about one point ahead of the
-# probe at 200 labels, two to three at 1,000 and four from 5,000 on. For race it costs one to three points up to 1,000
-# labels and is level from 5,000 on. For age it makes no clear difference up to 5,000 and brings one to two points at
-# 20,000. That is a gain of the hidden layer, **not of sharing**. Who
-# compares `hard` with the probe alone gives sharing the credit.
+# The hidden layer itself matters more. For gender it is about one point ahead of the probe at 200 labels, two to three
+# at 1,000 and four from 5,000 on. For race it costs one to three points up to 1,000 labels and is level from 5,000 on.
+# For age it makes no clear difference up to 5,000 and brings one to two points at 20,000. That is a gain of the hidden
+# layer, **not of sharing**. Who compares `hard` with the probe alone gives sharing the credit.
 #
 # ### Few labels of one task, many of the others
 #
