@@ -326,24 +326,26 @@ def define_sorting(
     *,
     hints: Sequence[str],
     kinds: Sequence[str],
-    cases: Mapping[str, tuple[str, str]],
+    cases: Mapping[str, tuple[str | tuple[str, ...], str]],
     ask: str,
     others: Sequence[Mapping[str, str]],
 ) -> Exercise:
     """The exercise with this number: a dictionary that says of which of `kinds` each case is.
 
-    cases: by name, its kind and why; all reasons together are what is read in the end. ask: what to ask oneself, for
-    whoever is wrong about a case. others: wrong kinds of some cases, for the test.
+    cases: by name, its kind (or all that are right, the usual one first) and why; all reasons together are what is read
+    in the end. ask: what to ask oneself, for whoever is wrong about a case. others: wrong kinds of some cases, for the
+    test.
     """
-    solution = {case: kind for case, (kind, _) in cases.items()}
+    accepted = {case: (kind,) if isinstance(kind, str) else kind for case, (kind, _) in cases.items()}
+    solution = {case: first for case, (first, *_) in accepted.items()}
 
     def judge(answer: Any) -> str:
         require(isinstance(answer, dict), "expected the dictionary with an answer for every case.")
-        for case, kind in solution.items():
+        for case, right_kinds in accepted.items():
             require(case in answer, f"there is no answer for {case!r}.")
             found = as_text(answer[case]).lower()
             require(found in kinds, f"{case}: {found!r} is none of {', '.join(kinds)}.")
-            require(found == kind, f"{case}: not {found}. {ask}")
+            require(found in right_kinds, f"{case}: not {found}. {ask}")
         return "; ".join(f"{case}: {why}" for case, (_, why) in cases.items()) + "."
 
     first = next(iter(cases))
@@ -351,6 +353,7 @@ def define_sorting(
     wrong += [({**solution, first: "transfer"}, "is none of"), ({first: solution[first]}, "no answer for")]
     wrong += [([first], "dictionary")]
     right = [solution, {case: f" {kind.title()}" for case, kind in solution.items()}]
+    right += [{**solution, case: kind} for case, (_, *others_right) in accepted.items() for kind in others_right]
     return define(number, title, hints=hints, right=lambda: right, wrong=lambda: wrong)(judge)
 
 

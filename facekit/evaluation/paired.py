@@ -12,13 +12,15 @@ from facekit.errors import ConfigError
 def over_seeds(experiment: Callable[..., Mapping[str, float]], *of, seeds: Iterable[int] = range(5)) -> pd.DataFrame:
     """`experiment(*of, seed)` for every seed: a table with one row a seed and one column a method.
 
-    Raises ConfigError without a seed, and where the runs do not give the same methods.
+    Methods named by tuples, such as (task, method), give columns with several levels. Raises ConfigError without a
+    seed, and where the runs do not give the same methods.
     """
     seeds = list(seeds)
     rows = [dict(experiment(*of, seed)) for seed in seeds]
     if not rows or any(set(row) != set(rows[0]) for row in rows):
         raise ConfigError("every seed must give the same methods, and there must be at least one seed.")
-    return pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
+    table = pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
+    return table.set_axis(pd.Index(list(table)), axis=1)  # of tuples this makes a MultiIndex
 
 
 def side_by_side(rows: pd.DataFrame, task: str, n: int, metric: str = "accuracy") -> pd.DataFrame:
@@ -41,7 +43,7 @@ def with_spread(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     if len(table) < 2:
         raise ConfigError("one seed has no spread; compare over at least two.")
     found = pd.DataFrame({"mean": table.mean(), "±": table.sem()}).round(digits)
-    return found.assign(seeds=len(table)).rename_axis("method")
+    return found.assign(seeds=len(table)).rename_axis([*found.index.names[:-1], "method"])
 
 
 def clearly_better(table: pd.DataFrame, method: str, baseline: str, at_least: float = 0.005) -> bool:

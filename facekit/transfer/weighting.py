@@ -20,14 +20,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 
-import pandas as pd
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError
-from facekit.models.heads import Classifier
 from facekit.models.multitask import SharedNet, shared_parameters
 from facekit.models.staged import Staged
 from facekit.tasks import Task
@@ -234,20 +232,6 @@ def cosine_matrix(gradients: torch.Tensor) -> torch.Tensor:
     """Cosines (T, T) between gradients (T, P); 0 where a gradient is 0."""
     unit = gradients / gradients.norm(dim=1, keepdim=True).clamp_min(TINY)
     return unit @ unit.T
-
-
-def gradient_cosines(
-    model: Classifier | SharedNet, tasks: Sequence[Task], batch: Batch, stages: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """How far the tasks agree on where the shared parameters should go: cosines of their gradients on one batch.
-
-    Tasks by tasks; below 0 they are in conflict. stages: only the parameters of these shared stages. The model computes
-    in the mode that it is in (dropout and BatchNorm count), and no `.grad` is changed.
-    """
-    losses = torch.stack(list(task_losses(tasks, model, batch).values()))
-    found = cosine_matrix(task_gradients(losses, shared_parameters(model, stages), batch))
-    names = [task.name for task in tasks]
-    return pd.DataFrame(found.cpu().numpy(), names, names)
 
 
 def _with_gradient(value: torch.Tensor, parameters: Sequence[nn.Parameter], more: torch.Tensor) -> torch.Tensor:

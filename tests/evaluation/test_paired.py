@@ -16,6 +16,14 @@ def test_every_seed_is_a_row_and_every_method_a_column():
     assert list(table.index) == [3, 5] and list(table["a"]) == [30, 50] and list(table["b"]) == [3, 5]
 
 
+def test_methods_named_by_tuples_make_levels():
+    table = over_seeds(lambda seed: {("t", "b"): seed, ("t", "a"): 2 * seed, ("s", "b"): 1}, seeds=[0, 1, 2])
+    assert list(table.columns) == [("t", "b"), ("t", "a"), ("s", "b")] and list(table["t"]["a"]) == [0, 2, 4]
+    spread = with_spread(table)
+    assert spread.index.names == [None, "method"] and spread.loc[("t", "a"), "mean"] == 2
+    assert with_spread(table["t"]).index.name == "method"
+
+
 def test_runs_that_cannot_be_compared_are_refused():
     with pytest.raises(ConfigError, match="same methods"):
         over_seeds(lambda seed: {"a": 1} if seed else {"b": 1}, seeds=[0, 1])

@@ -184,3 +184,32 @@ def test_a_png_is_sharp_and_has_the_colours_of_its_figure():
         fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
     wanted = np.asarray(PIL.Image.open(buffer).convert("RGB")).astype(int)
     assert abs(seen - wanted).mean() < 2 and abs(seen - wanted).max() < 24
+
+
+def test_right_answers_come_first_and_wrong_ones_after():
+    labels, said = np.repeat(["a", "b"], 10), np.array([*"a" * 13, *"b" * 7])
+    fig = plots.right_and_wrong(np.zeros((20, 3, 8, 8), np.uint8), labels, said, each=5)
+    captions = [axis.texts[0].get_text().split() for axis in fig.axes if axis.texts]
+    assert [caption[1] == caption[3] for caption in captions] == [True] * 5 + [False] * 3
+
+
+def test_panels_fit_a_narrow_window_and_large_numbers_are_short():
+    runs = {"one": pd.DataFrame({"task": [*"abc"], "metric": "accuracy", "n": [500, 5000, 20000], "value": 0.5})}
+    fig = plots.learning_curve_panels(runs)
+    assert fig.get_size_inches()[0] <= plots.WIDEST
+    assert [fig.axes[0].xaxis.get_major_formatter()(n, 0) for n in (500, 5000, 18900)] == ["500", "5k", "18.9k"]
+
+
+def test_lying_bars_are_means_with_every_row_as_a_dot_and_the_standard_error_beside():
+    table = pd.DataFrame({"single": [0.4, 0.6], "soft": [0.5, 0.5]})
+    fig = plots.lying_bar_panels({"age": table, "race": table, "gender": table.iloc[:1]}, columns=2)
+    assert fig.get_figwidth() <= plots.WIDEST and [axis.get_title() for axis in fig.axes] == ["age", "race", "gender"]
+    for axis, texts in zip(fig.axes, (["0.50 ± 0.10", "0.50 ± 0.00"],) * 2 + (["0.40", "0.50"],), strict=True):
+        assert [text.get_text() for text in axis.texts] == texts
+    first = fig.axes[0]
+    assert [bar.get_width() for bar in first.patches] == pytest.approx([0.5, 0.5])
+    assert [list(line.get_xdata()) for line in first.lines] == [[0.4, 0.6], [0.5, 0.5]]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["single", "soft"]
+    assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][
+        0
+    ] == "+5.0 ± 1.0"

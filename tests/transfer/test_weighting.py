@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -30,7 +31,6 @@ from facekit.transfer.weighting import (
     PCGrad,
     UncertaintyWeighting,
     cosine_matrix,
-    gradient_cosines,
     project_conflicts,
     scale_weights,
 )
@@ -284,7 +284,7 @@ def test_cosines_between_gradients():
     assert found.tolist() == [[1, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 1, 0], [0, 0, 0, 0]]
 
 
-def test_gradient_cosines_are_those_of_separate_backward_passes():
+def test_pcgrad_logs_the_cosines_of_separate_backward_passes():
     model, batch = toy(hidden=(5, 4)), batches()[0]
     for stages in (None, ["layer_2"]):
         parameters = shared_parameters(model, stages)
@@ -292,9 +292,9 @@ def test_gradient_cosines_are_those_of_separate_backward_passes():
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         for p in model.parameters():
             p.grad = None
-        table = gradient_cosines(model, TASKS, batch, stages)
-        np.testing.assert_allclose(table, rows @ rows.T, atol=1e-5)
-        assert list(table.index) == list(table.columns) == NAMES
+        logs = PCGrad(TASKS, stages=stages).loss(model, batch)[1]
+        for i, j in combinations(range(len(TASKS)), 2):
+            assert float(logs[f"cosine_{NAMES[i]}_{NAMES[j]}"]) == pytest.approx(rows[i] @ rows[j], abs=1e-5)
         assert all(p.grad is None for p in model.parameters())
 
 
@@ -303,7 +303,7 @@ def test_a_task_and_its_opposite_are_in_conflict_where_their_heads_are_equal():
     with torch.no_grad():
         model.outputs["side"].load_state_dict(model.outputs["colour"].state_dict())
     batch = next(Batches(conflicting(), (COLOUR, SIDE), 24).epoch())
-    assert gradient_cosines(model, (COLOUR, SIDE), batch).loc["colour", "side"] < 0
+    assert PCGrad((COLOUR, SIDE)).loss(model, batch)[1]["cosine_colour_side"] < 0
 
 
 # --- in the loop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from facekit.course.exercises import as_tensor, define, define_sorting, define_values, require, seen
+from facekit.course.exercises import as_tensor, define, define_experiment, define_sorting, define_values, require, seen
 
 _which_coding = define_sorting(
     "05.1",
@@ -18,12 +18,16 @@ _which_coding = define_sorting(
     kinds=("classes", "ordinal", "number", "several tasks"),
     cases={
         "hair": ("classes", "the colours have no order, and a face has one of them"),
-        "stars": ("ordinal", "four stars are more than three, but nobody says that the steps are of equal size"),
+        "stars": (
+            ("ordinal", "classes"),
+            "four stars are more than three, but nobody says that the steps are of equal size: classes first, as the "
+            "lesson advises, with ordinal as their rival",
+        ),
         "years": ("number", "the label has a unit, and an error of twenty years counts twice as much as one of ten"),
         "worn": ("several tasks", "each of the three can be worn whatever the others are: three yes-no questions"),
     },
     ask="Do the answers exclude each other, are they ordered, in a unit?",
-    others=[{"hair": "ordinal"}, {"stars": "classes"}, {"years": "ordinal"}, {"worn": "classes"}],
+    others=[{"hair": "ordinal"}, {"stars": "number"}, {"years": "ordinal"}, {"worn": "classes"}],
 )
 
 
@@ -151,3 +155,15 @@ def _split_and_repeated(function):
     again = np.asarray(function(labels.copy(), 4)[1])
     require(set(again.tolist()) != set(test.tolist()), "another seed should give another test.")
     return "the test is as it was found, and no copy of it has been learnt from."
+
+
+_own_problem = define_experiment(
+    "05.5",
+    "A problem of your own",
+    hints=(
+        'Begin with the label: `rows.labels["age"].isin([...])` says of each face whether it is in one of these bands.',
+        "A `Task` with two classes and a column of that name in the labels is all that `linear_probe` wants.",
+        "A function of `seed` that returns {name: score} goes into `over_seeds(function, seeds=range(3))`.",
+    ),
+    baseline="baseline",
+)

@@ -11,10 +11,12 @@ from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.experiments import Learner, few_labels
 from facekit.experiments.codings import CLASSES, LEVELS, NUMBER, codings
+from facekit.studies.reference import PUBLISHED
 from facekit.tasks import Task
 from facekit.training.loop import predict
 
 ALL_RIGHT = "all right"
+__all__ = ["ALL_RIGHT", "PUBLISHED", "compare_joint", "relative_costs"]
 
 
 def compare_joint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from facekit.course.exercises import as_tensor, as_whole_number, define, define_values, require
+from facekit.course.exercises import as_tensor, as_whole_number, define, define_experiment, define_values, require
 
 
 def _masked(outputs, targets):
@@ -121,4 +121,15 @@ _projection = define_values(
     others=[(lambda a, b: a * 0 if a @ b < 0 else a, "expected [0.0, 1.0, 3.0]")],
     praise="what is left of `a` is perpendicular to `b`: a small step along it leaves the other task's loss as it is.",
     read=as_tensor,
+)
+
+_experiment = define_experiment(
+    "06.4",
+    "Your own experiment",
+    hints=(
+        "Begin with one seed and two columns: `its own` and your way.",
+        "A function of `seed` that returns a dictionary {name: accuracy} is all that `over_seeds` wants.",
+        "`learn(tasks, rows, seed)` trains, `right(net, task, known)` scores; the solution takes 200 portraits.",
+    ),
+    baseline="its own",
 )
