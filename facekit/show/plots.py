@@ -25,7 +25,6 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, Locator, LogLocator, MaxNLocator
 
 from facekit.errors import ConfigError
 
@@ -302,51 +301,6 @@ def learning_curve_panels(runs: Mapping[str, pd.DataFrame], metric: str = "accur
     fig.axes[0].set_ylabel(metric.replace("_", " "))
     with style():
         fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10)
-    return fig
-
-
-@style()
-def scatter_classes(axis: Axes, points: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> None:
-    """Points (N, 2) marked by class, with a legend below; points whose label is no class are left out.
-
-    Classes that are more than the palette has colours get, in their order, colours from dark to light.
-    """
-    found = np.asarray(labels)
-    if len(found) != len(points):
-        raise ConfigError(f"{len(labels)} labels for {len(points)} points.")
-    ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(classes)))
-    for place, name in enumerate(classes):
-        color = COLORS[place] if len(classes) <= len(COLORS) else ramp[place]
-        marker = MARKERS[place % len(MARKERS)]
-        x, y = points[found == name].T
-        axis.scatter(x, y, s=6, alpha=0.6, color=color, marker=marker, linewidths=0, label=name)
-    columns = 2 if len(classes) < 8 else 3
-    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
-    axis.legend(**below, ncols=columns, fontsize=9, markerscale=2.5)
-
-
-def trade_offs(rows: pd.DataFrame, value: str, costs: Mapping[str, str]) -> Figure:
-    """One plot a cost: the column `value` over it, one point a row, named by the index in the legend.
-
-    costs: column to the words below its axis, logarithmic unless the highest cost is less than three times the lowest;
-    so costs must be positive.
-    """
-    fig, _ = figure(1, len(costs), size=(WIDEST, 3.8), sharey=True)
-    for axis, (cost, words) in zip(fig.axes, costs.items(), strict=True):
-        for place, (name, row) in enumerate(rows.iterrows()):
-            marker, color = MARKERS[place % len(MARKERS)], COLORS[place % len(COLORS)]
-            axis.plot(row[cost], row[value], linestyle="", markersize=9, label=name, marker=marker, color=color)
-        axis.set(xlabel=words, xscale="log")
-        low, high = axis.get_xlim()
-        ticks: Locator = LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,))
-        if high < 3 * low:  # a logarithmic axis would have one number or none
-            axis.set_xscale("linear")
-            ticks = MaxNLocator(4)
-        axis.xaxis.set_major_locator(ticks)
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.minorticks_off()
-    fig.axes[0].set_ylabel(value)
-    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside right center")
     return fig
 
 

@@ -10,29 +10,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from facekit.errors import ConfigError
 from facekit.show import plots
-
-
-@pytest.mark.parametrize("n_classes", [2, 7, 9])
-def test_classes_of_a_scatter_plot_differ_in_more_than_colour_where_colours_run_out(n_classes):
-    classes = [f"class {n}" for n in range(n_classes)]
-    labels = np.repeat([*classes, "another"], 3)
-    fig, axis = plots.figure()
-    plots.scatter_classes(axis, np.zeros((len(labels), 2)), labels, classes)
-    assert len(axis.collections) == n_classes  # rows of no class are left out
-    looks = {
-        (tuple(found.get_facecolor()[0].round(3)), tuple(found.get_paths()[0].vertices.ravel().round(3)))
-        for found in axis.collections
-    }
-    assert len(looks) == n_classes
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == classes
-
-
-def test_a_scatter_plot_wants_a_label_a_point():
-    _, axis = plots.figure()
-    with pytest.raises(ConfigError, match="2 labels for 3 points"):
-        plots.scatter_classes(axis, np.zeros((3, 2)), ["a", "b"], ["a", "b"])
 
 
 def test_learning_curves_show_mean_and_range_at_each_methods_own_sizes():
@@ -85,18 +63,6 @@ def test_the_style_stays_inside():
     axis.plot([0, 1])
     plots.png(fig)
     assert dict(matplotlib.rcParams) == before
-
-
-def test_every_trade_off_has_its_axis_and_every_row_its_marker():
-    rows = pd.DataFrame({"value": [0.5, 0.7], "moved": [10, 1000], "seconds": [1.0, 2.0]}, index=["one", "two"])
-    fig = plots.trade_offs(rows, "value", {"moved": "parameters", "seconds": "time"})
-    assert [axis.get_xlabel() for axis in fig.axes] == ["parameters", "time"]
-    for axis, cost in zip(fig.axes, ["moved", "seconds"], strict=True):
-        points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines]
-        assert points == list(zip(rows[cost], rows["value"], strict=True))
-        assert len({line.get_marker() for line in axis.lines}) == 2
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["one", "two"]
-    assert [axis.get_xscale() for axis in fig.axes] == ["log", "linear"], "costs that are near each other need no log"
 
 
 def test_bars_of_all_columns_have_one_scale():
@@ -184,32 +150,3 @@ def test_a_png_is_sharp_and_has_the_colours_of_its_figure():
         fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
     wanted = np.asarray(PIL.Image.open(buffer).convert("RGB")).astype(int)
     assert abs(seen - wanted).mean() < 2 and abs(seen - wanted).max() < 24
-
-
-def test_right_answers_come_first_and_wrong_ones_after():
-    labels, said = np.repeat(["a", "b"], 10), np.array([*"a" * 13, *"b" * 7])
-    fig = plots.right_and_wrong(np.zeros((20, 3, 8, 8), np.uint8), labels, said, each=5)
-    captions = [axis.texts[0].get_text().split() for axis in fig.axes if axis.texts]
-    assert [caption[1] == caption[3] for caption in captions] == [True] * 5 + [False] * 3
-
-
-def test_panels_fit_a_narrow_window_and_large_numbers_are_short():
-    runs = {"one": pd.DataFrame({"task": [*"abc"], "metric": "accuracy", "n": [500, 5000, 20000], "value": 0.5})}
-    fig = plots.learning_curve_panels(runs)
-    assert fig.get_size_inches()[0] <= plots.WIDEST
-    assert [fig.axes[0].xaxis.get_major_formatter()(n, 0) for n in (500, 5000, 18900)] == ["500", "5k", "18.9k"]
-
-
-def test_lying_bars_are_means_with_every_row_as_a_dot_and_the_standard_error_beside():
-    table = pd.DataFrame({"single": [0.4, 0.6], "soft": [0.5, 0.5]})
-    fig = plots.lying_bar_panels({"age": table, "race": table, "gender": table.iloc[:1]}, columns=2)
-    assert fig.get_figwidth() <= plots.WIDEST and [axis.get_title() for axis in fig.axes] == ["age", "race", "gender"]
-    for axis, texts in zip(fig.axes, (["0.50 ± 0.10", "0.50 ± 0.00"],) * 2 + (["0.40", "0.50"],), strict=True):
-        assert [text.get_text() for text in axis.texts] == texts
-    first = fig.axes[0]
-    assert [bar.get_width() for bar in first.patches] == pytest.approx([0.5, 0.5])
-    assert [list(line.get_xdata()) for line in first.lines] == [[0.4, 0.6], [0.5, 0.5]]
-    assert [label.get_text() for label in first.get_yticklabels()] == ["single", "soft"]
-    assert [text.get_text() for text in plots.lying_bar_panels({"a": 10 * table}, "{:+.1f}").axes[0].texts][
-        0
-    ] == "+5.0 ± 1.0"

@@ -374,10 +374,12 @@ def domain_clouds(sources: Mapping[str, np.ndarray], target: np.ndarray) -> Figu
     up = np.linalg.svd(rest - np.outer(rest @ right, right), full_matrices=False)[2][0]
     fig, axes = plots.figure(1, len(sources), size=(4.2 * len(sources), 4.4), squeeze=False, sharex=True, sharey=True)
     for axis, (title, source) in zip(axes[0], sources.items(), strict=True):
-        names = np.repeat(["source", "target"], [len(source), len(target)])
-        points = np.concatenate([source, target]) @ np.stack([right, up * np.sign(up.sum() or 1)], axis=1)
-        plots.scatter_classes(axis, points, names, ["source", "target"])
+        for place, (name, rows) in enumerate({"source": source, "target": target}.items()):
+            x, y = (rows @ np.stack([right, up * np.sign(up.sum() or 1)], axis=1)).T
+            look = {"color": plots.COLORS[place], "marker": plots.MARKERS[place], "s": 6, "alpha": 0.6, "linewidths": 0}
+            axis.scatter(x, y, label=name, **look)
         axis.set(title=title, xlabel="from mean to mean", ylabel="most variance beside it")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, ncols=2, fontsize=9, markerscale=2.5)
     return fig
 
 
