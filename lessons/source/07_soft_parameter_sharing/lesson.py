@@ -524,7 +524,7 @@ exercise("07.4").check(experiment)
 # exercise("07.4").hint()
 
 # %% [markdown] tags=["solution-only"]
-# Hard sharing is ahead by less than the spread: with 200 rows the seeds differ too much to say more. Next: more seeds.
+# Hard sharing is ahead by little more than its spread: three seeds do not settle it. Next: more seeds.
 
 # %% [markdown]
 # ## Quiz
