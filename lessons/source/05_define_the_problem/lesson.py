@@ -50,7 +50,7 @@ import torch
 
 from facekit.course import exercise, lesson, quiz, start
 from facekit.evaluation.paired import over_seeds, with_spread
-from facekit.experiments import PROBES, chance, few_labels, scores, sharing_methods
+from facekit.experiments import PROBES, few_labels, scores, sharing_methods
 from facekit.experiments.codings import answers, codings, compare_codings
 from facekit.show import plots
 from facekit.tasks import Joint, Task
@@ -183,7 +183,8 @@ print("by hand and facekit agree; class 12 of the 18 is", both.task.classes[12])
 # First the simplest that there is: a linear [probe](glossary.md#probe) for each task, from 1,000 faces.
 
 # %%
-constant = chance(train, test, tasks).query("metric == 'accuracy'").set_index("task")["value"]
+names = [task.name for task in tasks]
+constant = {name: test.labels[name].dropna().eq(train.labels[name].mode()[0]).mean() for name in names}
 alone = figures.compare_joint(train, test, tasks, 1000, range(3), {"linear probe": PROBES["linear"]})
 against = {task.name: alone[task.name].assign(baseline=constant[task.name]) for task in tasks}
 fig = plots.lying_bar_panels(against, "{:.3f}", columns=2)
