@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from facekit.commands.train import train
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError, WeightsError
 from facekit.files import sealed_json
+from facekit.training.augment import STRONG
 
 NAME = "torchvision:mobilenet_v3_small"
 SHORT = {"tasks": "colour", "backbone": NAME, "epochs": 1, "steps": 2, "batch_size": 8, "size": 32}
@@ -111,3 +113,14 @@ def test_a_folder_of_a_network_that_is_not_known_says_so(photos, tmp_path):
         path.write_text(json.dumps(sealed_json(about)))
         with pytest.raises(DataError, match=message):
             load(tmp_path / "run")
+
+
+def test_a_network_is_tuned_from_a_stage_up_on_strongly_changed_photos_with_smoothed_labels(photos, file, tmp_path):
+    """Below the stage nothing moves; the folder says how it was made."""
+    options = {"plan": "discriminative", "parameters": {"smoothing": 0.1}, "augment": "strong", "weights": file}
+    assert train(str(photos), tmp_path / "run", since="stage_4", **SHORT | options) == 0
+    about = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert {stage for stage, n in about["recipe"]["moved"].items() if n} == {"stage_4", "embedding", "heads"}
+    assert about["recipe"]["augment"] == asdict(STRONG) and about["parameters"]["smoothing"] == 0.1
+    with pytest.raises(ConfigError, match="no stage 'top'"):
+        train(str(photos), tmp_path / "other", since="top", **SHORT | options)
