@@ -79,6 +79,7 @@ def train(
     weights: Path | None = None,
     plan: str | None = None,
     since: str | None = None,
+    factor: float = 1.0,
     epochs: int = 5,
     steps: int | None = None,
     lr: float = 1e-3,
@@ -130,6 +131,7 @@ def train(
             probe_then_fine_tune, everything or scratch; with scratch the network starts from random weights. Methods
             for several domains have a plan of their own.
         since: Lowest stage that is trained, as mixed_6a of facenet; those below it stay as they are, whatever the plan.
+        factor: How many times slower each stage learns than the one above it, beside what the plan says.
         epochs: Passes over the training split, over all phases of the plan together. With more of them and --resume
             true a run goes on, also a finished one: the further epochs are one more phase, which trains what the last
             one did, with rates that rise and fall once more from the same peak.
@@ -169,6 +171,8 @@ def train(
     if weights is not None and (plan == "scratch" or backbone == "none"):
         which = f"plan {plan}" if plan == "scratch" else f"backbone {backbone}"
         raise ConfigError(f"{which} uses no weights, but you name {weights}; leave out one of the two.")
+    if not 1 <= factor < math.inf:
+        raise ConfigError(f"factor must be 1 or more, got {factor}; with 1 the rates are those of the plan.")
     chosen = row(method)
     kind = BACKBONES[backbone] if backbone != "none" else None
     folders: dict[str | None, str] = {name: f for name, f in data.items()} if isinstance(data, dict) else {None: data}
@@ -241,6 +245,8 @@ def train(
             folder = out if len(group) == len(faces) else out / str(group[0])
             first, *more = lengths(folder, epochs, resume)
             recipe = chosen.planned(model, plan, first, lr, **(parameters or {}))
+            depths = {stage: depth for depth, stage in enumerate(reversed(list(model.stages)))}
+            recipe = recipe.faster({stage: factor**-depth for stage, depth in depths.items()})
             recipe = recipe if since is None else recipe.since(since, list(model.stages))
             for longer in more:
                 recipe = recipe.extended(longer)
