@@ -20,6 +20,7 @@ from facekit.studies import best, common, members, tuning
 from facekit.studies.best import ALL, ASIDE, CHOSEN, ONE_EACH, SHARED, SINGLE, STAGE, TEST, VALIDATION
 from facekit.studies.common import TASKS
 from facekit.studies.tuning import Tuning, trained
+from facekit.tasks import Task
 from facekit.training.augment import Augment
 from facekit.training.config import Recipe
 from facekit.training.loop import predict
@@ -167,15 +168,30 @@ def table(seed: int, n: int, right: float, labels: pd.DataFrame) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True).assign(seconds=10.0, networks=1, megabytes=1.0, frozen="stem")
 
 
+def made_labels(n: int = 200) -> FeatureSet:
+    """Rows of which few are of five of the races."""
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame({task.name: rng.choice(task.classes, n) for task in TASKS} | {"split": "train"})
+    labels.loc[: n - 16, "race"] = rng.choice(TASKS[0].classes[:2], n - 15)
+    return FeatureSet(np.zeros((n, 2), np.float32), labels)
+
+
+LABELS = made_labels()
+
+
 @pytest.fixture(scope="module")
 def made():
-    """Answers of five members, one of which says nothing, and the labels of 200 rows."""
-    n, rng = 200, np.random.default_rng(0)
-    labels = pd.DataFrame({task.name: rng.choice(task.classes, n) for task in TASKS} | {"split": "train"})
-    labels.loc[:184, "race"] = rng.choice(TASKS[0].classes[:2], 185)  # of the other races there are few
-    data = FeatureSet(np.zeros((n, 2), np.float32), labels)
-    found = {SHARED: [table(seed, n, 1.5, labels) for seed in range(4)], STAGE: [table(9, n, 0.0, labels)]}
-    return dict.fromkeys((VALIDATION, ASIDE, TEST), data), found
+    """Answers of five members, one of which says nothing, to the same rows in every part."""
+    found = {SHARED: [table(seed, 200, 1.5, LABELS.labels) for seed in range(4)]}
+    return dict.fromkeys((VALIDATION, ASIDE, TEST), LABELS), found | {STAGE: [table(9, 200, 0.0, LABELS.labels)]}
+
+
+def warmth(rows: pd.DataFrame, names: list[str], task: Task) -> float:
+    """The temperature at which a member's mean over its views has the lowest loss, tried one by one."""
+    parts = [rows[(rows["part"] == VALIDATION) & (rows["view"] == view)][names].to_numpy() for view in members.VIEWS]
+    scores, truth = torch.from_numpy(np.mean(parts, 0)), LABELS.targets([task])[task.name]
+    tried = np.geomspace(0.2, 50, 4000)
+    return tried[np.argmin([task.loss(scores / heat, truth).item() for heat in tried])]
 
 
 def test_an_ensemble_is_the_mean_of_log_probabilities(made):
@@ -188,7 +204,10 @@ def test_an_ensemble_is_the_mean_of_log_probabilities(made):
             np.mean([part[part["view"] == view][names].to_numpy() for view in members.VIEWS], 0)
             for part in (rows_[rows_["part"] == ASIDE] for rows_ in (*found[SHARED], *found[STAGE]))
         ]
-        normed = [scores - np.logaddexp.reduce(scores, axis=1, keepdims=True) for scores in each]
+        sure = [
+            each / warmth(rows_, names, task) for each, rows_ in zip(each, (*found[SHARED], *found[STAGE]), strict=True)
+        ]
+        normed = [scores - np.logaddexp.reduce(scores, axis=1, keepdims=True) for scores in sure]
         right = np.mean(normed, 0).argmax(1) == truth[task.name].numpy()
         query = "method == @ALL and part == @ASIDE and task == @task.name and group == 'all'"
         some = rows.query(query).set_index("metric")
