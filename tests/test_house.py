@@ -14,7 +14,6 @@ PARTS = ("show", "course", "experiments", "evaluation")  # where a lesson's furn
 GENERAL = {
     "OwnPhoto": "a trained classifier on a photo of one's own: of the course, not of the lesson that shows it first",
     "confusion_matrix": "a metric",
-    "fit_temperatures": "after training, for any classifier, not for the lesson that shows it first",
     "calibration_by_group": "a score by group, beside the others of its module",
     "traded": "what thresholds give, beside the function that fits them",
     "forgetting": "what a tuned network has lost: studies measure parts of it",
