@@ -171,8 +171,8 @@ def measure(
 
     Columns method, networks, seed, views (of a photo), part, task, group, metric, value, low, high, n, seconds (of all
     trainings), megabytes, multiply_adds (billions for a photo). `accuracy_gain` is over the member that does best on
-    validation, paired by photo. Of the chosen ensemble there are the accuracies by race; no figure rests on fewer than
-    PUBLISHED faces.
+    validation, paired by photo. Of the chosen ensemble there are the accuracies by race, and `share_of_chosen` says how
+    much of it each member is; no figure rests on fewer than PUBLISHED faces.
     """
     costs = stage_costs(network)
     targets = {part: data.targets(TASKS) for part, data in asked.items()}
@@ -192,14 +192,18 @@ def measure(
         for seed, rows in enumerate(found):
             tables.append(scored(kind, answer_of(rows, list(VIEWS)[:1]), seed, 1))
             tables.append(scored(kind, both[kind][seed], seed))
-    pool = [each for kind, found in both.items() if kind != SINGLE for each in found]
+    names, pool = zip(
+        *(((kind, seed), each) for kind, found in both.items() if kind != SINGLE for seed, each in enumerate(found)),
+        strict=True,
+    )
     best = min(pool, key=lambda each: loss_of(each.scores[VALIDATION], targets[VALIDATION]))
     ensembles = {f"{len(found)} x {kind}": together(found) for kind, found in both.items() if len(found) > 1}
     if SINGLE in both and len(both[SHARED]) > len(TASKS):  # as many networks as one a task
         ensembles[f"{len(TASKS)} x {SHARED}"] = together(both[SHARED][: len(TASKS)])
     ensembles[ONE_EACH] = together([found[0] for kind, found in both.items() if kind != SINGLE])
     ensembles[ALL] = together(pool)
-    ensembles[CHOSEN] = together(pool, chosen(pool, targets[VALIDATION]))
+    counts = chosen(pool, targets[VALIDATION])
+    ensembles[CHOSEN] = together(pool, counts)
     for name, answer in ensembles.items():
         table = scored(name, answer)
         more = pd.DataFrame(gains(answer, best, targets))
@@ -209,6 +213,11 @@ def measure(
             by = evaluate(TASKS, answer.scores[ASIDE], targets[ASIDE], asked[ASIDE].labels["race"]).assign(part=ASIDE)
             by = by[(by["group"] != "all") & (by["metric"] == "accuracy") & (by["n"] >= PUBLISHED)]
             tables.append(by.assign(**shared)[table.columns])
+    for (kind, seed), each, count in zip(names, pool, counts, strict=True):
+        about = scored(kind, each, seed).iloc[:1]
+        share = count / sum(counts)
+        about = about.assign(part=VALIDATION, task="all", metric="share_of_chosen", value=share, low=share, high=share)
+        tables.append(about)
     found = pd.concat(tables, ignore_index=True)
     order = ["method", "networks", "seed", "views", "part", "task", "group", "metric", "value", "low", "high", "n"]
     return found[[*order, "seconds", "megabytes", "multiply_adds"]]
@@ -252,7 +261,9 @@ def measure_rate(network: Backbone, photos: FaceSet) -> pd.DataFrame:
 
 @study
 def record(
-    cycles: tuple[int, ...] = (2, 2), seeds: tuple[int, ...] = (0, 1, 2, 3, 4), stage_seeds: tuple[int, ...] = (0, 1, 2)
+    cycles: tuple[int, ...] = (2, 2),
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    stage_seeds: tuple[int, ...] = (0, 1, 2, 3),
 ) -> Study:
     """Records `best_fairface`: networks and ensembles for race, gender and age band, scored on photos set aside.
 

@@ -223,10 +223,16 @@ def test_an_ensemble_is_the_mean_of_log_probabilities(made):
 
 def test_who_knows_nothing_is_not_chosen(made):
     asked, found = made
-    answers = [best.answer_of(rows, list(members.VIEWS)) for rows in (*found[SHARED], *found[STAGE])]
     targets = asked[VALIDATION].targets(TASKS)
+    answers = [
+        best.tempered(best.answer_of(rows, list(members.VIEWS)), targets) for rows in (*found[SHARED], *found[STAGE])
+    ]
     counts = best.chosen(answers, targets)
     assert counts[-1] == 0 and all(counts[:4])
+    rows = best.measure(ChainFace.from_pretrained(), asked, found)
+    shares = rows[rows["metric"] == "share_of_chosen"]
+    assert shares["value"].tolist() == [count / sum(counts) for count in counts]
+    assert list(zip(shares["method"], shares["seed"], strict=True)) == [*((SHARED, i) for i in range(4)), (STAGE, 0)]
     loss = best.loss_of(best.together(answers, counts).scores[VALIDATION], targets)
     assert loss <= min(best.loss_of(each.scores[VALIDATION], targets) for each in answers)
 
