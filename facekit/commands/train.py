@@ -78,6 +78,8 @@ def train(
     backbone: str = "mini",
     weights: Path | None = None,
     plan: str | None = None,
+    since: str | None = None,
+    factor: float = 1.0,
     epochs: int = 5,
     steps: int | None = None,
     lr: float = 1e-3,
@@ -87,7 +89,7 @@ def train(
     weight_decay: float = 0.01,
     hidden: int = 0,
     dropout: float = 0.0,
-    augment: bool = False,
+    augment: bool | Literal["strong"] = False,
     precision: Precision = "fp32",
     channels_last: bool = False,
     compile: bool = False,
@@ -128,6 +130,8 @@ def train(
         plan: probe (where neither you nor the method says another), last_layer, last_block, gradual, discriminative,
             probe_then_fine_tune, everything or scratch; with scratch the network starts from random weights. Methods
             for several domains have a plan of their own.
+        since: Lowest stage that is trained, as mixed_6a of facenet; those below it stay as they are, whatever the plan.
+        factor: How many times slower each stage learns than the one above it, beside what the plan says.
         epochs: Passes over the training split, over all phases of the plan together. With more of them and --resume
             true a run goes on, also a finished one: the further epochs are one more phase, which trains what the last
             one did, with rates that rise and fall once more from the same peak.
@@ -141,7 +145,8 @@ def train(
         weight_decay: AdamW's.
         hidden: Units of the heads' hidden layer, 0 for linear heads.
         dropout: In the heads.
-        augment: Flip, shift and relight the training photos, as far as their labels stay true.
+        augment: Flip, shift and relight the training photos, as far as their labels stay true; strong also turns and
+            scales them, and covers parts.
         precision: bf16 computes in bfloat16 where it is safe.
         channels_last: Memory layout of convolutions.
         compile: Use torch.compile.
@@ -154,6 +159,7 @@ def train(
         python -m facekit train --tasks gender,age --out run
         python -m facekit train --tasks gender,age --method soft --strength 0.1 --plan everything --out soft
         python -m facekit train --data packed/fairface-160 --backbone facenet --tasks race --plan last_block --out run
+        python -m facekit train --backbone facenet --plan discriminative --since mixed_6a --augment strong --out run
         python -m facekit train --tasks gender --groups skin_tone --equal true_positive_rate --out run
         python -m facekit train --backbone torchvision:resnet18 --weights resnet18-f37072fd.pth --tasks race --out run
         python -m facekit train --method group_dro --groups skin_tone --weight_decay 0.5 --out run
@@ -165,6 +171,8 @@ def train(
     if weights is not None and (plan == "scratch" or backbone == "none"):
         which = f"plan {plan}" if plan == "scratch" else f"backbone {backbone}"
         raise ConfigError(f"{which} uses no weights, but you name {weights}; leave out one of the two.")
+    if not 1 <= factor < math.inf:
+        raise ConfigError(f"factor must be 1 or more, got {factor}; with 1 the rates are those of the plan.")
     chosen = row(method)
     kind = BACKBONES[backbone] if backbone != "none" else None
     folders: dict[str | None, str] = {name: f for name, f in data.items()} if isinstance(data, dict) else {None: data}
@@ -194,7 +202,8 @@ def train(
         minded = group_task if chosen.grouped else None
         if equal is not None and not any(len(task.classes) == 2 for task in sought[None]):
             raise ConfigError(f"thresholds that make {equal} equal are for tasks of two classes; {tasks} has none.")
-        changes: Any = {name: augment_for(wanted) for name, wanted in sought.items()} if augment else None
+        strong = augment == "strong"
+        changes: Any = {name: augment_for(wanted, strong) for name, wanted in sought.items()} if augment else None
         config = TrainConfig(
             batch_size,
             weight_decay,
@@ -236,6 +245,9 @@ def train(
             folder = out if len(group) == len(faces) else out / str(group[0])
             first, *more = lengths(folder, epochs, resume)
             recipe = chosen.planned(model, plan, first, lr, **(parameters or {}))
+            depths = {stage: depth for depth, stage in enumerate(reversed(list(model.stages)))}
+            recipe = recipe.faster({stage: factor**-depth for stage, depth in depths.items()})
+            recipe = recipe if since is None else recipe.since(since, list(model.stages))
             for longer in more:
                 recipe = recipe.extended(longer)
             if world.first:

@@ -19,6 +19,7 @@ from facekit.tasks import AGE_BAND, GENDER, RACE
 
 TASKS = (RACE, GENDER, AGE_BAND)
 SEEDS = (0, 1, 2)
+N_ASIDE = 4000
 EMBEDDING = "embedding"  # beside the names of FaceNet's stages
 Data = TypeVar("Data", bound=LabelledSet)
 
@@ -40,6 +41,15 @@ def facenet_features(stage: str = EMBEDDING, mirrored: bool | None = None) -> Fe
 def rows_of(data: LabelledSet, *splits: str) -> np.ndarray:
     """Indices of the rows of these splits."""
     return np.flatnonzero(data.labels["split"].isin(splits))
+
+
+def set_aside(data: Data) -> tuple[Data, Data]:
+    """The official training photos in random order without the first N_ASIDE, and these, always the same ones.
+
+    Nothing learns from those set aside and nothing is chosen on them; `data` may be photos or features of all splits.
+    """
+    order = np.random.default_rng(0).permutation(rows_of(data, "train", "validation"))
+    return data.select(order[N_ASIDE:]), data.select(order[:N_ASIDE])
 
 
 def train_and_test(data: Data) -> tuple[Data, Data]:

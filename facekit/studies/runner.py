@@ -45,6 +45,7 @@ NOT_COUNTED = (__name__, "facekit.data.catalogue")  # this module, and where pho
 class Block:
     """A part of a record, which is measured at once and kept.
 
+    A block among the arguments, or in their lists and mappings, stands for its rows, which are measured first.
     title: its name among the blocks of the record, also of its file. measure: a function of a module, from `arguments`
     to rows (one measurement a row). columns: constants that its rows get besides; they do not count for what is kept.
     """
@@ -88,6 +89,7 @@ class BlockCache:
         about = [FORMAT, str(settings.device()), *map(version, records.VERSIONS_OF)]
         key = fingerprint([*about, source_hash(block.measure.__module__), block.measure, block.arguments])
         path = self.folder / f"{block.title}-{key[:16]}.json"
+        arguments = [self._measured(value) for value in block.arguments]
         lock = path.with_suffix(".lock")
         if lock.exists() or _kept(path) is None:
             try:
@@ -95,7 +97,7 @@ class BlockCache:
                 with alone(lock, wait=True):
                     if _kept(path) is None:
                         start = time.perf_counter()
-                        rows = block.measure(*block.arguments)
+                        rows = block.measure(*arguments)
                         seconds = time.perf_counter() - start
                         text = rows.to_json(orient="table", index=False, double_precision=15)
                         kept = {"seconds": seconds, "rows": text}
@@ -112,6 +114,17 @@ class BlockCache:
         self.took[path] = content["seconds"]
         table = pd.read_json(io.StringIO(content["rows"]), orient="table", precise_float=True)
         return table.assign(**block.columns)
+
+    def _measured(self, value: object) -> object:
+        """An argument with the rows of blocks in their place."""
+        match value:
+            case Block():
+                return self.rows(value)
+            case list() | tuple():
+                return [self._measured(each) for each in value]
+            case dict():
+                return {name: self._measured(each) for name, each in value.items()}
+        return value
 
 
 def _kept(path: Path) -> dict | None:

@@ -17,7 +17,7 @@ class Box(Task, kind="box"):
 
     needs_classes = False
     needs_map = True
-    spoiled_by = ("flip", "shift")
+    spoiled_by = ("flip", "shift", "turn", "scale")
     n_outputs = 4
 
     @property

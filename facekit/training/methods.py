@@ -125,11 +125,37 @@ def group_means(sums: torch.Tensor, weights: Iterable[float]) -> tuple[torch.Ten
 
 
 class Supervised(Method):
-    """Weighted sum of the tasks' losses on their labels, missing labels left out (hard parameter sharing)."""
+    """Weighted sum of the tasks' losses on their labels, missing labels left out (hard parameter sharing).
+
+    smoothing: the share of a label that is given to all classes alike, of tasks with a softmax, in training alone
+    (label smoothing, Szegedy et al. 2016, section 7, 1512.00567).
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task] | Mapping[str, Sequence[Task]],
+        weights: Mapping[str, Any] | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(tasks, weights)
+        if not 0 <= smoothing < 1:
+            raise ConfigError(f"smoothing must be from 0 to below 1, got {smoothing}.")
+        self.smoothing = smoothing
+        if smoothing:  # buffers are a part of a run's fingerprint
+            self.register_buffer("smoothed", torch.tensor(float(smoothing)))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """See Method; logs each task's own loss under its name."""
         outputs, weights = self.outputs(model, batch), self.weights_of(batch.set)
         tasks = self.tasks_of(batch.set)
-        logs = {task.name: task.loss(outputs[task.name], batch.targets[task.name]) for task in tasks}
+        logs = {task.name: self._loss(task, outputs[task.name], batch.targets[task.name]) for task in tasks}
         return cast(torch.Tensor, sum(weights[name] * value for name, value in logs.items())), logs
+
+    def _loss(self, task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """A task's loss on smoothed labels: (1 - ε) times that on the label and ε times the mean over all classes."""
+        if not self.smoothing or not task.softmax:
+            return task.loss(outputs, targets)
+        known, each = task.known_losses(outputs, targets)
+        spread = -outputs.float().log_softmax(1).mean(1)
+        total = torch.where(known, (1 - self.smoothing) * each + self.smoothing * spread, torch.zeros_like(each))
+        return total.sum() / known.sum().clamp_min(1)

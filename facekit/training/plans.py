@@ -98,6 +98,20 @@ class Plan:
         ]
         return replace(self, phases=tuple(phases))
 
+    def since(self, stage: str, stages: Sequence[str]) -> Plan:
+        """The plan in which nothing below a stage is trained. stages: the model's, from input to output.
+
+        Raises ConfigError for a stage that is not there, and where a phase would train nothing.
+        """
+        if stage not in stages:
+            raise ConfigError(f"plan {self.name!r}: the model has no stage {stage!r}; its stages are {list(stages)}.")
+        kept = list(stages)[list(stages).index(stage) :]
+        phases = [
+            replace(phase, rates={name: lr for name, lr in phase.rates.items() if name in kept})
+            for phase in self.phases
+        ]
+        return replace(self, phases=tuple(phases))
+
     def check(self, model: Staged) -> None:
         """Raises ConfigError if a phase names a stage that the model does not have."""
         for phase in self.phases:

@@ -22,6 +22,7 @@ from facekit.training.methods import Loss, Method, Supervised
 from facekit.training.plans import Phase, Plan
 from facekit.transfer.table import Parameter, Row
 
+SMOOTHING = {"smoothing": Parameter(0.0, "share of a label that is spread over all classes while learning, 0 to 1")}
 FASTER = {STITCHES: 10.0}  # the α of a cross-stitch network learn this much faster than its layers
 Net = TypeVar("Net", bound=Staged)
 
@@ -102,10 +103,11 @@ ROWS = (
         name="single",
         about="a network a task, independent of each other: the baseline of everything that shares",
         acts="during",
+        parameters=SMOOTHING,
         loss=Supervised,
         network=partial(SharedNet, shared=0),
     ),
-    _row(name="hard", about="one network, a head a task (Caruana 1997)", loss=Supervised),
+    _row(name="hard", about="one network, a head a task (Caruana 1997)", parameters=SMOOTHING, loss=Supervised),
     _row(
         name="soft",
         about="a network a task, drawn together by the squared distance of their weights (Duong et al. 2015)",

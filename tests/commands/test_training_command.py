@@ -239,6 +239,7 @@ def test_bad_choices_are_one_line(stored, tmp_path, capsys):
         ("hard", [], {}),
         ("soft", ["--strength", "0.5"], {"strength": 0.5}),
         ("cross_stitch", ["--mix=0.2"], {"mix": 0.2}),
+        ("single", ["--smoothing", "0.2"], {"smoothing": 0.2}),
     ],
 )
 def test_the_method_is_an_option_and_so_are_its_parameters(stored, tmp_path, method, options, extra):
@@ -259,6 +260,8 @@ def test_the_method_is_an_option_and_so_are_its_parameters(stored, tmp_path, met
         (["--method", "coral"], "acts before training"),
         (["--method", "sofd"], "no method 'sofd'"),
         (["--method", "hard", "--strength", "1"], "hard has no parameter strength"),
+        (["--smoothing", "1"], "smoothing must be from 0 to below 1"),
+        (["--since", "mixed_6a"], "no stage 'mixed_6a'"),
         (["--method", "soft", "--strength", "much"], "--strength takes a number, got 'much'"),
         (["--method", "soft", "--strength", "1e400"], "--strength takes a number, got '1e400'"),
         (["--method", "soft", "--strength=nan"], "--strength takes a number, got 'nan'"),

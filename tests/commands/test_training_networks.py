@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import faces
 from torchvision import models
 
@@ -18,6 +20,7 @@ from facekit.commands.train import train
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, DataError, WeightsError
 from facekit.files import sealed_json
+from facekit.training.augment import STRONG
 
 NAME = "torchvision:mobilenet_v3_small"
 SHORT = {"tasks": "colour", "backbone": NAME, "epochs": 1, "steps": 2, "batch_size": 8, "size": 32}
@@ -76,6 +79,17 @@ def test_the_folder_is_the_model_again(photos, file, tmp_path, options):
         assert {stage for stage, count in moved.items() if count} == {"stage_4", "embedding", "heads"}
 
 
+def test_rates_that_fall_by_a_factor_are_those_of_the_plan_that_is_made_so(photos, file, tmp_path):
+    """`everything` with a factor is `discriminative` with it: the weights that come out are the same."""
+    common = SHORT | {"weights": file, "lr": 0.01}
+    train(str(photos), tmp_path / "a", plan="everything", factor=2.6, **common)
+    train(str(photos), tmp_path / "b", plan="discriminative", **common)
+    train(str(photos), tmp_path / "c", plan="everything", **common)
+    a, b, c = (load_file(tmp_path / name / "best.safetensors") for name in "abc")
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+    assert not all(torch.allclose(a[name], c[name], atol=1e-6) for name in a)
+
+
 def test_domains_have_adapters_in_it(photos, file, tmp_path):
     options = SHORT | {"tasks": {"a": "colour", "b": "side"}, "method": "parallel_adapters", "batch_size": 16}
     train({"a": str(photos), "b": str(photos)}, tmp_path / "run", weights=file, **options)
@@ -111,3 +125,16 @@ def test_a_folder_of_a_network_that_is_not_known_says_so(photos, tmp_path):
         path.write_text(json.dumps(sealed_json(about)))
         with pytest.raises(DataError, match=message):
             load(tmp_path / "run")
+
+
+def test_a_network_is_tuned_from_a_stage_up_on_strongly_changed_photos_with_smoothed_labels(photos, file, tmp_path):
+    """Below the stage nothing moves; the folder says how it was made."""
+    options = {"plan": "discriminative", "parameters": {"smoothing": 0.1}, "augment": "strong", "weights": file}
+    assert train(str(photos), tmp_path / "run", since="stage_4", **SHORT | options) == 0
+    about = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert {stage for stage, n in about["recipe"]["moved"].items() if n} == {"stage_4", "embedding", "heads"}
+    assert about["recipe"]["augment"] == asdict(STRONG) and about["parameters"]["smoothing"] == 0.1
+    with pytest.raises(ConfigError, match="factor must be 1 or more"):
+        train(str(photos), tmp_path / "other", factor=0, **SHORT | options)
+    with pytest.raises(ConfigError, match="no stage 'top'"):
+        train(str(photos), tmp_path / "other", since="top", **SHORT | options)

@@ -131,6 +131,24 @@ def test_a_block_is_kept_for_the_same_content_alone(monkeypatch):
     assert len(CALLS) == 4
 
 
+def total(tables: list[pd.DataFrame], named: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    CALLS.append("total")
+    return pd.DataFrame({"value": [sum(each["value"].sum() for each in (*tables, *named.values()))]})
+
+
+def test_a_block_among_the_arguments_stands_for_its_rows():
+    """They are measured once, kept as blocks of their own, and their seconds count."""
+    one, two, three = (Block(str(value), measure, (value,)) for value in (1.0, 2.0, 4.0))
+    whole = Block("whole", total, ((one, two), {"third": three}))
+    kept = BlockCache("toy")
+    assert kept.rows(whole)["value"].item() == 7 and CALLS == [1.0, 2.0, 4.0, "total"]
+    again = BlockCache("toy")
+    assert again.rows(whole)["value"].item() == 7 and len(CALLS) == 4
+    assert len(again.took) == 4 and again.took == kept.took
+    other = Block("whole", total, ((one, one), {"third": three}))
+    assert again.rows(other)["value"].item() == 6 and CALLS[4:] == ["total"]
+
+
 def test_no_commit_counts_for_what_is_kept(monkeypatch):
     BlockCache("toy").rows(Block("a", measure, (1.0,)))
     monkeypatch.setattr("facekit.records.git_commit", lambda: "another")
@@ -305,6 +323,7 @@ def test_a_study_is_found_by_its_file_without_loading_any():
         *studies.split(),
         "adaptation",
         "adaptation_portraits",
+        "best",
         "contrastive",
         "fairness",
         "selection",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from backbones import stage_hashes
 from safetensors.torch import load_file
 from tiny import COLOUR, LEVEL, SIDE, classifier, faces, features, probe
@@ -54,6 +55,41 @@ def test_gradient_of_the_supervised_loss_by_finite_differences():
                     parameter.view(-1)[i] -= step
             numeric.view(-1)[i] = (values[0] - values[1]) / 2e-6
         assert torch.allclose(parameter.grad, numeric, atol=1e-7)
+
+
+def test_smoothed_labels_are_those_of_torch_and_validation_is_on_the_labels_themselves():
+    """Of rows without a label nothing counts, and numbers have no classes to spread a label over."""
+    outputs = {task.name: torch.randn(9, task.n_outputs, generator=torch.Generator().manual_seed(1)) for task in TASKS}
+    data = relabelled(features(9, 4), side=[None, "left"] + ["right"] * 7)
+    targets = data.targets(TASKS)
+    for amount in (0.0, 0.1, 0.7):
+        method = Supervised(TASKS, smoothing=amount)
+        _, logs = method.loss(lambda inputs: outputs, Batch(torch.zeros(9, 4), targets, np.arange(9)))
+        for task in (COLOUR, SIDE):
+            expected = F.cross_entropy(outputs[task.name], targets[task.name], ignore_index=-1, label_smoothing=amount)
+            assert logs[task.name].item() == pytest.approx(expected.item(), abs=1e-6)
+        assert torch.equal(logs["level"], LEVEL.loss(outputs["level"], targets["level"]))
+    nobody = {name: torch.full_like(values, -1) for name, values in targets.items() if name != "level"}
+    method = Supervised((COLOUR, SIDE), smoothing=0.5)
+    assert method.loss(lambda inputs: outputs, Batch(torch.zeros(9, 4), nobody, np.arange(9)))[0] == 0
+    model = probe(4, (COLOUR,))
+    seen = fit(model, Supervised((COLOUR,), smoothing=0.5), data, data, recipe(model, epochs=1), SMALL).history
+    loss = COLOUR.loss(predict(model, data)["colour"], targets["colour"]).item()
+    assert seen["validation_loss"].item() == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_run_with_other_labels_is_another_run(tmp_path):
+    data = features(20)
+    for smoothing in (0.1, 0.2):
+        model = probe()
+        if smoothing == 0.1:
+            fit(model, Supervised((COLOUR,), smoothing=smoothing), data, None, recipe(model), SMALL, tmp_path)
+            continue
+        with pytest.raises(TrainingError, match="another run"):
+            fit(model, Supervised((COLOUR,), smoothing=smoothing), data, None, recipe(model), SMALL, tmp_path, True)
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match="smoothing"):
+            Supervised((COLOUR,), smoothing=wrong)
 
 
 def test_the_loop_is_the_loop_written_by_hand():

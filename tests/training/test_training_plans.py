@@ -102,6 +102,24 @@ def test_discriminative_rates_fall_by_the_factor_towards_the_input():
     assert len(set(plan("everything", STAGES, 1, 0.1).phases[0].rates.values())) == 1
 
 
+@pytest.mark.parametrize("name", PLANS)
+def test_nothing_below_a_stage_is_trained_and_the_rest_as_before(name):
+    made = plan(name, STAGES, 4, 0.1)
+    upper = made.since("embedding", STAGES)
+    for before, after in zip(made.phases, upper.phases, strict=True):
+        kept = {stage: lr for stage, lr in before.rates.items() if stage in ("embedding", "heads")}
+        assert after.rates == kept and (after.epochs, after.warmup) == (before.epochs, before.warmup)
+    assert made.since("stem", STAGES) == made
+    with pytest.raises(ConfigError, match="no stage 'other'"):
+        made.since("other", STAGES)
+
+
+def test_a_plan_whose_phase_would_train_nothing_is_refused():
+    only = Plan("lower", (Phase("lower", 1, {"stem": 0.1}),))
+    with pytest.raises(ConfigError, match="at least one epoch, one stage"):
+        only.since("block", STAGES)
+
+
 def test_the_optimiser_gets_the_plans_rates_and_decays_only_weights():
     model = classifier()
     phase = plan("discriminative", STAGES, 1, 0.1, factor=2).phases[0]
