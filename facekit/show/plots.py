@@ -137,7 +137,7 @@ def image_grid(
 ) -> Figure:
     """A grid of faces, each with its caption below.
 
-    images: uint8 (N, 3, H, W). captions: N texts of one or two short lines. cell: inches a picture.
+    images: uint8 (N, 3, H, W). captions: N texts of one to three short lines. cell: inches a picture.
     Raises ConfigError when there is no image or the captions do not match.
     """
     pictures = np.asarray(images)
@@ -148,7 +148,7 @@ def image_grid(
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     lines = 0 if captions is None else max(text.count("\n") + 1 for text in captions)
-    fig, _ = figure(rows, columns, size=(columns * cell, rows * (cell + 0.17 * lines)))
+    fig, _ = figure(rows, columns, size=(columns * cell, rows * (cell + 0.17 * lines + 0.1 * (lines > 2))))
     below: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
     for axis, picture, caption in zip_longest(fig.axes, pictures, captions or ()):
         axis.set_axis_off()
