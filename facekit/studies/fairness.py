@@ -1,7 +1,7 @@
 """For whom classifiers of faces work, and what can be done: the records `fairness_audits`, `fairness_mitigation`,
 `fairness_calibration` and `fairness_embeddings`.
 
-Of FairFace's training photos N_AUDIT are set aside once: nothing learns from them or chooses on them, and what is said
+Of FairFace's training photos N_ASIDE are set aside once: nothing learns from them or chooses on them, and what is said
 of groups rests on them. The official test photos that are here are few and an easy sample for race (a hard one for
 age); they stand beside once. No figure rests on fewer than 20 faces: what would is counted and left out.
 """
@@ -28,7 +28,7 @@ from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
 from facekit.models.heads import Classifier, Heads
 from facekit.models.multitask import SharedNet, mlp
-from facekit.studies.common import TASKS, facenet_features, fairface, first, rows_of
+from facekit.studies.common import TASKS, facenet_features, fairface, first, set_aside
 from facekit.studies.runner import Study, blocks_of, study
 from facekit.tasks import AGE_BAND, GENDER, RACE, SKIN_TONE, Task
 from facekit.training.config import TrainConfig
@@ -47,7 +47,7 @@ from facekit.transfer.probe import hidden_probe, linear_probe
 from facekit.transfer.sharing import train_shared
 
 SEEDS = (0, 1, 2, 3, 4)
-N_AUDIT, N_VALIDATION = 4000, 3000
+N_VALIDATION = 3000
 AUDIT, TEST = "held-out training photos", "official test photos here"
 COLUMNS = {task.name: task.classes for task in (RACE, GENDER, AGE_BAND)}
 BY_RACE, CELLS, BY_AGE = ("race",), ("race", "gender"), ("age",)
@@ -344,11 +344,8 @@ def record(seeds: tuple[int, ...] = SEEDS) -> list[Study]:
         seeds: Of the draws, of the networks' weights and of the order.
     """
     faces, small = facenet_features(), embed(FaceNetMini.from_pretrained(), fairface())
-    order = np.random.default_rng(0).permutation(rows_of(faces, "train", "validation"))
-    parts = {
-        name: (data.select(order[N_AUDIT:]), data.select(order[:N_AUDIT]), data.split("test"))
-        for name, data in (("FaceNet", faces), ("facenet-mini", small))
-    }
+    both = {"FaceNet": faces, "facenet-mini": small}
+    parts = {name: (*set_aside(data), data.split("test")) for name, data in both.items()}
     pool, audit, test = parts["FaceNet"]
     rest = f"{len(audit):,} others are audited, on which nothing was learnt or chosen"
     fair = f"FairFace, official training photos: {rest}"

@@ -13,7 +13,7 @@ from facekit.commands.cli import main
 from facekit.data.sets import FeatureSet
 from facekit.evaluation.groups import PUBLISHED
 from facekit.records import REFERENCE, recorded
-from facekit.studies import fairness
+from facekit.studies import common, fairness
 from facekit.tasks import AGE_BAND, GENDER, RACE
 
 assert reference  # the fixture of toy photos
@@ -57,7 +57,6 @@ def small(monkeypatch) -> FeatureSet:
         "render_portraits": lambda n: portraits,
         "embed": lambda network, data: data,
         "FaceNetMini": Mini,
-        "N_AUDIT": 600,
         "N_VALIDATION": 400,
         "N": 150,
         "STEPS": 4,
@@ -71,6 +70,7 @@ def small(monkeypatch) -> FeatureSet:
     }
     for name, value in given.items():
         monkeypatch.setattr(fairness, name, value)
+    monkeypatch.setattr(common, "N_ASIDE", 600)
     return made
 
 

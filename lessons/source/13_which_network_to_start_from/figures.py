@@ -25,7 +25,7 @@ def examples(sources: Labelled, targets: Labelled) -> Figure:
             some = data.select(range(SHOWN))
             pictures.append(some.resized(SIDE).images)
             captions += [f"{kind} {name}\n{label}" for label in some.labels[task.name]]
-    return plots.image_grid(np.concatenate(pictures), captions, columns=2 * SHOWN, cell=1.2)
+    return plots.image_grid(np.concatenate(pictures), captions, columns=2 * SHOWN, cell=plots.WIDEST / (2 * SHOWN))
 
 
 @plots.style()
