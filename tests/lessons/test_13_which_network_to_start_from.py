@@ -69,3 +69,32 @@ def test_examples_name_what_they_are():
     fig = FIGURES.examples(sets, sets)
     told = [text.get_text() for axis in fig.axes for text in axis.texts]
     assert len(told) == 8 and told[0].startswith("source spots\n") and told[-1].startswith("target spots\n")
+
+
+def recorded_rows() -> pd.DataFrame:
+    """Two tasks, of which the second has 30 labels at most; of it the H-score says the opposite of what is true."""
+    rows = []
+    for task, sizes in (("one", (20, 50)), ("two", (20, 30))):
+        for n in sizes:
+            for seed in (0, 1):
+                for way, value in zip(WAYS, (0.5, 0.6, 0.8), strict=True):
+                    found = {"accuracy": value, "logme": value, "logme_bias": value, "guess": value}
+                    found["h_score"] = value if task == "one" else -value
+                    rows += [(task, n, seed, way, metric, each, 0.1) for metric, each in found.items()]
+    return pd.DataFrame(rows, columns=["task", "n", "seed", "network", "metric", "value", "seconds"])
+
+
+def test_of_the_record_each_task_is_shown_with_as_many_labels_as_it_has():
+    found = FIGURES.by_task(recorded_rows(), 50)
+    assert list(found) == ["one", "two"] and all(each.shape == (2, 3) for each in found.values())
+    assert list(found["two"]) == list(WAYS) and plots.png(FIGURES.heat(found))
+
+
+def test_what_scores_keep_is_the_mean_over_tasks_and_draws():
+    found = FIGURES.kept(recorded_rows())
+    assert found.index.unique("score").tolist() == ["LogME", "LogME, bias", "H-score", "trying"]
+    assert found.loc["LogME"].index.tolist() == [20, 30, 50]
+    logme, h_score = found.loc[("LogME", 20)], found.loc[("H-score", 20)]
+    assert logme["rank correlation"] == 1 and logme["points lost"] == 0
+    assert h_score["rank correlation"] == pytest.approx(0)  # right in one task, wrong in the other
+    assert h_score[["points lost", "at most"]].tolist() == pytest.approx([15, 30])

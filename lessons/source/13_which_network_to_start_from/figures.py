@@ -14,6 +14,7 @@ from facekit.show import plots
 from facekit.tasks import Task
 
 SHOWN, SIDE = 4, 96
+SCORES = {"LogME": "logme", "LogME, bias": "logme_bias", "H-score": "h_score", "trying": "guess"}
 Labelled = Mapping[str, tuple[FaceSet, Task]]
 
 
@@ -90,3 +91,42 @@ def _write(axis, row: int, column: int, text: str, shade: float, framed: bool) -
     if framed:
         square = {"fill": False, "edgecolor": plots.COLORS[1], "linewidth": 2.5}
         axis.add_patch(Rectangle((column - 0.46, row - 0.43), 0.92, 0.86, **square))
+
+
+def by_task(rows: pd.DataFrame, n: int) -> dict[str, pd.DataFrame]:
+    """Accuracies with n labels, of the record `networks_real`, as `heat` takes them: by task, a row a seed.
+
+    Where there are fewer than n labels for a task, all of them count.
+    """
+    found = {}
+    for task, some in rows[rows["metric"] == "accuracy"].groupby("task", sort=False):
+        at = some["n"][some["n"] <= n].max()
+        found[task] = some[some["n"] == at].pivot_table("value", "seed", "network", sort=False)
+    return found
+
+
+def kept(rows: pd.DataFrame) -> pd.DataFrame:
+    """How cheap scores rank networks, of the record `networks_real`: by score and number of labels.
+
+    rows: those of one test part a task, and those that look at labels alone. Columns: the mean rank correlation with
+    the accuracy over tasks and draws, how many points the network that the score puts first is behind the best one on
+    average and at most, and the processor's seconds for one network.
+    """
+    lines = []
+    for (n, _task, _seed), some in rows.groupby(["n", "task", "seed"]):
+        wide = some.pivot_table("value", "network", "metric")
+        seconds = some.groupby("metric")["seconds"].mean()
+        for name, metric in SCORES.items():
+            best = wide["accuracy"].max() - wide.loc[wide[metric].idxmax(), "accuracy"]
+            lines.append((name, n, wide["accuracy"].corr(wide[metric], method="spearman"), 100 * best, seconds[metric]))
+    table = pd.DataFrame(lines, columns=["score", "labels", "rank correlation", "points lost", "seconds"])
+    found = table.groupby(["score", "labels"], sort=False).agg(
+        {"rank correlation": "mean", "points lost": ["mean", "max"], "seconds": "mean"}
+    )
+    found.columns = ["rank correlation", "points lost", "at most", "seconds"]
+    return found.sort_index(level=0, sort_remaining=True, key=_in_order)
+
+
+def _in_order(values: pd.Index) -> pd.Index:
+    """Names of scores as their places in SCORES, numbers as they are."""
+    return values.map(list(SCORES).index) if values.name == "score" else values
