@@ -326,6 +326,7 @@ def test_a_study_is_found_by_its_file_without_loading_any():
         "best",
         "contrastive",
         "fairness",
+        "networks",
         "selection",
         "selftaught",
         "selftaught_real",
