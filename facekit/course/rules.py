@@ -212,7 +212,7 @@ def _unknown_names(tree: ast.AST, imported: dict[str, object], lesson: Lesson) -
 
 def _for_readers(notebook: NotebookNode, lesson: Lesson) -> Iterator[str]:
     """What the design asks of lessons from FOR_READERS on."""
-    references = [*section(notebook, "References"), *section(notebook, NEXT)]
+    references = section(notebook, "References")
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and cell not in references]
     words = sum(len(text_words(text)) for text in texts)
     if words > WORDS:

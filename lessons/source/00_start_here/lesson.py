@@ -596,8 +596,7 @@ quiz("00").show()
 # | `layer.trainable = False` | `requires_grad_(False)` and `eval()` |
 # | `save_weights`, `load_weights` | `state_dict`, `load_state_dict` |
 #
-# A score needs chance and several seeds beside it. With few photos a network learns part of them by heart; what to do
-# about that is [lesson 01](01_what_transfer_learning_is.ipynb).
+# A score needs chance and several seeds beside it.
 
 # %% [markdown]
 # ## References

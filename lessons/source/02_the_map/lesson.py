@@ -11,7 +11,6 @@
 # - tell the four kinds apart from pre-trained models, fine-tuning and layer re-use
 # - run each kind in its simplest form, and name the baseline that it has to beat
 # - say what each kind assumes, and notice when the assumption does not hold
-# - find the lesson for your case with the decision guide
 
 # %% [markdown]
 # ## What you need
@@ -545,8 +544,7 @@ quiz("02").show()
 #   fine-tuning say how knowledge travels, not between what.
 # - Sharing helps tasks that need the same features. Features without labels help when labels are few, and less the
 #   better the inputs are already.
-# - Alignment assumes that the classes are as frequent in both domains; weights assume that the domains overlap. Look
-#   at the effective number of rows, and label a few target faces to see.
+# - Alignment assumes that the classes are as frequent in both domains; weights assume that the domains overlap.
 
 # %% [markdown]
 # ## References

@@ -10,7 +10,6 @@
 # - turn photos into embeddings with a frozen network, and fit a probe on them by hand
 # - measure what that is worth against simple baselines, and say why pixels sometimes win
 # - read a confusion matrix, a balanced accuracy, an interval and a learning curve
-# - find the faces in a photo of your own, and say what the probabilities for them mean
 # - notice three mistakes that make such results wrong without any error message
 
 # %% [markdown]
@@ -558,8 +557,7 @@ quiz("03").show()
 # - Compare with chance and with raw pixels, on photos that nothing has learnt from, over several draws. Where the source
 #   had taught the network to look past what you ask for, pixels win.
 # - Few labels make a network overconfident; one temperature mends most of it, for data like those it was fitted on.
-# - A learning curve says whether labels or features are the limit. If features are, the network itself has to change:
-#   [fine-tuning, lesson 04](04_fine_tuning.ipynb).
+# - A learning curve says whether labels or features are the limit.
 
 # %% [markdown]
 # ## References

@@ -10,7 +10,6 @@
 # - feed photos through a transform and a DataLoader, and train them with two learning rates, by hand
 # - name the rungs of the transfer ladder and compare them fairly
 # - take over only the first layers of a network, and say when that is better than all of them
-# - measure what augmentation brings, and what a network forgets
 # - freeze a layer so that it stays as it is, and recognise a learning rate that is too high
 
 # %% [markdown]
@@ -546,7 +545,6 @@ quiz("04").show()
 #   and how fast; compare rungs on the same photos and steps, over several seeds, and let the lowest win when it wins.
 # - Pretrained layers learn slower than a new head: parameter groups by hand, a plan in facekit.
 # - BatchNorm's statistics move in training mode, whatever `requires_grad` says. Freeze the mode, too.
-# - A training loss that stays above ln K means that the rate is too high.
 # - Fine-tuning protects nothing. Measure the old task after it, and do not mix old and new embeddings.
 
 # %% [markdown]
