@@ -96,7 +96,7 @@ class Reading:
             for place, (axis, (name, table)) in enumerate(zip(row[1:], tasks.items(), strict=True)):
                 _bars(axis, table.iloc[face], name, place)
         with plots.style():
-            fig.supxlabel(textwrap.fill(CAUTION, round(12 * size[0])), fontsize=9, x=0.02, ha="left")
+            fig.supxlabel(textwrap.fill(CAUTION, round(12 * fig.get_figwidth())), fontsize=9, x=0.02, ha="left")
         return fig
 
 
@@ -185,7 +185,7 @@ class OwnPhoto:
         self.path = widgets.Text(description="or its path", placeholder="for files over 10 MB", **wide)
         self.path.continuous_update = False  # read when Enter is pressed, not at every letter
         self.clear = widgets.Button(description="remove the picture")
-        self.image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start", max_width="100%"))
+        self.image = widgets.HTML()
         self.caption = widgets.HTML()
         controls = (self.choice, self.upload, self.path, self.clear)
         self.box = widgets.VBox([*controls, self.image, self.caption])
@@ -201,7 +201,7 @@ class OwnPhoto:
         try:
             reading = read_photo(photo, self.backbone, self.classifier, self.temperatures)
             text = reading.alt
-            put(self.image, plots.png(reading.figure()))
+            put(self.image, plots.png(reading.figure()), text)
         except Exception as error:  # an error in a callback would vanish in the browser's log
             reading, text = None, f"No result for this photo: {error}"
         self.caption.value = status_line(text)
@@ -221,7 +221,7 @@ class OwnPhoto:
 
     def _removed(self) -> None:
         self.path.value = ""
-        put(self.image, b"")
+        put(self.image, b"", "")
         self.caption.value = status_line("The picture is removed.")
 
 

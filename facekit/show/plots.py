@@ -69,13 +69,13 @@ def style() -> Iterator[None]:
 def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options) -> tuple[Figure, Any]:
     """A figure in the style of the course and its axes: one Axes, or an array (rows, columns) squeezed.
 
-    size: (width, height) in inches; by default 6.4 x 3.8 for one plot and 3.4 x 3.0 for each of several.
-    options: those of `Figure.subplots` (sharex, sharey, width_ratios …).
+    size: (width, height) in inches; by default 6.4 x 3.8 for one plot and 3.4 x 3.0 for each of several; never wider
+    than `WIDEST`, whatever is asked for. options: those of `Figure.subplots` (sharex, sharey, width_ratios …).
     """
     if size is None:
         size = (WIDTH, HEIGHT) if rows * columns == 1 else (SMALL_WIDTH * columns, SMALL_HEIGHT * rows)
     with style():
-        made = Figure(figsize=size, layout="constrained")
+        made = Figure(figsize=(min(size[0], WIDEST), size[1]), layout="constrained")
         FigureCanvasAgg(made)
         return made, made.subplots(rows, columns, **options)
 
@@ -222,7 +222,7 @@ def bar_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
     wide = 1.15 * max(len(table.columns) for table in tables.values())
     columns = min(len(tables), max(1, int((WIDEST - 1) / wide)))
     rows = -(-len(tables) // columns)
-    size = (min(1 + wide * columns, WIDEST), HEIGHT if rows == 1 else SMALL_HEIGHT * rows)
+    size = (1 + wide * columns, HEIGHT if rows == 1 else SMALL_HEIGHT * rows)
     fig, axes = figure(rows, columns, size=size, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes.flat, tables.items(), strict=False):
         bars_with_spread(axis, dict(table.items()))
@@ -293,7 +293,7 @@ def learning_curve_panels(runs: Mapping[str, pd.DataFrame], metric: str = "accur
     """
     found = {name: rows[rows["metric"] == metric] for name, rows in runs.items()}
     tasks = pd.concat(found.values())["task"].unique()
-    fig, _ = figure(1, len(tasks), size=(min(SMALL_WIDTH * max(len(tasks), 2), WIDEST), 4.0))
+    fig, _ = figure(1, len(tasks), size=(SMALL_WIDTH * max(len(tasks), 2), 4.0))
     for axis, task in zip(fig.axes, tasks, strict=True):
         # A method without rows draws nothing, but takes its colour: so the next one keeps its own.
         learning_curves(axis, {name: rows[rows["task"] == task] for name, rows in found.items()})

@@ -1,13 +1,14 @@
 """Controls over pictures, each with a static twin: an ordinary picture made by the same pure function.
 
 A notebook that is opened without a kernel shows its stored outputs only. So whatever a widget can show is shown
-first as PNG with a text alternative, and the widget only replaces that picture in place. The picture is a
-`widgets.Image` that changes when a control changes; nothing is printed or drawn inside an Output widget, which
-leaves duplicates behind where no front end listens.
+first as PNG with a text alternative, and the widget only replaces that picture in place. The picture is HTML
+that changes when a control changes; nothing is printed or drawn inside an Output widget, which leaves duplicates
+behind where no front end listens.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -116,8 +117,7 @@ class Twin:
                 control.style.description_width = "initial"  # as wide as its text, which would end in dots else
         self.function, self.controls, self.alt = function, controls, alt
         self.settings = [self.values | dict(setting) for setting in settings] or [self.values]
-        # At its own size: a box stretches its children over the whole width.
-        self.image = widgets.Image(format="png", layout=widgets.Layout(align_self="flex-start", max_width="100%"))
+        self.image = widgets.HTML()
         self.caption = widgets.HTML()
         self.box = widgets.VBox([*self.controls.values(), self.image, self.caption])
         for control in self.controls.values():
@@ -137,7 +137,7 @@ class Twin:
         self.caption.value = status_line("Drawing …")  # reaches the browser while the kernel is still busy
         try:
             data, alt = self.render(self.values)
-            put(self.image, data)
+            put(self.image, data, alt)
         except Exception as error:  # an error in a callback would vanish in the browser's log
             alt = f"No picture for this setting: {error}"
         self.caption.value = status_line(alt)
@@ -189,10 +189,15 @@ def radio_buttons(texts: Sequence[str], name: str) -> Chooser:
     return Chooser([(text, number) for number, text in enumerate(texts)], name)
 
 
-def put(image: widgets.Image, data: bytes) -> None:
-    """Shows PNG bytes in an image control, as wide as `plots.show_png` shows them; b"" shows none."""
-    image.width = str(plots.shown_width(data)) if data else ""
-    image.value = data
+def put(place: widgets.HTML, data: bytes, alt: str) -> None:
+    """Shows PNG bytes, as wide as `plots.show_png` shows them, with their text alternative; b"" shows none.
+
+    In HTML, since ipywidgets' own `Image` has no text alternative.
+    """
+    source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    width = plots.shown_width(data) if data else 0
+    image = f'<img src="{source}" alt="{html.escape(alt)}" width="{width}" style="max-width: 100%">'
+    place.value = image if data else ""
 
 
 def publish_widget(widget: widgets.DOMWidget, text: str) -> None:

@@ -114,7 +114,7 @@ def letters_stay_inside(page) -> None:
 
 
 def names_are_there(page) -> None:
-    """Every control has a name, radio buttons a group with one, and a slider says its value."""
+    """Every control and picture has a name, radio buttons a group with one, and a slider says its value."""
     session = page.context.new_cdp_session(page)
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
     by_id = {node["nodeId"]: node for node in nodes}
@@ -138,6 +138,8 @@ def names_are_there(page) -> None:
         if value(node, "role") == "slider":
             said = {each["name"]: each["value"].get("value") for each in node["properties"]}
             assert said["valuetext"] == "20", "a slider says its value, not its place"
+    pictures = page.locator(".jupyter-widgets img").evaluate_all("all => all.map(it => it.alt)")
+    assert all(pictures), pictures
     if page.locator("[role=radiogroup]").count() > 1:
         names = [value(node, "name") for node in shown if value(node, "role") == "radiogroup"]
         assert all(re.match(r"Question \d+\. \S", name) for name in names), names
@@ -177,6 +179,7 @@ def test_a_picture_with_controls_by_keys_alone(page):
     says(page, "A white square of 40.")
     page.keyboard.press("End")
     says(page, "A white square of 60.")
+    assert page.locator(".jupyter-widgets img").get_attribute("alt") == "A white square of 60."
     assert page.evaluate(FOCUSED)["said"] == "60"
     letters_stay_inside(page)
     focus(page, tag="SELECT", name="colour")

@@ -106,6 +106,12 @@ def test_panels_are_never_wider_than_a_page_on_which_their_labels_can_be_read(n_
     assert len({axis.get_ylim() for axis in fig.axes}) == 1  # one scale
 
 
+@pytest.mark.parametrize(("shape", "size"), [((1, 1), (12.0, 3.0)), ((2, 5), None), ((1, 2), (8.5, 4.0))])
+def test_whatever_is_asked_for_a_figure_is_never_wider_than_the_page(shape, size):
+    fig, _ = plots.figure(*shape, size=size)
+    assert fig.get_figwidth() == plots.WIDEST and (size is None or fig.get_figheight() == size[1])
+
+
 def test_right_answers_come_first_and_wrong_ones_after():
     labels, said = np.repeat(["a", "b"], 10), np.array([*"a" * 13, *"b" * 7])
     fig = plots.right_and_wrong(np.zeros((20, 3, 8, 8), np.uint8), labels, said, each=5)
