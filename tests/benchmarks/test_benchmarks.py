@@ -17,6 +17,7 @@ from facekit.data.pack import pack
 from facekit.errors import ConfigError, DataError, LessonError
 from facekit.experiments.speed import ALL, LAYOUT, LIMIT, LOOP, PEER, PLAIN, figures
 from facekit.records import recorded
+from facekit.studies.runner import show
 
 CPU = torch.device("cpu")
 
@@ -89,6 +90,12 @@ def test_a_part_takes_the_place_of_its_own_rows_and_of_no_others(reference):
     assert list(found.rows["share"][:2]) == [1, 0.25] and found.rows["share"][2:].isna().all()
     assert found.about["command"] == "python -m benchmarks --record true"
     assert set(found.rows["date"]) == {found.about["date"]}
+
+
+def test_a_record_without_any_share_can_be_shown(reference, capsys):
+    keep("startup", figures({"import torch": 3}, "s", compare=False), 3.0, CPU)
+    assert show("speed_cpu") == 0
+    assert "import torch" in capsys.readouterr().out
 
 
 def test_figures_of_another_machine_are_not_mixed_with_these(reference, monkeypatch):
