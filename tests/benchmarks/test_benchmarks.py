@@ -186,10 +186,10 @@ def test_start_of_python_and_of_a_command(monkeypatch):
 
 def test_a_lesson_that_fails_is_told(monkeypatch):
     monkeypatch.setattr(lessons, "run_lesson", lambda lesson, profile, out: "")
-    assert list(lessons.bench_lessons(["00"])["row"]) == ["00 · Start here"]
+    assert list(lessons.bench_lessons([0])["row"]) == ["00 · Start here"]
     monkeypatch.setattr(lessons, "run_lesson", lambda lesson, profile, out: "cell 3\ntraceback")
     with pytest.raises(LessonError, match="lesson 00 fails: cell 3"):
-        lessons.bench_lessons(["00"])
+        lessons.bench_lessons([0])
 
 
 def test_parts_refuse_what_they_cannot_measure(capsys):
