@@ -135,7 +135,7 @@ def _overhead(found: Mapping[str, Record | None]) -> str:
         for name, part in NETWORKS.items()
         if (pair := _pair(each, part, LIMIT, LOOP))
     ]
-    what = "A step of facekit's loop beside the bare step with the same switches, in longer time (below 0: disturbed)"
+    what = "A step of facekit's loop takes this much longer than the bare step (below 0: the run was disturbed)"
     return f"{what}: {', '.join(said)}." if said else ""
 
 

@@ -16,7 +16,7 @@ from facekit.training.batches import Batches
 def bench_finetuning(
     batch_size: int | None = None,
     steps: int | None = None,
-    rounds: int = 2,
+    rounds: int = 4,
     compile: bool | None = None,
     device: str | None = None,
 ) -> pd.DataFrame:
@@ -26,18 +26,20 @@ def bench_finetuning(
 
     Args:
         batch_size: Photos a step; by default 32, on a GPU 256.
-        steps: Steps of one measurement; by default 4, on a GPU 20.
+        steps: Steps of one measurement; by default 2, on a GPU 20.
         rounds: Measurements per row; the fastest counts.
         compile: Also tries torch.compile, which takes minutes on a CPU; by default on a GPU only.
         device: Where to compute, by default as everywhere in facekit.
     """
+    if steps is None and settings.device(device).type == "cpu":
+        steps = 2  # few, in more rounds: on a machine that does other work, too, one of them is the less disturbed
     return bench_training("facenet", batch_size, steps, rounds, compile, device)
 
 
 def bench_mini(
     batch_size: int | None = None,
     steps: int | None = None,
-    rounds: int = 3,
+    rounds: int = 5,
     compile: bool = True,
     device: str | None = None,
 ) -> pd.DataFrame:
@@ -47,13 +49,11 @@ def bench_mini(
 
     Args:
         batch_size: Photos a step; by default 32, on a GPU 256.
-        steps: Steps of one measurement; by default 8, on a GPU 20.
+        steps: Steps of one measurement; by default 4, on a GPU 20.
         rounds: Measurements per row; the fastest counts.
         compile: Also tries torch.compile, which takes a minute on a CPU.
         device: Where to compute, by default as everywhere in facekit.
     """
-    if steps is None and settings.device(device).type == "cpu":
-        steps = 8
     return bench_training("mini", batch_size, steps, rounds, compile, device)
 
 
