@@ -137,20 +137,17 @@ def fused_copy(backbone: AnyBackbone, channels_last: bool = True, bf16: bool = F
     """A copy for inference alone: in evaluation mode, without gradients, every convolution fused with its BatchNorm.
 
     In evaluation mode BatchNorm is an affine map per channel, so that weight · γ/√(σ² + ε) and a bias give the same
-    output with one pass over the memory less; a ReLU that follows them writes where it reads. Embeddings agree with
-    those of `backbone` to about 1e-6. Fused are modules that hold a convolution named `conv` and a BatchNorm2d named
-    `bn` (all of FaceNet's and facenet-mini's). `backbone` itself is left as it is. channels_last: store the weights
-    NHWC, which CPU and GPU kernels prefer. bf16: for use under autocast to bfloat16; the convolutions of all stages but
+    output with one pass over the memory less. Embeddings agree with those of `backbone` to about 1e-6. Fused are
+    modules that hold a convolution named `conv` and a BatchNorm2d named `bn` (all of FaceNet's and facenet-mini's).
+    `backbone` itself is left as it is. channels_last: store the weights NHWC, which CPU and GPU kernels prefer. bf16: for use under autocast to bfloat16; the convolutions of all stages but
     the last are `simplify`-ed and stored as bfloat16, which autocast would otherwise make of them in every batch.
     """
     fused = copy.deepcopy(backbone).eval().requires_grad_(False)
     for module in fused.modules():
-        conv, bn, relu = (getattr(module, name, None) for name in ("conv", "bn", "relu"))
+        conv, bn = getattr(module, "conv", None), getattr(module, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(conv, bn)
             module.bn = nn.Identity()
-            if isinstance(relu, nn.ReLU):
-                module.relu = nn.ReLU(inplace=True)
     fused.requires_grad_(False)
     if bf16:
         fused.simplify()

@@ -34,6 +34,9 @@ class FaceNet(Pretrained):
     def __init__(self, dropout: float = 0.6) -> None:
         super().__init__()
         self.net = InceptionResnetV1(classify=False, dropout_prob=dropout)
+        for module in self.net.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True  # of sums and BatchNorms, whose gradients do not need what they gave: less memory
         self.flatten = nn.Flatten()
 
     @classmethod
