@@ -139,8 +139,9 @@ def fused_copy(backbone: AnyBackbone, channels_last: bool = True, bf16: bool = F
     In evaluation mode BatchNorm is an affine map per channel, so that weight · γ/√(σ² + ε) and a bias give the same
     output with one pass over the memory less. Embeddings agree with those of `backbone` to about 1e-6. Fused are
     modules that hold a convolution named `conv` and a BatchNorm2d named `bn` (all of FaceNet's and facenet-mini's).
-    `backbone` itself is left as it is. channels_last: store the weights NHWC, which CPU and GPU kernels prefer. bf16: for use under autocast to bfloat16; the convolutions of all stages but
-    the last are `simplify`-ed and stored as bfloat16, which autocast would otherwise make of them in every batch.
+    `backbone` itself is left as it is. channels_last: store the weights NHWC, which CPU and GPU kernels prefer. bf16:
+    for use under autocast to bfloat16; the network is simplified (see `Backbone.simplify`) and the convolutions of all
+    stages but the last are stored as bfloat16, which autocast would otherwise make of them in every batch.
     """
     fused = copy.deepcopy(backbone).eval().requires_grad_(False)
     for module in fused.modules():
