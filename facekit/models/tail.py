@@ -25,6 +25,7 @@ from facekit.data.sets import FaceSet, LabelledSet
 from facekit.errors import ConfigError, DataError
 from facekit.models.backbones.base import Backbone
 from facekit.models.embedding import (
+    BF16_FORMAT,
     EmbeddingPrecision,
     Pass,
     cache_key,
@@ -89,7 +90,8 @@ def maps(
     folder = None
     if cache:
         first = nn.ModuleDict({name: nn.ModuleList(backbone.stages[name]) for name in names[: names.index(after) + 1]})
-        about = [FORMAT, backbone.name, after, how.size, state_hash(first), faces.content_hash(), mirrored, how.bf16]
+        about = [FORMAT, backbone.name, after, how.size, state_hash(first), faces.content_hash(), mirrored]
+        about.append(how.bf16 and BF16_FORMAT)
         folder = settings.cache_dir() / "maps" / cache_key(about)
     found = through(backbone, faces, partial(output_of, after), how, MapSet, folder)
     return MapSet(found, faces.labels, origin(faces, backbone) | {"after": after})

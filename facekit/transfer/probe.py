@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
@@ -162,16 +163,15 @@ def _minimise(
         [walked, biases] if shared else [walked],
         max_iter=300,
         line_search_fn="strong_wolfe",
-        tolerance_grad=1e-6,
         tolerance_change=1e-10,
     )
 
     def unwalked() -> torch.Tensor:
         return torch.linalg.solve_triangular(factor, walked, upper=False, left=False)
 
-    def closure() -> torch.Tensor:
+    def closure(given: torch.Tensor) -> torch.Tensor:
         optimiser.zero_grad()
-        outputs = inputs @ walked.T
+        outputs = F.linear(given, walked.to(given.dtype)).to(x.dtype)
         outputs = outputs + biases if shared else outputs
         if weights is None:
             value = task.loss(outputs, targets)
@@ -181,7 +181,10 @@ def _minimise(
         value.backward()
         return value
 
-    optimiser.step(closure)
+    # Most of the way in float32, in which the products are four times as fast, and the end in float64.
+    for given, tolerance in ((inputs.float(), 1e-5), (inputs, 1e-6)):
+        optimiser.param_groups[0]["tolerance_grad"] = tolerance
+        optimiser.step(partial(closure, given))
     found = unwalked().detach()
     return found[:, :dim], found[:, dim] + biases.detach()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from backbones import noise, stage_hashes, train_step
+from torch import nn
 
 from facekit.errors import ConfigError, TrainingError
 from facekit.models.backbones.base import Backbone, fused_copy
@@ -89,6 +90,37 @@ def test_fused_copy_agrees_and_leaves_the_original_alone(backbone):
     images = noise(2, backbone.smallest_size)
     with torch.inference_mode():
         torch.testing.assert_close(fused(images), backbone.eval()(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", [FaceNet, FaceNetMini], ids=["facenet", "mini"], indirect=True)
+def test_what_a_copy_for_bf16_simplifies_changes_no_stage(backbone):
+    before, images = state_hash(backbone), noise(2, backbone.smallest_size)
+    fused = fused_copy(backbone.eval())
+    with torch.inference_mode():
+        expected = {name: x.clone() for name, x in fused.walk(fused.prepare(images))}
+        fused.simplify()
+        for name, x in fused.walk(fused.prepare(images)):
+            torch.testing.assert_close(x, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+        with torch.autocast("cpu", torch.bfloat16):
+            fast = fused_copy(backbone, bf16=True)
+            assert torch.equal(fast(images), fused(images)), "autocast rounds the same weights, batch by batch"
+    *trunk, last = (nn.ModuleList(modules) for modules in fast.stages.values())
+    convs = [m for modules in trunk for m in modules.modules() if isinstance(m, nn.Conv2d)]
+    assert convs and all(m.weight.dtype == m.bias.dtype == torch.bfloat16 for m in convs)
+    assert all(p.dtype == torch.float32 for p in last.parameters()) and state_hash(backbone) == before
+
+
+def test_biases_of_facenets_stem_lose_nothing_in_bf16():
+    torch.manual_seed(0)
+    facenet = FaceNet()
+    for layer in facenet.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.bias)
+    fused = fused_copy(facenet)
+    fused.simplify()
+    *chain, last = [layer.conv.bias for layer in fused.stages["stem"] if hasattr(layer, "conv")]
+    assert len(chain) == 5 and all(torch.equal(bias.bfloat16().float(), bias) for bias in chain)
+    assert not torch.equal(last.bfloat16().float(), last), "the blocks that read it add to it, so it keeps its scale"
 
 
 @pytest.mark.parametrize("frozen", [["stem"], ["stem", "stage_1", "stage_2", "stage_3"], ["embedding"], []])

@@ -59,7 +59,7 @@ class Backbone(Staged):
             torch.tensor(value, device=images.device).view(3, 1, 1) if isinstance(value, tuple) else value
             for value in (self.mean, self.std)
         )
-        return (images.float() - mean) / std
+        return images.float().sub_(mean).div_(std)
 
     def _has_batchnorm(self) -> bool:
         return any(isinstance(module, _BatchNorm) for module in self.modules())
@@ -73,6 +73,9 @@ class Backbone(Staged):
                 for module in modules:
                     x = module(x)
             yield name, x
+
+    def simplify(self) -> None:
+        """What else `fused_copy` can move into the weights for bfloat16; every stage's output stays what it was."""
 
     @torch.no_grad()
     def shapes(self, generator: torch.Generator | None = None) -> dict[str, tuple[int, ...]]:
@@ -130,13 +133,15 @@ def directions(x: torch.Tensor) -> torch.Tensor:
     return F.normalize(x.flatten(2).mean(2) if x.ndim > 2 else x)
 
 
-def fused_copy(backbone: AnyBackbone, channels_last: bool = True) -> AnyBackbone:
+def fused_copy(backbone: AnyBackbone, channels_last: bool = True, bf16: bool = False) -> AnyBackbone:
     """A copy for inference alone: in evaluation mode, without gradients, every convolution fused with its BatchNorm.
 
     In evaluation mode BatchNorm is an affine map per channel, so that weight · γ/√(σ² + ε) and a bias give the same
     output with one pass over the memory less. Embeddings agree with those of `backbone` to about 1e-6. Fused are
     modules that hold a convolution named `conv` and a BatchNorm2d named `bn` (all of FaceNet's and facenet-mini's).
-    `backbone` itself is left as it is. channels_last: store the weights NHWC, which CPU and GPU kernels prefer.
+    `backbone` itself is left as it is. channels_last: store the weights NHWC, which CPU and GPU kernels prefer. bf16:
+    for use under autocast to bfloat16; the network is simplified (see `Backbone.simplify`) and the convolutions of all
+    stages but the last are stored as bfloat16, which autocast would otherwise make of them in every batch.
     """
     fused = copy.deepcopy(backbone).eval().requires_grad_(False)
     for module in fused.modules():
@@ -144,6 +149,13 @@ def fused_copy(backbone: AnyBackbone, channels_last: bool = True) -> AnyBackbone
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(conv, bn)
             module.bn = nn.Identity()
+    fused.requires_grad_(False)
+    if bf16:
+        fused.simplify()
+        *trunk, _ = fused.stages.values()
+        for module in (part for modules in trunk for one in modules for part in one.modules()):
+            if isinstance(module, nn.Conv2d):
+                module.bfloat16()
     if channels_last:
         fused.to(memory_format=torch.channels_last)
-    return fused.requires_grad_(False)
+    return fused

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,9 @@ class FaceNet(Pretrained):
     def __init__(self, dropout: float = 0.6) -> None:
         super().__init__()
         self.net = InceptionResnetV1(classify=False, dropout_prob=dropout)
+        for module in self.net.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True  # of sums and BatchNorms, whose gradients do not need what they gave: less memory
         self.flatten = nn.Flatten()
 
     @classmethod
@@ -75,8 +79,49 @@ class FaceNet(Pretrained):
             "embedding": [net.avgpool_1a, self.flatten, net.dropout, net.last_linear, net.last_bn],
         }
 
+    def simplify(self) -> None:
+        """See `Backbone.simplify`: exact biases in the stem, the blocks' scale in their weights."""
+        stem: list[Any] = [layer for layer in self.stages["stem"] if hasattr(layer, "conv")]
+        _make_biases_exact([layer.conv for layer in stem])
+        for blocks in (self.net.repeat_1, self.net.repeat_2, self.net.repeat_3):
+            for i, block in enumerate(blocks):
+                blocks[i] = _Block(block)
+        self.net.block8 = _Block(self.net.block8)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, 3, H, W) to unit-length embeddings float32 (N, 512)."""
         for _, output in self.walk(self.prepare(images)):
             x = output  # one at a time: all of them would take much memory
         return F.normalize(x)
+
+
+class _Block(nn.Module):
+    """A residual block of facenet-pytorch for inference: its scale is in the weights, sum and ReLU are in place."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(part for name, part in block.named_children() if name.startswith("branch"))
+        self.conv2d: nn.Conv2d = block.conv2d
+        self.relu = hasattr(block, "relu")
+        for parameter in self.conv2d.parameters():
+            parameter.mul_(block.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv2d(torch.cat([branch(x) for branch in self.branches], 1)).add_(x)
+        return out.relu_() if self.relu else out
+
+
+def _make_biases_exact(convs: Sequence[nn.Conv2d]) -> None:
+    """Scales the channels between the convolutions of a chain so that the biases are numbers of bfloat16.
+
+    ReLU and max pooling let a positive factor through, so the next layer's weights can take it back (Nagel et al., ICCV
+    2019, section 4.1). A rounded bias errs in every pixel alike, which no averaging mends: with it the least cosine
+    between FaceNet's embeddings in bfloat16 and in float32 was 0.9975 on 1,000 photos of FairFace.
+    """
+    for conv, following in pairwise(convs):
+        bias = cast(torch.Tensor, conv.bias)  # fused with BatchNorm, so it has one
+        exact = bias.bfloat16().float()
+        factor = torch.where(exact == 0, 1.0, exact / bias)
+        conv.weight.mul_(factor.view(-1, 1, 1, 1))
+        bias.copy_(exact)
+        following.weight.div_(factor.view(1, -1, 1, 1))

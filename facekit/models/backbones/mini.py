@@ -42,8 +42,9 @@ class BasicBlock(nn.Module):
         self.shortcut = conv_bn(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.conv_2(F.relu(self.conv_1(x)))
-        return F.relu(out + self.shortcut(self.pool(x)))
+        # In place: the gradients of sums and BatchNorms do not need what they gave.
+        out = self.conv_2(F.relu_(self.conv_1(x)))
+        return F.relu_(out.add_(self.shortcut(self.pool(x))))
 
 
 class SpatialWeights(nn.Module):
@@ -80,7 +81,7 @@ class FaceNetMini(Pretrained):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv_bn(3, 32, 3, stride=2), nn.ReLU())
+        self.stem = nn.Sequential(conv_bn(3, 32, 3, stride=2), nn.ReLU(inplace=True))
         self.stage_1 = BasicBlock(32, 64, stride=2)
         self.stage_2 = BasicBlock(64, 128, stride=2)
         self.stage_3 = BasicBlock(128, 320, stride=2)
