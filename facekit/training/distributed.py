@@ -11,6 +11,8 @@ to is averaged once a step.
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -107,7 +109,27 @@ def process_group(device: str | torch.device | None = None) -> Iterator[ProcessG
         return
     if place.type == "cuda":
         torch.cuda.set_device(settings.device(f"cuda:{os.environ['LOCAL_RANK']}"))
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_this_start(store, rank, size), rank=rank, world_size=size)
     yield world(place)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _this_start(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """The part of a store that only the processes of this start use; returns when all of them have come.
+
+    torchrun keeps one store for all its restarts. What dead processes wrote there, such as their addresses, would be
+    taken for that of the new ones; and its count of restarts differs between machines. So every process writes a name
+    that it drew, and then the names that it sees: once all have seen the same, with its own among them, nobody's is
+    that of a dead process, for the dead have not seen this one's.
+    """
+    names, seen = ([f"facekit/{what}/{each}" for each in range(size)] for what in ("name", "seen"))
+    store.set(names[rank], secrets.token_hex(8))
+    while True:
+        found = b" ".join(store.multi_get(names))
+        store.set(seen[rank], found)
+        if set(store.multi_get(seen)) == {found}:
+            return dist.PrefixStore(found.decode(), store)
+        time.sleep(0.05)
