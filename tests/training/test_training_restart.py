@@ -25,13 +25,14 @@ from facekit.training.distributed import _this_start
 KILLED = """
 import os, signal, sys
 import torch
-import torch._dynamo  # the optimiser would import it in each process anew
+import torch._dynamo
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from facekit.commands.cli import main
-from facekit.commands.train import train as _
 from facekit.training import checkpoint, loop
 from facekit.training.distributed import process_group
+from facekit.transfer.table import table
 
+table()  # with torch._dynamo what each process would else import anew
 stored, whole, broken = sys.argv[1:]
 
 def die():
