@@ -128,8 +128,8 @@ def _this_start(store: dist.Store, rank: int, size: int) -> dist.Store:
     names, seen = ([f"facekit/{what}/{each}" for each in range(size)] for what in ("name", "seen"))
     store.set(names[rank], secrets.token_hex(8))
     while True:
-        found = b" ".join(store.multi_get(names))
+        found = b" ".join(store.multi_get(names)).decode()
         store.set(seen[rank], found)
-        if set(store.multi_get(seen)) == {found}:
-            return dist.PrefixStore(found.decode(), store)
+        if set(store.multi_get(seen)) == {found.encode()}:
+            return dist.PrefixStore(found, store)
         time.sleep(0.05)
