@@ -1,11 +1,14 @@
 """Several processes, one a GPU, started by torchrun; one process is the case of a world of size 1.
 
 `fit` uses the process group that it finds. Gradients are averaged by DistributedDataParallel, each process's loss
-weighted with its share of the batch, so that the step is that of one process with the whole batch. Two things are
-then still each process's own: BatchNorm statistics in trained stages (a process sees its part of the batch; those of
-process 0 are kept) and the mean over known labels (a process takes it over its part). Without both, the metrics are
-those of one process up to rounding. Of several sets every process takes its part of each; what their gradients add up
-to is averaged once a step.
+weighted with its share of the batch, and the mean over known labels with its share of these, so that the step is that
+of one process with the whole batch, up to rounding. What sees a process's part of the batch alone is still its own:
+BatchNorm's statistics in trained stages (those of process 0 are kept), the distances between domains of CORAL and of
+kernel means, the other photos of contrastive learning; so are random draws (dropout, augmentation, views). Of several
+sets every process takes its part of each; what their gradients add up to is averaged once a step.
+
+Where torchrun restarts the processes (`--max-restarts`) after one was killed, a run with `resume` goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations

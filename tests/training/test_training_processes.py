@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
+import test_training_sets
 import torch
 import torch.distributed as dist
 from processes import assert_same, of_two
@@ -18,7 +18,6 @@ from facekit.models.embedding import state_hash
 from facekit.tasks import Task
 from facekit.training.config import TrainConfig
 from facekit.training.loop import fit
-from facekit.training.methods import Supervised
 from facekit.transfer.table import ALONE, table
 
 TRAINED = {key: each for key, each in table().items() if each.trains}
@@ -78,7 +77,7 @@ def trained(key: str) -> tuple[nn.Module, nn.Module, dict[str, torch.Tensor]]:
     history = fit(net, method, sets.get(ALONE, sets), checks.get(ALONE, checks) or None, plan, config).history
     values = {**net.state_dict(), **{f"method.{name}": value for name, value in method.state_dict().items()}}
     values |= {name: torch.tensor(history[name].to_numpy()) for name in history if "loss" in name or "accuracy" in name}
-    return net, method, {f"{key}.{name}": value.detach().clone().contiguous() for name, value in values.items()}
+    return net, method, {name: value.detach().clone().contiguous() for name, value in values.items()}
 
 
 SCRIPT = """
@@ -94,8 +93,11 @@ with process_group("cpu") as world:
     values = {}
     for key in own.TRAINED:
         net, method, found = own.trained(key)
-        values |= found
+        values |= {f"{key}.{name}": value for name, value in found.items()}
         own.assert_the_same_everywhere(key, net, method)
+    found, nets = own.test_training_sets.train_all()
+    own.assert_the_same_everywhere("several sets", *nets)
+    values |= {f"several sets.{name}": value for name, value in found.items()}
     if world.first:
         save_file(values, sys.argv[2])
 end(0)
@@ -115,13 +117,22 @@ def two(tmp_path_factory) -> dict[str, torch.Tensor]:
     return of_two(SCRIPT, tmp_path_factory.mktemp("two"))
 
 
+def of(key: str, two: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What one of the trainings gave."""
+    return {name.removeprefix(f"{key}."): value for name, value in two.items() if name.startswith(f"{key}.")}
+
+
 @pytest.mark.parametrize("key", TRAINED)
 def test_two_processes_come_to_what_one_comes_to(key, two):
     alone = trained(key)[2]
-    together = {name: value for name, value in two.items() if name.startswith(f"{key}.")}
+    together = of(key, two)
     if key in OTHERWISE:
         assert set(alone) == set(together) and not any(value.isnan().any() for value in together.values())
         with pytest.raises(AssertionError):  # else it would be no exception
             assert_same(together, alone)
     else:
         assert_same(together, alone)
+
+
+def test_several_sets_in_turn_and_together_by_two_processes_are_those_of_one(two):
+    assert_same(of("several sets", two), test_training_sets.train_all()[0])
