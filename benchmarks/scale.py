@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError
 from facekit.experiments.speed import fastest, figures, noise, waited
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.build import Base
 from facekit.models.heads import Classifier, Heads
 from facekit.models.staged import Staged
 from facekit.tasks import GENDER, Task
@@ -171,15 +172,15 @@ def _steps(batch_size: int, tasks: int, domains: int, place: torch.device) -> Ca
     config = TrainConfig(batch_size, steps=STEPS, device=str(place))
 
     def run() -> float:
-        if domains == 1:
-            network: Staged = Classifier(FaceNetMini(), Heads(FaceNetMini.embedding_dim, asked))
-            method: Method = Supervised(asked)
-            given = data
-        else:
-            names = [f"set {number}" for number in range(domains)]
-            given = dict.fromkeys(names, data)
+        base = Base(FaceNetMini(), FaceNetMini.embedding_dim)
+        given: Mapping[str | None, FaceSet] = {None: data}
+        network: Staged = base.classifier(asked)
+        method: Method = Supervised(asked)
+        if domains > 1:
+            given = {f"set {number}": data for number in range(domains)}
+            each = {str(name): asked for name in given}
             network, method = row("one_network").trained(
-                None, None, {name: asked for name in names}, STEPS, FaceNetMini(), given
+                base.stack, partial(base.classifier, asked), each, STEPS, base.backbone, given
             )
         recipe = plan("everything", list(network.stages), 1, 1e-4)
         return fit(network, method, given, None, recipe, config).seconds
@@ -213,7 +214,7 @@ def _reading(n: int, rounds: int, place: torch.device) -> pd.DataFrame:
             return waited(place) - start
 
         limit = "photos in memory"
-        rows = {
+        rows: dict[str, Callable[[], object]] = {
             "photos on a disk, read when asked for": partial(from_disk, 0),
             f"photos on a disk, {AHEAD} batches ahead": partial(from_disk, AHEAD),
             limit: partial(embedded, here, 0),
