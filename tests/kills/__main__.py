@@ -129,7 +129,7 @@ def started_by(process: int) -> list[int]:
 
 def fresh(out: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
+    (out / "cache").mkdir(parents=True)  # it is there with or without notes
     return out
 
 
