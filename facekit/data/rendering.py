@@ -6,13 +6,15 @@ every set, so it depends neither on how many there are nor on the order in which
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count, takewhile
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from operator import index
 from types import ModuleType
 
@@ -133,7 +135,7 @@ def paint(draw: Callable[[int], Picture], numbers: Sequence[int], workers: int) 
         # they are ready.
         with suppress(OSError, NotImplementedError, BrokenExecutor), _no_script():
             if helpers > 0:
-                pool = ProcessPoolExecutor(helpers, get_context("spawn"))
+                pool = ProcessPoolExecutor(helpers, get_context("spawn"), _end_with_parent)
                 stack.callback(pool.shutdown, wait=False, cancel_futures=True)
                 ready += [pool.submit(len, "") for _ in range(helpers)]
         while waiting or helped:
@@ -147,6 +149,18 @@ def paint(draw: Callable[[int], Picture], numbers: Sequence[int], workers: int) 
             for future in list(filter(Future.done, helped)) if waiting else wait(helped, None, FIRST_COMPLETED).done:
                 start = helped.pop(future)
                 yield from enumerate(map(draw, chunks[start]) if future.exception() else future.result(), start)
+
+
+def _end_with_parent() -> None:
+    """Ends this helper with the process that started it, also where that was killed: its queue would stay open."""
+    parent = parent_process()
+    assert parent is not None, "a helper was started by somebody"
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
 
 
 @contextmanager

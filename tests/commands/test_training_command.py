@@ -16,6 +16,7 @@ from tiny import faces, features
 from facekit.answers.model import load
 from facekit.commands.cli import main
 from facekit.commands.train import load_data, task_of, train
+from facekit.data import sets
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.tasks import GENDER
@@ -72,6 +73,16 @@ def test_a_configuration_file_and_resume_give_the_same(stored, tmp_path, capsys)
     assert main(["train", "--config", str(tmp_path / "run.yaml")]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert main(["train", "--config", str(tmp_path / "run.yaml"), "--resume", "true"]) == 0
+
+
+def test_a_set_of_which_nothing_is_copied_gives_the_same_model(stored, tmp_path, monkeypatch):
+    train(str(stored), tmp_path / "copied", **OPTIONS)
+    monkeypatch.setattr(sets, "COPIED", 0)
+    assert isinstance(FeatureSet.load(stored).split("train").features, sets.MappedRows)
+    train(str(stored), tmp_path / "mapped", **OPTIONS)
+    one, other = ((tmp_path / name / "best.safetensors").read_bytes() for name in ("copied", "mapped"))
+    assert one == other
+    pd.testing.assert_series_equal(metrics(tmp_path / "copied"), metrics(tmp_path / "mapped"))
 
 
 def test_a_finished_run_is_extended(stored, tmp_path, capsys):

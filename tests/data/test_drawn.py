@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -335,3 +340,36 @@ def test_strings_that_look_like_something_else_stay_strings(tmp_path):
     assert FaceSet.load(data.save(tmp_path / "set")).labels["text"].tolist() == texts
     missing = FaceSet(data.images, data.labels.assign(text=[None, *texts[1:]]))
     assert pd.isna(FaceSet.load(missing.save(tmp_path / "other")).labels["text"][0])
+
+
+DRAWER = """
+import os
+import signal
+import time
+
+def draw(number):
+    time.sleep(0.01)
+    return os.getpid()
+
+if __name__ == "__main__":
+    import drawer
+    from facekit.data.rendering import paint
+    for _, who in paint(drawer.draw, range(10**6), 2):
+        if who != os.getpid():
+            print(who, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_helpers_end_with_a_process_that_was_killed(tmp_path):
+    (tmp_path / "drawer.py").write_text(DRAWER)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    command = [sys.executable, tmp_path / "drawer.py"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    helper = Path("/proc") / done.stdout.strip()
+    until = time.monotonic() + 30
+    while helper.exists() and time.monotonic() < until and "(zombie)" not in (helper / "status").read_text():
+        time.sleep(0.05)
+    assert time.monotonic() < until, "it is still there"
