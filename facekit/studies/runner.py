@@ -227,10 +227,7 @@ def study(
         described = function(*args, **kwargs)
         line = command_line(words, function, *args, **kwargs)
         for each in [described] if isinstance(described, Study) else described:
-            kept = BlockCache(each.name)
-            blocks = settings.progress(each.blocks, desc=each.name, unit="block")
-            rows = pd.concat([kept.rows(block) for block in blocks], ignore_index=True)
-            took = sum(kept.took.values())
+            rows, took = measured(each)
             path = records.record(each.name, rows, what=each.what, data=each.data, command=line, seconds=took)
             print(f"wrote {path}: {len(rows):,} rows, {took:.0f} s")
         if then:
@@ -241,6 +238,14 @@ def study(
     text = getdoc(function) or ""
     run.__doc__ = text + ("" if "\nExamples:\n" in text else f"\n\nExamples:\n    {place}python -m facekit {words}")
     return run
+
+
+def measured(described: Study) -> tuple[pd.DataFrame, float]:
+    """The rows of all blocks of a study, those that are not kept measured now, and the seconds that all took."""
+    kept = BlockCache(described.name)
+    blocks = settings.progress(described.blocks, desc=described.name, unit="block")
+    rows = pd.concat([kept.rows(block) for block in blocks], ignore_index=True)
+    return rows, sum(kept.took.values())
 
 
 def needs_photos() -> None:
