@@ -49,6 +49,6 @@ def pretended_gpu() -> Iterator[list[str]]:
     def without_generator(draw: Any) -> Any:
         return lambda *args, generator=None, **options: draw(*args, **options)
 
-    with FakeTensorMode(), _Waits() as waits, torch.device("cuda"):
-        with patch.object(torch, "rand", without_generator(torch.rand)):
-            yield waits.found
+    random = patch.object(torch, "rand", without_generator(torch.rand))
+    with FakeTensorMode(), _Waits() as waits, torch.device("cuda"), random:
+        yield waits.found

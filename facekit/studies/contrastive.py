@@ -80,17 +80,20 @@ def measure_longer(
 
 
 @study(photos=False)
-def record(seeds: tuple[int, ...] = SEEDS, steps: int = STEPS, portraits: tuple[int, int, int] = PORTRAITS) -> Study:
+def record(
+    seeds: tuple[int, ...] = SEEDS, steps: int | None = None, portraits: tuple[int, int, int] | None = None
+) -> Study:
     """Records `contrastive_portraits`: contrastive learning in eight times as many steps as `record selftaught`.
 
     Faces, draws of labels and the probe are those of that record. Takes about a quarter of an hour on one core.
 
     Args:
         seeds: Of the networks, their training and the draws of labels.
-        steps: Of each of the eight epochs.
-        portraits: To learn from, to validate on (none) and to test; of the first, most are without labels.
+        steps: Of each of the eight epochs, by default 250.
+        portraits: To learn from, most of them without labels, to validate on and to test, by default 5200, 0 and 2000.
     """
-    faces = render_portraits(portraits, size=FaceNetMini.image_size, per_person=1)
+    steps = steps or STEPS
+    faces = render_portraits(portraits or PORTRAITS, size=FaceNetMini.image_size, per_person=1)
     train, test = faces.split("train"), faces.split("test")
     known = min(UNLABELLED, 3 * len(train) // 4)
     unlabelled, pool = train.select(range(known)), train.select(range(known, len(train)))
