@@ -17,6 +17,7 @@ BENCHMARKS = {
     "evaluation": "benchmarks.evaluation:bench_evaluation",
     "portraits": "benchmarks.portraits:bench_portraits",
     "features": "benchmarks.features:bench_features",
+    "gpu": "benchmarks.gpu:bench_gpu",
 }
 
 
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for each in [name] if name else BENCHMARKS:
             print(f"--- {each}", flush=True)
             function: Callable = load(BENCHMARKS[each])
-            run(function, options, f"python -m benchmarks {each}")
+            result = run(function, options, f"python -m benchmarks {each}")
+            if isinstance(result, int) and result:
+                return result
     except FacekitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -56,7 +56,7 @@ Scores = dict[str, torch.Tensor]  # task name to log probabilities (N, classes),
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What one or several members answer. scores: by part. frozen: the last stage that each left as it was.
+    """What one or several members answer. scores: by part. frozen: the last stage that each left as it was, or "".
 
     networks: how many were trained.
     """
@@ -156,7 +156,7 @@ def cost_of(answer: Answer, costs: pd.DataFrame, views: int) -> dict[str, float]
     Stages that were frozen are computed once for all members.
     """
     names = list(costs.index)
-    ends = [names.index(stage) + 1 for stage in answer.frozen]
+    ends = [names.index(stage) + 1 if stage else 0 for stage in answer.frozen]
     below = costs.iloc[: max(ends)].sum()
     own = sum(costs["multiply_adds"].iloc[end:].sum() for end in ends)
     return {
