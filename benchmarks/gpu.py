@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 
 from benchmarks.gpu_rows import PHOTOS, ROWS, SET, SPEED, WEIGHTS, Plan, gpu_name, helpers, machine, shared_memory
+from benchmarks.results import COLUMNS
 from facekit import records, settings
 from facekit.data.pack import pack
 from facekit.data.sets import FaceSet
@@ -41,7 +42,6 @@ from facekit.records import REFERENCE, Record, recorded
 from facekit.studies.runner import Study, measured
 
 REPORT = "gpu.json"
-COLUMNS = ["part", "row", "unit", "value", "times", "share", "seconds", "date", "git_commit"]  # of the record of speed
 START = 120  # seconds within which a process must have begun
 State = Literal["measured", "partly", "not run", "failed"]
 
@@ -375,8 +375,8 @@ def conditions(plan: Plan) -> dict[str, str]:
         if compiler and triton
         else "will be named as not possible: "
         + " and ".join(["no C compiler"] * (not compiler) + ["no triton"] * (not triton)),
-        "shared memory": f"{shared_memory() / 2**30:.1f} GiB, {'enough' if helpers() else 'too little'} for DataLoader's "
-        "helpers",
+        "shared memory": f"{shared_memory() / 2**30:.1f} GiB, {'enough' if helpers() is None else 'too little'} for the "
+        "helpers of a DataLoader",
         "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free at {there}; the maps of all photos take 2",
         "commit": f"{plan.commit}"
         + ("" if plan.recordable else ", so nothing can be recorded: commit first, or --commit"),

@@ -25,6 +25,7 @@ from benchmarks import gpu, gpu_rows
 from benchmarks.__main__ import main
 from benchmarks.gpu import REPORT, Outcome, adopt, lacking, prepared, same_machine, supervised, work, write
 from benchmarks.gpu_rows import PHOTOS, ROWS, SET, WEIGHTS, Plan, Row, halving
+from benchmarks.results import COLUMNS
 from facekit import records, settings
 from facekit.errors import ConfigError, DataError, WeightsError
 from facekit.models.backbones.mini import FaceNetMini
@@ -85,7 +86,7 @@ def test_every_row_is_there_with_finite_figures_and_nothing_runs_twice(everythin
     assert {name: each.why for name, each in outcomes.items() if each.state != "measured"} == {}
     speed = recorded("speed_cpu", everything)
     assert list(dict.fromkeys(speed.rows["part"])) == OF_SPEED
-    assert list(speed.rows) == [*gpu.COLUMNS, "device"]
+    assert list(speed.rows) == [*COLUMNS, "device"]
     tables = {name: recorded(f"{name}_cpu", everything) for name in OTHERS.values()} | {"speed": speed}
     for name, each in tables.items():
         assert np.isfinite(each.rows["value"]).all() and set(each.rows["device"]) == {"cpu"}, name
