@@ -32,7 +32,11 @@ PARTS = {
     "features": "benchmarks.features:bench_features",
     "lessons": "benchmarks.lessons:bench_lessons",
 }
-COMMANDS = {"table": "benchmarks.page:show_page", "gpu": "benchmarks.gpu:bench_gpu"}
+COMMANDS = {
+    "table": "benchmarks.page:show_page",
+    "gpu": "benchmarks.gpu:bench_gpu",
+    "part": "benchmarks.gpu_part:bench_part",
+}
 BY_NAME_ONLY = ("lessons",)  # minutes of its own
 PROGRAM = "python -m benchmarks"
 

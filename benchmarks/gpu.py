@@ -329,7 +329,8 @@ def write(plan: Plan, described: Study) -> Path:
     rows, seconds = measured(described)
     name = f"{described.name}_{plan.suffix}"
     if described.name == SPEED:
-        now = {"seconds": round(seconds, 1), "date": datetime.now(UTC).date().isoformat(), "git_commit": plan.commit}
+        now = {"threads": torch.get_num_threads(), "seconds": round(seconds, 1)}
+        now |= {"date": datetime.now(UTC).date().isoformat(), "git_commit": plan.commit}
         rows = rows.assign(**now)[COLUMNS]
         if (before := _before(plan, name)) is not None:
             others = before.rows[~before.rows["part"].isin(rows["part"])]
@@ -375,8 +376,8 @@ def conditions(plan: Plan) -> dict[str, str]:
         if compiler and triton
         else "will be named as not possible: "
         + " and ".join(["no C compiler"] * (not compiler) + ["no triton"] * (not triton)),
-        "shared memory": f"{shared_memory() / 2**30:.1f} GiB, {'enough' if helpers() is None else 'too little'} for the "
-        "helpers of a DataLoader",
+        "shared memory": f"{shared_memory() / 2**30:.1f} GiB"
+        + ", too little for helpers of a DataLoader" * (helpers() == 0),
         "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free at {there}; the maps of all photos take 2",
         "commit": f"{plan.commit}"
         + ("" if plan.recordable else ", so nothing can be recorded: commit first, or --commit"),

@@ -20,6 +20,8 @@ from unittest.mock import patch
 import pandas as pd
 import torch
 
+from benchmarks.predict import bench_predict
+from benchmarks.training import bench_data
 from facekit import settings
 from facekit.commands.distill import distill
 from facekit.data.portraits import render_portraits
@@ -135,8 +137,8 @@ def halving(measure: Callable[[int], Made], batch_size: int) -> tuple[Made, int]
         except torch.OutOfMemoryError:
             if batch_size < 4:
                 raise
+            print(f"the device's memory is too small for {batch_size} rows a step; {batch_size // 2} now", flush=True)
             batch_size //= 2
-            print(f"the device's memory is too small for {2 * batch_size} rows a step; {batch_size} now", flush=True)
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -472,6 +474,16 @@ ROWS = {
         "how fast distillation is",
         2,
         _speed("distillation", measure_distillation, (8192, 128, 3), small=(16, 8, 1)),
+    ),
+    "data": Row(
+        "augmented batches alone, beside a DataLoader's",
+        3,
+        _speed("data", bench_data, (2048, 160, 256, 2), small=(8, 32, 4, 1)),
+    ),
+    "predict": Row(
+        "from photo to answer, beside detector and network alone",
+        5,
+        _speed("predict", bench_predict, (None, 200, 2), small=(None, 2, 1)),
     ),
     "compile": Row(
         "facenet-mini with torch.compile as a further switch",
