@@ -8,6 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
+from facekit import settings
 from facekit.data.pack import make_reader
 from facekit.data.readers.fairface import COLUMNS, LABEL_FILES
 from facekit.errors import ConfigError
@@ -17,7 +18,9 @@ ARCHIVE = "fairface-part.zip"
 SIDES = ("train", "val")  # of the label files, in their order
 
 
-def bench_part(source: Path, out: Path, megabytes: float = 30.0, test: int = 1000) -> int:
+def bench_part(
+    source: Path | None = None, out: Path = Path("runs/part"), megabytes: float = 30.0, test: int = 1000
+) -> int:
     """Writes some of FairFace's photos, byte for byte, with their rows of the label files into a folder for `gpu`.
 
     The official validation photos come first, up to `test` of them, then training photos as far as there is room; which
@@ -25,17 +28,18 @@ def bench_part(source: Path, out: Path, megabytes: float = 30.0, test: int = 100
     many bytes as they do.
 
     Args:
-        source: Folder with the official zip and label files.
+        source: Folder with the official zip and label files, by default `fairface` in FACEKIT_DATA.
         out: Folder for the part; never commit it.
         megabytes: Room, in millions of bytes.
         test: Most official validation photos.
 
     Examples:
-        python -m benchmarks part ~/photos/fairface runs/part --megabytes 30
+        python -m benchmarks part --source ~/photos/fairface --megabytes 30
     """
     if megabytes <= 0 or test < 1:
         raise ConfigError(f"megabytes must be above 0 and test 1 or more, got {megabytes} and {test}.")
-    reader = make_reader(pasted_path(source), "fairface")
+    folder = pasted_path(source) if source is not None else (settings.data_dir() or Path()) / "fairface"
+    reader = make_reader(folder, "fairface")
     known = [each for each in reader.records() if each.data and not each.problem]
     order = [known[i] for i in np.random.default_rng(0).permutation(len(known))]
     held = [each for each in order if each.split == "test"][:test]
