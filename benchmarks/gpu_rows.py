@@ -26,7 +26,7 @@ from facekit import settings
 from facekit.commands.distill import distill
 from facekit.data.portraits import render_portraits
 from facekit.data.sets import FaceSet
-from facekit.errors import TrainingError
+from facekit.errors import ConfigError, TrainingError
 from facekit.experiments import speed
 from facekit.experiments.speed import NETWORKS, TASKS, bench_embedding, bench_training, figures, noise
 from facekit.files import read_json
@@ -134,8 +134,8 @@ def halving(measure: Callable[[int], Made], batch_size: int) -> tuple[Made, int]
     while True:
         try:
             return measure(batch_size), batch_size
-        except torch.OutOfMemoryError:
-            if batch_size < 4:
+        except (torch.OutOfMemoryError, ConfigError) as error:  # `embed` makes a ConfigError of it
+            if batch_size < 4 or "memory" not in str(error):
                 raise
             print(f"the device's memory is too small for {batch_size} rows a step; {batch_size // 2} now", flush=True)
             batch_size //= 2

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from test_studies import reference, toy_faces
+from test_studies import TinyFace, reference, toy_faces
 from test_study_best import QUICK, ChainFace, toys
 
 from benchmarks import gpu, gpu_rows
@@ -29,6 +29,7 @@ from benchmarks.results import COLUMNS
 from facekit import records, settings
 from facekit.errors import ConfigError, DataError, WeightsError
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.embedding import embed
 from facekit.models.weights import NAMES
 from facekit.records import REFERENCE, recorded
 from facekit.studies import contrastive, last_stage
@@ -232,6 +233,19 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(capsys):
     assert "too small for 40 rows a step; 20 now" in capsys.readouterr().out
     with pytest.raises(torch.OutOfMemoryError):
         halving(lambda size: measure(99), 7)
+
+
+def test_a_batch_that_embed_has_no_memory_for_is_halved_and_other_errors_are_raised(monkeypatch):
+    def forward(self, images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.nn.functional.normalize(images.float().mean((2, 3)))
+
+    monkeypatch.setattr(TinyFace, "forward", forward)
+    found, size = halving(lambda size: embed(TinyFace(), toy_faces(), size, cache=False), 8)
+    assert size == 2 and len(found) == len(toy_faces())
+    with pytest.raises(ConfigError, match="precision"):
+        halving(lambda size: embed(TinyFace(), toy_faces(), size, precision="x"), 8)
 
 
 def test_photos_and_weights_come_into_the_cache_or_are_named(tmp_path, monkeypatch, capsys):
