@@ -378,7 +378,7 @@ def conditions(plan: Plan) -> dict[str, str]:
         + " and ".join(["no C compiler"] * (not compiler) + ["no triton"] * (not triton)),
         "shared memory": f"{shared_memory() / 2**30:.1f} GiB"
         + ", too little for helpers of a DataLoader" * (helpers() == 0),
-        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free at {there}; the maps of all photos take 2",
+        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free at {there}; all rows take 6",
         "commit": f"{plan.commit}"
         + ("" if plan.recordable else ", so nothing can be recorded: commit first, or --commit"),
     }
