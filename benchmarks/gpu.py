@@ -42,7 +42,7 @@ from facekit.records import REFERENCE, Record, recorded
 from facekit.studies.runner import Study, measured
 
 REPORT = "gpu.json"
-START = 120  # seconds within which a process must have begun
+START = 300  # seconds within which a process must have begun; from a cold disk torch alone takes a minute
 State = Literal["measured", "partly", "not run", "failed"]
 
 
@@ -82,7 +82,7 @@ def bench_gpu(
 
     Args:
         out: Folder for the records, and, in `out/cache`, for what is needed to go on.
-        minutes: Time for all rows; 0 measures nothing.
+        minutes: Time for all of it; 0 measures nothing.
         data: Packed set of FairFace's photos; or its zip, or one of some of them, with the label files beside it.
         weights: File with FaceNet's weights, float16 or as released.
         rows: Names of the rows to measure, by default all.
@@ -101,6 +101,7 @@ def bench_gpu(
         raise ConfigError(f"minutes must be 0 or more, got {minutes}.")
     if unknown := sorted(set(rows or ()) - set(ROWS)):
         raise ConfigError(f"there is no row {unknown[0]!r}; choose from {', '.join(ROWS)}.")
+    end = time.monotonic() + 60 * minutes
     out, names = pasted_path(out), [name for name in ROWS if rows is None or name in rows]
     if minutes:
         place = device or _gpu()
@@ -112,7 +113,7 @@ def bench_gpu(
             if dry:
                 return preflight(plan, names, missing, minutes)
             told = {name: Outcome("not run", why) for name, why in lacking(names, missing).items()}
-            told |= supervised(plan, [name for name in names if name not in told], 60 * minutes, told)
+            told |= supervised(plan, [name for name in names if name not in told], end - time.monotonic(), told)
         print(f"\n{plan.machine}")
         for name in names:
             print(f"  {name:<12} {told[name].told()}")
@@ -170,6 +171,7 @@ def prepared(out: Path, data: Path | None, weights: Path | None, dry: bool = Fal
             cache.mkdir(parents=True, exist_ok=True)
             if (source / "manifest.json").exists():
                 FaceSet.load(source)  # whole and undamaged, or an error that says so
+                (cache / SET).unlink(missing_ok=True)  # a link that leads nowhere any more
                 try:
                     (cache / SET).symlink_to(source.absolute(), target_is_directory=True)
                 except OSError:  # there are file systems without links
@@ -287,7 +289,8 @@ def _exit(code: int | None) -> str:
 
 def work(channel: Connection, plan: Plan, names: Sequence[str]) -> None:
     """Measures rows one after another and tells of each; ends after an error that spoils the device."""
-    gpu = plan.device.startswith("cuda")
+    if gpu := plan.device.startswith("cuda"):
+        torch.cuda.init()  # without which its memory cannot be asked for
     for name in names:
         channel.send(("begin", name))
         start, outcome = time.perf_counter(), Outcome("measured")

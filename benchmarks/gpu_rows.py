@@ -29,7 +29,7 @@ from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, TrainingError
 from facekit.evaluation.groups import PUBLISHED
 from facekit.experiments import speed
-from facekit.experiments.speed import NETWORKS, TASKS, bench_embedding, bench_training, figures, noise
+from facekit.experiments.speed import COMPILE, NETWORKS, TASKS, bench_embedding, bench_training, figures, noise
 from facekit.files import read_json
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import embed
@@ -228,6 +228,8 @@ def measure_training(
 
     with patch.object(speed, "loader", partial(speed.loader, workers=helpers())):
         table, size = halving(measure, batch_size)
+    if compiled and COMPILE not in set(table["row"]):
+        raise ConfigError("torch.compile finds no compiler for this device; install gcc, and triton for a GPU.")
     return _told(table, {BATCH: ("photos", size)})
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -247,6 +248,12 @@ def test_a_batch_that_embed_has_no_memory_for_is_halved_and_other_errors_are_rai
         halving(lambda size: embed(TinyFace(), toy_faces(), size, precision="x"), 8)
 
 
+def test_without_a_compiler_the_row_of_it_says_so(monkeypatch):
+    monkeypatch.setattr(gpu_rows.speed, "_compiles", lambda place: False)
+    with pytest.raises(ConfigError, match="torch.compile finds no compiler"):
+        gpu_rows.measure_training("mini", 2, 1, 1, True)
+
+
 def test_photos_and_weights_come_into_the_cache_or_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("FACEKIT_DATA", raising=False)
     assert set(prepared(tmp_path / "none", None, None)) == {PHOTOS, WEIGHTS}
@@ -331,3 +338,59 @@ def test_a_device_that_computes_something_else_is_refused(monkeypatch):
     monkeypatch.setattr(gpu_rows, "embed", wrong)
     with pytest.raises(gpu_rows.TrainingError, match="computes something else"):
         gpu_rows.measure_check(4, 1)
+
+
+@pytest.fixture
+def no_driver(monkeypatch):
+    """What is asked of torch.cuda besides tensors is answered, without a GPU; returns what was called, in order."""
+    called: list[str] = []
+    answers = {
+        "init": None,
+        "reset_peak_memory_stats": None,
+        "max_memory_allocated": 3 * 2**20,
+        "synchronize": None,
+        "empty_cache": None,
+        "mem_get_info": (2**30, 2**31),
+        "get_device_capability": (9, 0),
+        "get_arch_list": ["sm_80"],
+        "is_bf16_supported": True,
+        "set_sync_debug_mode": None,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *a, name=name, answer=answer, **k: called.append(name) or answer)
+    return called
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device answers here")
+def test_on_a_gpu_memory_is_recorded_and_a_spoiled_device_ends_the_process(tmp_path, monkeypatch, no_driver):
+    good, bad = row_of(Block("a", one, (1.0,), {"part": "a"})), row_of(Block("x", fails))
+    monkeypatch.setattr(gpu, "ROWS", {"check": good, "mini": bad, "packed": good})
+    said = Heard()
+    work(said, plan(tmp_path, device="cuda", small=False), ["check", "mini", "packed"])
+    assert no_driver[0] == "init", "nothing else of torch.cuda can be asked before"
+    first, second = said.outcomes().values()
+    assert (first.state, first.peak) == ("measured", 3.0) and (second.state, second.peak) == ("failed", None)
+    assert recorded("speed_gpu", tmp_path).rows["device"].tolist() == ["cuda"]
+
+
+def test_what_may_go_wrong_on_a_gpu_is_listed(tmp_path, no_driver, monkeypatch):
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
+    found = gpu.conditions(plan(tmp_path, device="cuda", commit=None))
+    assert found["kernels"] == "sm_90, NOT among sm_80" and found["memory"] == "1 of 2 GiB free on the device"
+    assert "no C compiler" in found["torch.compile"] and "nothing can be recorded" in found["commit"]
+
+
+def test_lines_that_wait_for_a_gpu_are_collected(no_driver):
+    with gpu_rows.counting_waits(torch.device("cuda")) as lines:
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert len(lines) == 1 and lines[0].startswith("test_gpu.py:")
+    with gpu_rows.counting_waits(torch.device("cpu")) as lines:
+        pass
+    assert lines == [] and no_driver == ["set_sync_debug_mode"] * 2
+
+
+def test_in_a_container_with_little_shared_memory_a_dataloader_has_no_helpers(monkeypatch):
+    for room, wanted in ((2**26, 0), (2**34, None)):
+        monkeypatch.setattr(gpu_rows, "shared_memory", lambda room=room: room)
+        assert gpu_rows.helpers() == wanted
