@@ -108,8 +108,8 @@ def bench_gpu(
         command = f"python -m benchmarks gpu --minutes {minutes:g}" + " --small true" * small
         missing = prepared(out, data, weights, dry)
         with patch.dict(os.environ, environment(out, place)):
-            same_machine(out, machine(place))
             plan = Plan(out, place, small, command, commit or records.git_commit(), machine(place))
+            same_machine(out, plan.machine)
             if dry:
                 return preflight(plan, names, missing, minutes)
             told = {name: Outcome("not run", why) for name, why in lacking(names, missing).items()}
@@ -357,6 +357,7 @@ def preflight(plan: Plan, names: Sequence[str], missing: dict[str, str], minutes
     print(plan.machine)
     for key, value in conditions(plan).items():
         print(f"  {key}: {value}")
+    print("rows in order, with their share of the time; memory and disk are reckoned, not measured:")
     lacks = lacking(names, missing)
     shares = sum(ROWS[name].share for name in names if name not in lacks)
     for name in names:
@@ -381,7 +382,7 @@ def conditions(plan: Plan) -> dict[str, str]:
         + " and ".join(["no C compiler"] * (not compiler) + ["no triton"] * (not triton)),
         "shared memory": f"{shared_memory() / 2**30:.1f} GiB"
         + ", too little for helpers of a DataLoader" * (helpers() == 0),
-        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free at {there}; all rows take 6",
+        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free at {there}; all rows take about 6",
         "commit": f"{plan.commit}"
         + ("" if plan.recordable else ", so nothing can be recorded: commit first, or --commit"),
     }
