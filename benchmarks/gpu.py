@@ -34,9 +34,9 @@ from benchmarks.gpu_rows import PHOTOS, ROWS, SET, SPEED, WEIGHTS, Plan, gpu_nam
 from benchmarks.results import COLUMNS
 from facekit import records, settings
 from facekit.data.pack import pack
-from facekit.data.sets import FaceSet
+from facekit.data.sets import FaceSet, read_manifest
 from facekit.errors import ConfigError, DataError
-from facekit.files import may_replace, pasted_path, read_json, write_json
+from facekit.files import atomic_path, may_replace, pasted_path, read_json, write_json
 from facekit.models.weights import NAMES, local_weights, read_weights
 from facekit.records import REFERENCE, Record, recorded
 from facekit.studies.runner import Study, measured
@@ -152,46 +152,65 @@ def environment(out: Path, device: str) -> dict[str, str]:
 def prepared(out: Path, data: Path | None, weights: Path | None, dry: bool = False) -> dict[str, str]:
     """Brings photos and weights into the cache of `out`, where they are not yet; why that cannot be, by what is needed.
 
-    With `dry` nothing is written. Raises for files that were named and cannot be used.
+    With `dry` nothing is written. Raises for files that were named and cannot be used, or are not those in `out`.
     """
-    missing, cache = {}, out / "cache"
-    start = time.perf_counter()
-    if not (cache / SET / "manifest.json").exists():
-        if data is not None:
-            source = pasted_path(data)
-            if not source.exists():
-                raise DataError(f"{source} does not exist; name a packed set or an archive of FairFace's photos.")
-        elif (found := settings.cache_dir() / SET / "manifest.json").exists():
-            source = found.parent
-        else:
-            source = (settings.data_dir() or Path("nowhere")) / "fairface"
-        if not source.exists():
-            missing[PHOTOS] = "no photos: set FACEKIT_DATA, or name a set of FairFace's photos with --data"
-        elif not dry:
-            cache.mkdir(parents=True, exist_ok=True)
-            if (source / "manifest.json").exists():
-                FaceSet.load(source)  # whole and undamaged, or an error that says so
-                (cache / SET).unlink(missing_ok=True)  # a link that leads nowhere any more
-                try:
-                    (cache / SET).symlink_to(source.absolute(), target_is_directory=True)
-                except OSError:  # there are file systems without links
-                    shutil.copytree(source, cache / SET)
-            else:
-                pack(source, cache / SET, size=160)
-    if not any((cache / "weights" / name).exists() for name in NAMES):
-        file = pasted_path(weights) if weights is not None else local_weights()
-        if file is None:
-            missing[WEIGHTS] = "no weights of FaceNet: name their file with --weights, or put it where FACEKIT_DATA is"
-        elif not dry:
-            read_weights(file)
-            (cache / "weights").mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, cache / "weights" / NAMES[file.suffix != ".safetensors"])
+    start, missing = time.perf_counter(), {}
+    if not _photos_ready(out / "cache" / SET, data, dry):
+        missing[PHOTOS] = "no photos: set FACEKIT_DATA, or name a set of FairFace's photos with --data"
+    if not _weights_ready(out / "cache" / "weights", weights, dry):
+        missing[WEIGHTS] = "no weights of FaceNet: name their file with --weights, or put it where FACEKIT_DATA is"
     if not dry:
-        print(
-            f"photos and weights ready after {time.perf_counter() - start:.0f} s"
-            + "".join(f"; {why}" for why in missing.values())
-        )
+        seconds = time.perf_counter() - start
+        print("; ".join([f"photos and weights looked for in {seconds:.0f} s", *missing.values()]), flush=True)
     return missing
+
+
+def _photos_ready(dest: Path, data: Path | None, dry: bool) -> bool:
+    """Whether there are photos, at `dest` unless `dry`: a set that was packed before, or is packed now."""
+    if data is None and (dest / "manifest.json").exists():
+        return True
+    usual = settings.cache_dir() / SET
+    if data is not None:
+        source = pasted_path(data)
+        if not source.exists():
+            raise DataError(f"{source} does not exist; name a packed set or an archive of FairFace's photos.")
+    elif (usual / "manifest.json").exists():
+        source = usual
+    else:
+        source = (settings.data_dir() or Path("nowhere")) / "fairface"
+    if dry or not source.exists():
+        return source.exists()
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    if not (source / "manifest.json").exists():
+        pack(source, dest, size=160)  # which refuses a folder with other photos
+        return True
+    if (dest / "manifest.json").exists():
+        if read_manifest(dest)["files"] != read_manifest(source)["files"]:
+            raise DataError(f"{dest} holds other photos than {source}; choose another folder with --out.")
+        return True
+    FaceSet.load(source)  # whole and undamaged, or an error that says so
+    if dest.is_symlink():  # it leads nowhere any more
+        dest.unlink()
+    try:
+        dest.symlink_to(source.absolute(), target_is_directory=True)
+    except OSError:  # there are file systems without links
+        FaceSet.load(source).save(dest)
+    return True
+
+
+def _weights_ready(dest: Path, weights: Path | None, dry: bool) -> bool:
+    """Whether there are FaceNet's weights, in the folder `dest` unless `dry`."""
+    if weights is None and any((dest / name).exists() for name in NAMES):
+        return True
+    file = pasted_path(weights) if weights is not None else local_weights()
+    if file is not None and not dry:
+        read_weights(file)
+        name = NAMES[file.suffix != ".safetensors"]
+        with atomic_path(dest / name) as path:
+            shutil.copyfile(file, path)
+        for other in set(NAMES) - {name}:
+            (dest / other).unlink(missing_ok=True)
+    return file is not None
 
 
 def same_machine(out: Path, here: str) -> None:

@@ -276,6 +276,11 @@ def test_photos_and_weights_come_into_the_cache_or_are_named(tmp_path, monkeypat
     assert (packed / "manifest.json").exists() and (tmp_path / "out" / "cache" / "weights" / NAMES[0]).exists()
     assert prepared(tmp_path / "out", None, None) == {}, "they are there now"
     assert prepared(tmp_path / "again", packed, weights) == {}, "a packed set is taken as it is"
+    other = toy_faces().save(tmp_path / "other")
+    with pytest.raises(DataError, match="other photos"):
+        prepared(tmp_path / "again", other, weights)
+    with pytest.raises(DataError, match="other photos"):
+        prepared(tmp_path / "out", other, weights)
     assert lacking(["check", "ladder"], {WEIGHTS: "none"}) == {"ladder": "none"}
     with pytest.raises(DataError, match="does not exist"):
         prepared(tmp_path / "x", tmp_path / "nowhere", None)
