@@ -12,7 +12,6 @@ from inspect import signature
 import pandas as pd
 import torch
 
-from benchmarks.page import show_page
 from benchmarks.results import keep, number
 from facekit import records, settings
 from facekit.commands.cli import load, run, summary
@@ -34,6 +33,11 @@ PARTS = {
     "scale": "benchmarks.scale:bench_scale",
     "lessons": "benchmarks.lessons:bench_lessons",
 }
+COMMANDS = {
+    "table": "benchmarks.page:show_page",
+    "gpu": "benchmarks.gpu:bench_gpu",
+    "part": "benchmarks.gpu_part:bench_part",
+}
 BY_NAME_ONLY = ("lessons",)  # minutes of its own
 PROGRAM = "python -m benchmarks"
 
@@ -42,9 +46,8 @@ def usage() -> str:
     """What can be asked for."""
     lines = [f"usage: {PROGRAM} [PART ...] [--device DEVICE] [--record true] [options of one part]", "", "parts:"]
     lines += [f"  {name:<12}{summary(path)}" for name, path in PARTS.items()]
+    lines += ["", "commands:", *(f"  {name:<12}{summary(path)}" for name, path in COMMANDS.items()), ""]
     lines += [
-        f"  {'table':<12}{summary('benchmarks.page:show_page')}",
-        "",
         f"Without a part all but {', '.join(BY_NAME_ONLY)} are measured, in about ten minutes on two cores. With",
         "--record true the figures take their place in datasets/reference/speed_cpu.json (speed_gpu.json of a GPU),",
         f"beside those that this machine measured before. {PROGRAM} PART --help lists the options of one.",
@@ -58,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = words[: next((n for n, word in enumerate(words) if word.startswith("-")), len(words))]
     options = words[len(named) :]
     try:
-        if named == ["table"]:
-            return int(run(show_page, options, f"{PROGRAM} table"))  # type: ignore[call-overload]
+        if len(named) == 1 and named[0] in COMMANDS:
+            return int(run(load(COMMANDS[named[0]]), options, f"{PROGRAM} {named[0]}"))  # type: ignore[call-overload]
         if not named and options in (["-h"], ["--help"]):
             print(usage())
             return 0
         if unknown := [name for name in named if name not in PARTS]:
-            raise ConfigError(f"there is no part {unknown[0]!r}; use {', '.join(PARTS)}, or table.")
+            raise ConfigError(f"there is no part {unknown[0]!r}; use {', '.join([*PARTS, *COMMANDS])}.")
         return _measure(named, options)
     except FacekitError as error:
         print(f"error: {error}", file=sys.stderr)

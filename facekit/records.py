@@ -91,11 +91,20 @@ def git_commit() -> str | None:
 
 
 def record(
-    name: str, rows: pd.DataFrame, *, what: str, data: str, command: str, seconds: float, folder: Path | None = None
+    name: str,
+    rows: pd.DataFrame,
+    *,
+    what: str,
+    data: str,
+    command: str,
+    seconds: float,
+    folder: Path | None = None,
+    commit: str | None = None,
 ) -> Path:
     """Writes `datasets/reference/NAME.json` (or into `folder`) and returns its path.
 
-    rows: one measurement a row, with the columns `seed` and `n` where they apply. Floats keep six digits.
+    rows: one measurement a row, with the columns `seed` and `n` where they apply. Floats keep six digits. commit: of a
+    copy that git does not know.
     """
     content = {
         "what": what,
@@ -105,7 +114,7 @@ def record(
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
         "versions": versions(),
-        "git_commit": git_commit(),
+        "git_commit": commit or git_commit(),
         "seconds": round(seconds, 1),
         "rows": json.loads(rows.to_json(orient="records", double_precision=6)),
     }

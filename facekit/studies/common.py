@@ -46,10 +46,12 @@ def rows_of(data: LabelledSet, *splits: str) -> np.ndarray:
 def set_aside(data: Data) -> tuple[Data, Data]:
     """The official training photos in random order without the first N_ASIDE, and these, always the same ones.
 
-    Nothing learns from those set aside and nothing is chosen on them; `data` may be photos or features of all splits.
+    Of few photos it is half of them. Nothing learns from those set aside and nothing is chosen on them; `data` may be
+    photos or features of all splits.
     """
     order = np.random.default_rng(0).permutation(rows_of(data, "train", "validation"))
-    return data.select(order[N_ASIDE:]), data.select(order[:N_ASIDE])
+    aside = min(N_ASIDE, len(order) // 2)
+    return data.select(order[aside:]), data.select(order[:aside])
 
 
 def train_and_test(data: Data) -> tuple[Data, Data]:

@@ -53,22 +53,25 @@ class _Watched(Contrastive):
         return super().loss(model, batch)
 
 
-def measure_longer(unlabelled: FaceSet, pool: FaceSet, test: FaceSet, seed: int) -> pd.DataFrame:
+def measure_longer(
+    unlabelled: FaceSet, pool: FaceSet, test: FaceSet, steps: int, labels: int, seed: int
+) -> pd.DataFrame:
     """One long run, looked at before, in and after it; the rate is that of a run that goes on to its end.
 
-    unlabelled: no label of theirs is looked at. Columns step, n, seed, task, metric, value: rows of `measure_code`, at
-    step 0 of the random network with BatchNorm's statistics of the faces; and of the task `training` the mean `loss`
-    of the epoch before, and how often a view was closest to its partner (`found`).
+    unlabelled: no label of theirs is looked at. steps: of an epoch. labels: of a probe. Columns step, n, seed, task,
+    metric, value: rows of `measure_code`, at step 0 of the random network with BatchNorm's statistics of the faces; and
+    of the task `training` the mean `loss` of the epoch before, and how often a view was closest to its partner
+    (`found`).
     """
     network = new_network(seed)
-    method = _Watched(network.embedding_dim, [epochs * STEPS for epochs in LOOKED_AT])
-    how = TrainConfig(BATCH, seed=seed, steps=STEPS, channels_last=True)
+    method = _Watched(network.embedding_dim, [epochs * steps for epochs in LOOKED_AT])
+    how = TrainConfig(BATCH, seed=seed, steps=steps, channels_last=True)
     recipe = plan("scratch", list(network.stages), EPOCHS, 1e-3)
     history = fit(network, method, unlabelled.resized(SMALL), None, recipe, how).history.set_index("step")
-    networks = {0: untrained(unlabelled, seed)} | method.kept | {EPOCHS * STEPS: network}
+    networks = {0: untrained(unlabelled, seed)} | method.kept | {EPOCHS * steps: network}
     tables = []
     for step, each in networks.items():
-        tables.append(measure_code(embedding(each, SMALL), pool, test, DRAWN, [LABELS], seed).assign(step=step))
+        tables.append(measure_code(embedding(each, SMALL), pool, test, DRAWN, [labels], seed).assign(step=step))
         if step:
             told = {name: history.loc[step, f"train_{name}"] for name in ("loss", "found")}
             tables.append(pd.DataFrame({"metric": list(told), "value": list(told.values())}).assign(step=step))
@@ -77,22 +80,29 @@ def measure_longer(unlabelled: FaceSet, pool: FaceSet, test: FaceSet, seed: int)
 
 
 @study(photos=False)
-def record(seeds: tuple[int, ...] = SEEDS) -> Study:
+def record(
+    seeds: tuple[int, ...] = SEEDS, steps: int | None = None, portraits: tuple[int, int, int] | None = None
+) -> Study:
     """Records `contrastive_portraits`: contrastive learning in eight times as many steps as `record selftaught`.
 
     Faces, draws of labels and the probe are those of that record. Takes about a quarter of an hour on one core.
 
     Args:
         seeds: Of the networks, their training and the draws of labels.
+        steps: Of each of the eight epochs, by default 250.
+        portraits: To learn from, most of them without labels, to validate on and to test, by default 5200, 0 and 2000.
     """
-    faces = render_portraits(PORTRAITS, size=FaceNetMini.image_size, per_person=1)
+    steps = steps or STEPS
+    faces = render_portraits(portraits or PORTRAITS, size=FaceNetMini.image_size, per_person=1)
     train, test = faces.split("train"), faces.split("test")
-    unlabelled, pool = train.select(range(UNLABELLED)), train.select(range(UNLABELLED, len(train)))
+    known = min(UNLABELLED, 3 * len(train) // 4)
+    unlabelled, pool = train.select(range(known)), train.select(range(known, len(train)))
+    labels = min(LABELS, len(pool))
     return Study(
         "contrastive_portraits",
-        what=f"linear probes with {LABELS} labels on a network before, in and after {EPOCHS * STEPS:,} steps of "
+        what=f"linear probes with {labels} labels on a network before, in and after {EPOCHS * steps:,} steps of "
         f"contrastive learning of {BATCH} portraits at {SMALL} pixels, with views that keep colours",
         data=f"rendered portraits, one of a person: {len(unlabelled):,} unlabelled, {len(pool):,} others to draw "
         f"labels from, {len(test):,} to test",
-        blocks=blocks_of(measure_longer, (unlabelled, pool, test), seeds),
+        blocks=blocks_of(measure_longer, (unlabelled, pool, test, steps, labels), seeds),
     )

@@ -43,7 +43,7 @@ def tuned(
 
     network: pretrained; it is left as it is. asked: photos by part. size: side in pixels at which they are asked. Rows
     as in `answers`, with the seconds of the training, the number of networks, the millions of bytes of what was
-    trained, and the last stage that stayed as it was.
+    trained, and the last stage that stayed as it was ("" where none did).
     """
     model, seconds, steps = trained(network, learn, validation, how, seed)
     views = {
@@ -55,7 +55,7 @@ def tuned(
     }
     names = list(model.stages)
     own = [part for name in names[names.index(how.since) :] for part in model.stages[name]]
-    below = names[names.index(how.since) - 1]
+    below = names[names.index(how.since) - 1] if how.since != names[0] else ""
     return answers(model, views).assign(seconds=seconds, networks=1, megabytes=megabytes(own), frozen=below)
 
 

@@ -38,6 +38,7 @@ from facekit.files import alone, read_json, told, write_json
 from facekit.models.embedding import state_hash
 
 FORMAT = 2  # raise it when blocks of before cannot be read any more
+Seen = dict[int, tuple[object, list]]  # by identity, with the thing itself: so no other one gets its number
 NOT_COUNTED = (__name__, "facekit.data.catalogue")  # this module, and where photos come from: their content counts
 
 
@@ -78,16 +79,20 @@ def blocks_of(measure: Callable[..., pd.DataFrame], given: tuple, *varied: Itera
 
 
 class BlockCache:
-    """The kept blocks of one record, in the cache's folder `recording`. took: seconds of each that was asked for."""
+    """The kept blocks of one record, in the cache's folder `recording`. took: seconds of each that was asked for.
+
+    What blocks share is looked at once, so their arguments must stay as they are while this lives.
+    """
 
     def __init__(self, name: str) -> None:
         self.folder = settings.cache_dir() / "recording" / name
         self.took: dict[Path, float] = {}
+        self._seen: Seen = {}
 
     def rows(self, block: Block) -> pd.DataFrame:
         """The rows of a block: from its file, else (or where that is damaged or changed) measured now and kept."""
         about = [FORMAT, str(settings.device()), *map(version, records.VERSIONS_OF)]
-        key = fingerprint([*about, source_hash(block.measure.__module__), block.measure, block.arguments])
+        key = fingerprint([*about, source_hash(block.measure.__module__), block.measure, block.arguments], self._seen)
         path = self.folder / f"{block.title}-{key[:16]}.json"
         arguments = [self._measured(value) for value in block.arguments]
         lock = path.with_suffix(".lock")
@@ -136,13 +141,22 @@ def _kept(path: Path) -> dict | None:
     return kept if kept.pop("sha256") == fingerprint(kept) else None
 
 
-def fingerprint(value: object) -> str:
+def fingerprint(value: object, seen: Seen | None = None) -> str:
     """Hex SHA-256 of what an argument of a measurement holds, the same in every process.
 
     Of sets inputs and labels count, of networks their structure and state, of functions and classes their names (their
     code is that of `source_hash`); dataclasses are taken apart, and a tuple is a list. Raises ConfigError for all else.
+    seen: what sets and networks hold that were looked at before; those of this value are added.
     """
-    return hashlib.sha256(json.dumps(value, default=_content).encode()).hexdigest()
+
+    def content(part: object) -> list:
+        if seen is None or not isinstance(part, LabelledSet | nn.Module):
+            return _content(part)
+        if id(part) not in seen:
+            seen[id(part)] = part, _content(part)
+        return seen[id(part)][1]
+
+    return hashlib.sha256(json.dumps(value, default=content).encode()).hexdigest()
 
 
 def _content(value: object) -> list:
@@ -227,10 +241,7 @@ def study(
         described = function(*args, **kwargs)
         line = command_line(words, function, *args, **kwargs)
         for each in [described] if isinstance(described, Study) else described:
-            kept = BlockCache(each.name)
-            blocks = settings.progress(each.blocks, desc=each.name, unit="block")
-            rows = pd.concat([kept.rows(block) for block in blocks], ignore_index=True)
-            took = sum(kept.took.values())
+            rows, took = measured(each)
             path = records.record(each.name, rows, what=each.what, data=each.data, command=line, seconds=took)
             print(f"wrote {path}: {len(rows):,} rows, {took:.0f} s")
         if then:
@@ -241,6 +252,14 @@ def study(
     text = getdoc(function) or ""
     run.__doc__ = text + ("" if "\nExamples:\n" in text else f"\n\nExamples:\n    {place}python -m facekit {words}")
     return run
+
+
+def measured(described: Study) -> tuple[pd.DataFrame, float]:
+    """The rows of all blocks of a study, those that are not kept measured now, and the seconds that all took."""
+    kept = BlockCache(described.name)
+    blocks = settings.progress(described.blocks, desc=described.name, unit="block")
+    rows = pd.concat([kept.rows(block) for block in blocks], ignore_index=True)
+    return rows, sum(kept.took.values())
 
 
 def needs_photos() -> None:

@@ -24,6 +24,11 @@ def augment_for(tasks: Sequence[Task], strong: bool = False) -> Augment:
     return replace(STRONG if strong else Augment(), **dict.fromkeys(spoiled, 0.0))
 
 
+def numbers_on(device: torch.device, *numbers: float) -> torch.Tensor:
+    """A few numbers as a tensor (n,) that is made on the device: `torch.tensor` would copy it there and wait."""
+    return torch.stack([torch.full((), number, device=device) for number in numbers])
+
+
 @dataclass(frozen=True)
 class Augment:
     """What may change, and how much; 0 switches a change off.
@@ -69,7 +74,7 @@ class Augment:
         if not (self.flip or self.shift):
             return images
         n, channels, height, width = images.shape
-        sizes = torch.tensor([[height], [width]], device=images.device)
+        sizes = numbers_on(images.device, height, width)[:, None]
         offset = ((2 * shift - 1) * self.shift * sizes).round().long()
         rows = (torch.arange(height, device=images.device) + offset[0, :, None]).clamp(0, height - 1)
         columns = (torch.arange(width, device=images.device) + offset[1, :, None]).clamp(0, width - 1)
@@ -85,7 +90,7 @@ class Augment:
         angle = math.radians(self.turn) * (2 * turn - 1)
         grown = torch.exp(-math.log1p(self.scale) * (2 * scale - 1))
         side = torch.where(flip < self.flip, -1.0, 1.0)
-        sizes = torch.tensor([[height], [width]], device=images.device)
+        sizes = numbers_on(images.device, height, width)[:, None]
         offset = 2 * ((2 * shift - 1) * self.shift * sizes).round() / sizes  # of a side of length 2
         cos, sin, form = grown * angle.cos(), grown * angle.sin(), height / width
         rows = torch.stack([side * cos, -side * sin * form, sin / form, cos], 1).view(-1, 2, 2)

@@ -18,6 +18,7 @@ from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
 from facekit.models.backbones.base import Backbone
 from facekit.models.staged import Staged
+from facekit.training.augment import numbers_on
 from facekit.training.batches import Batch
 from facekit.training.methods import Loss, Method
 from facekit.transfer.table import ALONE, Parameter, Row
@@ -57,7 +58,7 @@ class Views:
         matrix = torch.stack([side * mirrored, zeros, place[0], zeros, side, place[1]], 1).view(n, 2, 3)
         grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
         x = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-        weights = torch.tensor(GREY, device=device).view(1, 3, 1, 1)
+        weights = numbers_on(device, *GREY).view(1, 3, 1, 1)
         x = torch.where((draws[7] < self.grey).view(n, 1, 1, 1), (x * weights).sum(1, keepdim=True), x)
         gains = 1 + self.light * (2 * draws[4:7].T - 1)
         return (x * gains.view(n, 3, 1, 1)).round_().clamp_(0, 255).to(torch.uint8)

@@ -131,6 +131,21 @@ def test_a_block_is_kept_for_the_same_content_alone(monkeypatch):
     assert len(CALLS) == 4
 
 
+def test_what_blocks_share_is_looked_at_once_and_gives_the_same_key(monkeypatch):
+    """Photos of gigabytes stand in many blocks, and again in blocks among the arguments of others."""
+    hashed = []
+    real = FeatureSet.content_hash
+    monkeypatch.setattr(FeatureSet, "content_hash", lambda self: hashed.append(1) or real(self))
+    features = FeatureSet(np.ones((2, 3), np.float32), pd.DataFrame({"split": ["train", "test"]}))
+    parts = [Block(str(value), measure, (value, features)) for value in (1.0, 2.0)]
+    BlockCache("toy").rows(Block("whole", total, (parts, {"again": parts[0]})))
+    assert len(hashed) == 1
+    assert fingerprint([parts, features]) == fingerprint([parts, features], {}) and len(hashed) == 5
+    names = sorted(path.name for path in BlockCache("toy").folder.iterdir())
+    BlockCache("toy").rows(parts[1])
+    assert sorted(path.name for path in BlockCache("toy").folder.iterdir()) == names and CALLS == [1.0, 2.0, "total"]
+
+
 def total(tables: list[pd.DataFrame], named: dict[str, pd.DataFrame]) -> pd.DataFrame:
     CALLS.append("total")
     return pd.DataFrame({"value": [sum(each["value"].sum() for each in (*tables, *named.values()))]})

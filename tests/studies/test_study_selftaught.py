@@ -79,7 +79,7 @@ def test_a_long_run_is_looked_at_before_in_and_after_it(reference, small, monkey
 def test_a_look_at_a_long_run_changes_nothing_and_sees_the_network_of_that_step(small, monkeypatch):
     faces = render_portraits((40, 0, 0), size=32)
     seen: list[np.ndarray] = []
-    for name, value in {"EPOCHS": 2, "STEPS": 2, "BATCH": 16, "LABELS": 20}.items():
+    for name, value in {"EPOCHS": 2, "BATCH": 16}.items():
         monkeypatch.setattr(contrastive, name, value)
 
     def look(code, pool, test, tasks, labels, seed):
@@ -89,7 +89,7 @@ def test_a_look_at_a_long_run_changes_nothing_and_sees_the_network_of_that_step(
     monkeypatch.setattr(contrastive, "measure_code", look)
     for looked_at in ((1,), ()):
         monkeypatch.setattr(contrastive, "LOOKED_AT", looked_at)
-        contrastive.measure_longer(faces, faces, faces, 0)
+        contrastive.measure_longer(faces, faces, faces, 2, 20, 0)
     before, between, after, *again = seen
     np.testing.assert_array_equal([before, after], again)
     assert not np.allclose(before, between) and not np.allclose(between, after)
