@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from facekit.errors import ConfigError
+from facekit.models.backbones.base import numbers_on
 from facekit.tasks import Task
 
 _MOST = {"flip": 1, "shift": 0.5, "brightness": 1, "contrast": 1, "erase": 1, "turn": 180, "scale": 1}
@@ -22,11 +23,6 @@ def augment_for(tasks: Sequence[Task], strong: bool = False) -> Augment:
     """
     spoiled = {change for task in tasks for change in task.spoiled_by}
     return replace(STRONG if strong else Augment(), **dict.fromkeys(spoiled, 0.0))
-
-
-def numbers_on(device: torch.device, *numbers: float) -> torch.Tensor:
-    """A few numbers as a tensor (n,) that is made on the device: `torch.tensor` would copy it there and wait."""
-    return torch.stack([torch.full((), number, device=device) for number in numbers])
 
 
 @dataclass(frozen=True)

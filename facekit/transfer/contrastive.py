@@ -16,9 +16,8 @@ from torch import nn
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import Backbone
+from facekit.models.backbones.base import Backbone, numbers_on
 from facekit.models.staged import Staged
-from facekit.training.augment import numbers_on
 from facekit.training.batches import Batch
 from facekit.training.methods import Loss, Method
 from facekit.transfer.table import ALONE, Parameter, Row

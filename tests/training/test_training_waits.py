@@ -7,11 +7,12 @@ import pytest
 import torch
 from pretend import pretended_gpu
 
+from facekit.models.backbones.base import numbers_on
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import AGE_BAND, GENDER, RACE
-from facekit.training.augment import STRONG, Augment, numbers_on
+from facekit.training.augment import STRONG, Augment
 from facekit.training.batches import Batch
 from facekit.training.methods import Supervised
 from facekit.transfer.contrastive import Contrastive, Views
@@ -51,6 +52,14 @@ def test_a_step_with_three_heads_waits_for_nothing(network, smoothing):
         waits.clear()
         loss, _ = method.loss(model, Batch(photos(side=network.image_size), targets, np.arange(4)))
         assert loss.device.type == "cuda" and not waits
+
+
+def test_photos_scaled_channel_by_channel_wait_for_nothing():
+    with pretended_gpu() as waits:
+        network = FaceNetMini()
+        network.mean, network.std = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)  # as networks for ImageNet have them
+        waits.clear()
+        assert network.prepare(photos()).device.type == "cuda" and not waits
 
 
 def test_a_step_without_labels_waits_for_nothing():

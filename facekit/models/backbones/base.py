@@ -56,7 +56,7 @@ class Backbone(Staged):
                 "the last incomplete batch or take another batch size; to compute embeddings call eval() first."
             )
         mean, std = (
-            torch.tensor(value, device=images.device).view(3, 1, 1) if isinstance(value, tuple) else value
+            numbers_on(images.device, *value).view(3, 1, 1) if isinstance(value, tuple) else value
             for value in (self.mean, self.std)
         )
         return images.float().sub_(mean).div_(std)
@@ -126,6 +126,11 @@ def check_size(network: Backbone | type[Backbone], height: int, width: int) -> N
 
 
 AnyBackbone = TypeVar("AnyBackbone", bound=Backbone)
+
+
+def numbers_on(device: torch.device, *numbers: float) -> torch.Tensor:
+    """A few numbers as a tensor (n,) that is made on the device: `torch.tensor` would copy it there and wait."""
+    return torch.stack([torch.full((), number, device=device) for number in numbers])
 
 
 def directions(x: torch.Tensor) -> torch.Tensor:
