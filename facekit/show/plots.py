@@ -84,7 +84,7 @@ def png(fig: Figure) -> bytes:
     """The figure as PNG bytes at `SHARP` times its own size, which the bytes say, without a note of who made it."""
     buffer = io.BytesIO()
     with style():
-        fig.savefig(buffer, format="png", dpi=SHARP * DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 0})
+        fig.savefig(buffer, dpi=SHARP * DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 0})
     picture, still = PIL.Image.open(buffer).convert("RGB"), 1
     # 256 colours that cover those of the picture: a third of the bytes, in every notebook, and nothing that one sees.
     # Photos have ten thousands, and k-means looks at each of them again until fewer than `still` pixels move. In steps
