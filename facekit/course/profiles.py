@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -311,7 +312,8 @@ def start(lesson: str) -> Course:
     course = Course(lesson, name, device, budget)
     settings.seed_everything(course.seed)
     torch.use_deterministic_algorithms(name == "laptop", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a net for bugs that costs every convolution 5 %
+    memory: Any = torch.utils.deterministic
+    memory.fill_uninitialized_memory = False  # a net for bugs, which would cost fine-tuning 5 % of its time
     print(course.banner)
     if found_work() and lesson == find_lessons()[0].number:
         progress()
