@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -167,12 +168,15 @@ class Course:
         sizes = {"epochs": self.budget.epochs, "batch_size": self.budget.batch_size}
         return sizes | {"precision": precision, "channels_last": True}
 
-    def faces(self, style: str = "photo") -> FaceSet:
-        """Faces with labels and fixed splits, at the backbone's image size (sizes: `budget.faces`)."""
+    def faces(self, style: str = "photo", sizes: tuple[int, int, int] | None = None) -> FaceSet:
+        """Faces with labels and fixed splits, at the backbone's image size.
+
+        sizes: in train, validation and test, by default `budget.faces`; fewer for a lesson that only shows some.
+        """
+        sizes = sizes or self.budget.faces
         if self.profile == "laptop":
-            size = FaceNetMini.image_size
-            return _portraits(self.budget.faces, seed=self.seed, size=size, style=style, per_person=1)
-        return _limited(photos("fairface"), self.budget.faces, self.seed)
+            return _portraits(sizes, seed=self.seed, size=FaceNetMini.image_size, style=style, per_person=1)
+        return _limited(photos("fairface"), sizes, self.seed)
 
     def many_faces(self, size: int) -> FaceSet:
         """`budget.many` small faces, `size` pixels a side, for a network that learns from nothing; all in `train`.
@@ -308,6 +312,8 @@ def start(lesson: str) -> Course:
     course = Course(lesson, name, device, budget)
     settings.seed_everything(course.seed)
     torch.use_deterministic_algorithms(name == "laptop", warn_only=True)
+    memory: Any = torch.utils.deterministic
+    memory.fill_uninitialized_memory = False  # a net for bugs, which would cost fine-tuning 5 % of its time
     print(course.banner)
     if found_work() and lesson == find_lessons()[0].number:
         progress()

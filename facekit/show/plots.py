@@ -84,9 +84,15 @@ def png(fig: Figure) -> bytes:
     """The figure as PNG bytes at `SHARP` times its own size, which the bytes say, without a note of who made it."""
     buffer = io.BytesIO()
     with style():
-        fig.savefig(buffer, format="png", dpi=SHARP * DPI, metadata={"Software": None})
+        fig.savefig(buffer, dpi=SHARP * DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 0})
+    picture, still = PIL.Image.open(buffer).convert("RGB"), 1
     # 256 colours that cover those of the picture: a third of the bytes, in every notebook, and nothing that one sees.
-    few = PIL.Image.open(buffer).convert("RGB").quantize(256, PIL.Image.Quantize.MAXCOVERAGE, kmeans=1)
+    # Photos have ten thousands, and k-means looks at each of them again until fewer than `still` pixels move. In steps
+    # of 3 (0 and 255 stay) there are a fifth as many: a tenth of the time, and as close to the picture.
+    if picture.getcolors(1 << 14) is None:
+        picture = picture.point([round(value / 3) * 3 for value in range(256)] * 3)
+        still = picture.width * picture.height // 100
+    few = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, kmeans=still)
     small = io.BytesIO()
     few.save(small, format="png", optimize=True, dpi=(SHARP * DPI, SHARP * DPI))
     return small.getvalue()

@@ -201,3 +201,11 @@ def test_a_network_whose_packages_are_missing_is_left_out_with_a_line(real_sets,
     assert "is left out: efficientnet-lite0 needs two more packages" in capsys.readouterr().out
     monkeypatch.setattr(course_module.EfficientNetLite0, "from_pretrained", lambda: "ImageNet")
     assert list(start("13").networks()) == ["FaceNet", "ImageNet", "facenet-mini"]
+
+
+def test_fewer_faces_are_the_first_of_the_many(monkeypatch):
+    monkeypatch.setenv("FACEKIT_PROFILE", "laptop")
+    course = start("02")
+    few, many = course.faces(sizes=(6, 0, 0)), course.faces(sizes=(20, 5, 5)).split("train")
+    assert np.array_equal(few.images, many.images[:6])
+    assert few.labels.equals(many.labels[:6].reset_index(drop=True))

@@ -156,3 +156,24 @@ def test_a_png_is_sharp_and_has_the_colours_of_its_figure():
         fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
     wanted = np.asarray(PIL.Image.open(buffer).convert("RGB")).astype(int)
     assert abs(seen - wanted).mean() < 2 and abs(seen - wanted).max() < 24
+
+
+def test_the_256_colours_of_photos_are_as_good_as_those_that_take_ten_times_as_long():
+    across = np.broadcast_to(np.arange(120, dtype=np.uint8), (120, 120))
+    photos = np.stack([[across.T + shift, across + 2 * shift, across // 2 + 40] for shift in np.uint8([0, 20, 60])])
+    fig = plots.image_grid(photos, columns=3, cell=2)
+    plots.png(fig)
+    fig.set_layout_engine("none")
+    buffer = io.BytesIO()
+    with plots.style():
+        fig.savefig(buffer, format="png", dpi=plots.SHARP * plots.DPI)
+    whole = PIL.Image.open(buffer).convert("RGB")
+    assert len(whole.getcolors(1 << 24)) > 1 << 14
+    slow = whole.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, kmeans=1)
+    wanted, slow, seen = (
+        np.asarray(picture.convert("RGB")).astype(int)
+        for picture in (whole, slow, PIL.Image.open(io.BytesIO(plots.png(fig))))
+    )
+    assert ((seen - wanted) ** 2).mean() < 1.1 * ((slow - wanted) ** 2).mean()
+    white = (wanted == 255).all(2)
+    assert white.any() and (seen[white] == 255).all()

@@ -53,12 +53,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from facekit.course import exercise, quiz, start
+from facekit.course import exercise, lesson, quiz, start
 from facekit.evaluation.paired import over_seeds, with_spread
 from facekit.experiments import few_labels
 from facekit.show import plots
 
-course = start("01")
+course, figures = start("01"), lesson("01").figures
 label, classes = course.tasks[0].name, course.tasks[0].classes
 source, target = (replace(course.tasks[0], classes=classes[first::2], midpoints=()) for first in (0, 1))
 
@@ -204,7 +204,7 @@ print(f"accuracy on the target's test faces: {accuracy(network, test, target):.2
 
 # %%
 from facekit.models.heads import Classifier, Heads
-from facekit.training.loop import fit
+from facekit.training.loop import TrainConfig, fit
 from facekit.training.methods import Supervised
 from facekit.training.plans import plan
 
@@ -213,7 +213,7 @@ def classifier(few, task, seed, body=Body, name="scratch", lr=3e-3):
     torch.manual_seed(seed)
     # Without a body, the inputs are embeddings already.
     model = Classifier(body and body(), Heads(few.inputs.shape[1] if body is None else 64, [task]))
-    fit(model, Supervised([task]), few, None, plan(name, list(model.stages), 64 * 64 // max(64, len(few)), lr))
+    fit(model, Supervised([task]), few, None, plan(name, list(model.stages), 1, lr), TrainConfig(32, steps=64))
     return model
 
 
@@ -280,7 +280,7 @@ curves += [compare(small, gender, dict(list(METHODS.items())[:2])), compare(embe
 # ## Look at the result
 
 # %%
-fig = plots.learning_curve_panels(dict(list(pd.concat(curves).groupby("method", sort=False))))
+fig = figures.over_labels(pd.concat(curves))
 plots.show(fig, alt=f"Accuracy over 20 to 256 labels for {label}, related to the source, and gender, which is not.")
 
 # %% [markdown]
@@ -324,15 +324,9 @@ explore(twelve, start=[*METHODS], labels=(20, 64, 256), settings=settings, alt="
 # there is without transfer, a smaller network that learnt 1,000 photos from random weights.
 
 # %%
-from facekit.records import recorded
-
-probes, networks = recorded("probe_fairface"), recorded("mini_fairface")
-curves = {
-    "FaceNet, frozen": probes.rows.query("method == 'linear'"),
-    "a smaller network from scratch": networks.rows.query("network == 'same network from scratch'"),
-}
-plots.show(plots.learning_curve_panels(curves), alt="Accuracy over labels: FaceNet's line is above the other's point.")
-print(probes.caption(), networks.caption(), sep="\n")
+fig, captions = figures.on_real_photos()
+plots.show(fig, alt="Accuracy over labels: FaceNet's line is above the other's point.")
+print(captions)
 
 # %% [markdown]
 # With fifty labels and a network that others have trained you are further than with a thousand labels and none.
@@ -363,8 +357,8 @@ def reuse(seed):
 with_spread(over_seeds(reuse, seeds=course.budget.seeds), digits=2)
 
 # %% [markdown]
-# Every block that comes along helps, as long as the tasks are this close. (On photos, with a weaker source, the gain is
-# hardly larger than its error.) For a target further away the last layers are
+# Each of the first three blocks helps, and the fourth does no harm, as long as the tasks are this close. (On photos,
+# with a weaker source, the gain is hardly larger than its error.) For a target further away the last layers are
 # too special: then the first ones are re-used and the last ones learnt anew (Yosinski et al. 2014).
 
 # %% [markdown]

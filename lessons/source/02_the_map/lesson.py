@@ -89,7 +89,7 @@ from facekit.transfer.selftaught import components
 
 course, figures = start("02"), lesson("02").figures
 alt = "Four rows, one for each kind: four faces of the source and four of the target, each with its label or with none."
-plots.show(figures.four_kinds(course.faces().split("train")), alt)
+plots.show(figures.four_kinds(course.faces(sizes=(150, 0, 0))), alt)
 
 # %% [markdown]
 # Look along each row: who has labels, and what differs?

@@ -226,7 +226,7 @@ class WithoutNegatives(Contrastive):
 
 def trained(kind, lr):
     torch.manual_seed(0)
-    network, how = FaceNetMini(), TrainConfig(batch_size=64, steps=30)
+    network, how = FaceNetMini(), TrainConfig(batch_size=32, steps=30)
     method = kind(512, views=Views(smallest=0.6, light=0.1, grey=0))
     method.projection = torch.nn.Identity()  # usually a small network stands between; here the loss sees the embedding
     result = fit(network, method, many.resized(32), None, plan("scratch", list(network.stages), 1, lr), how)
