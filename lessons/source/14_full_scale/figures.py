@@ -1,0 +1,127 @@
+"""Plots of lesson 14: what switches bring, where a step's time goes, and losses by precision."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from facekit.errors import DataError
+from facekit.experiments.speed import SWITCHES
+from facekit.records import recorded
+from facekit.show import plots
+
+PARTS = ("batch", "forward", "backward", "optimiser", "item")
+OPERATIONS = 6  # of a profile that are shown
+SMOOTH = 25  # steps that a point of a curve is the mean of
+# Whose rows stand beside those of this machine: title and record.
+RECORDS = {"recorded, two cores": "speed_cpu", "recorded, one GPU": "speed_gpu"}
+
+
+def recorded_steps() -> dict[str, pd.DataFrame | None]:
+    """The recorded rows of facenet-mini's step by title; None where nothing was measured."""
+    found: dict[str, pd.DataFrame | None] = {}
+    for title, name in RECORDS.items():
+        try:
+            rows = recorded(name).rows
+        except DataError:
+            rows = pd.DataFrame({"part": []})
+        some = rows[rows["part"] == "mini"]
+        found[title] = some if len(some) else None
+    return found
+
+
+@plots.style()
+def switches(
+    here: pd.DataFrame,
+    guess: Mapping[str, float] | None = None,
+    others: Mapping[str, pd.DataFrame | None] | None = None,
+) -> Figure:
+    """How many times as fast as a plain loop each row is: a plot for this machine and one for each record.
+
+    here: as `bench_training` gives it. guess: by row, marked in the first plot. others: by title, as `here`; None where
+    nothing was measured; by default the records. A switch that a table lacks is said to be not measured.
+    """
+    tables = {"this machine": here} | (recorded_steps() if others is None else dict(others))
+    names = list(here["row"])
+    place = max((names.index(name) for name in SWITCHES if name in names), default=-1) + 1
+    names[place:place] = [name for name in SWITCHES if name not in names]
+    fig, axes = plots.figure(1, len(tables), size=(plots.WIDEST, 1.3 + 0.36 * len(names)), sharey=True)
+    for place, (axis, (title, table)) in enumerate(zip(axes, tables.items(), strict=True)):
+        times = (
+            pd.Series(dtype=float) if table is None else table[table["unit"] == "photos/s"].set_index("row")["times"]
+        )
+        values = times.reindex(names)
+        axis.barh(range(len(names)), values.fillna(0), color=plots.COLORS[place], height=0.65)
+        for row, value in enumerate(values):
+            text = "not measured" if np.isnan(value) else f"{value:.1f}"
+            axis.annotate(text, (0 if np.isnan(value) else value, row), (4, 0), textcoords="offset points", va="center")
+        if place == 0 and guess:
+            rows = [(value, names.index(name)) for name, value in guess.items() if name in names]
+            axis.plot(*zip(*rows, strict=True), "kD", markersize=6, label="your guess", linestyle="", zorder=3)
+            axis.legend(loc="upper right", fontsize=9)
+        axis.axvline(1, color="#555555", linewidth=1, marker="")
+        axis.set_xlim(0, 1.45 * max(1.4, values.max(skipna=True) if values.notna().any() else 0))
+        axis.set_title(title, fontsize=11)
+        axis.locator_params(axis="x", nbins=4)
+        axis.grid(False, axis="y")
+    axes[0].set_yticks(range(len(names)), [textwrap.fill(name, 26) for name in names], fontsize=9.5)
+    axes[0].invert_yaxis()
+    fig.supxlabel("times as fast as the plain loop", fontsize=10)
+    return fig
+
+
+@plots.style()
+def parts(profiles: Mapping[str, Sequence]) -> Figure:
+    """Two plots a profile: milliseconds of the parts of a step, and of its longest operations with their calls.
+
+    profiles: by title, the averages by name that torch's profiler gives of **one** step whose parts are named as in
+    PARTS. Of operations the device's own time counts where there is one.
+    """
+    fig, axes = plots.figure(
+        len(profiles), 2, size=(plots.WIDEST, 2.9 * len(profiles)), squeeze=False, width_ratios=(1, 1.3)
+    )
+    for row, (title, events) in enumerate(profiles.items()):
+        by_name = {event.key: event for event in events}
+        whole = [by_name[name].cpu_time_total / 1000 if name in by_name else 0.0 for name in PARTS]
+        longest = sorted((e for e in events if e.key not in PARTS), key=_own_time, reverse=True)[:OPERATIONS]
+        shown = [f"{event.key.removeprefix('aten::')[:30]}, {_calls(event.count)}" for event in longest]
+        for axis, names, values in (
+            (axes[row, 0], list(PARTS), whole),
+            (axes[row, 1], shown, [_own_time(event) / 1000 for event in longest]),
+        ):
+            bars = axis.barh(range(len(names)), values, color=plots.COLORS[row], hatch=plots.HATCHES[row], height=0.65)
+            axis.bar_label(bars, [f"{value:.0f}" if value >= 9.5 else f"{value:.1f}" for value in values], padding=3)
+            axis.set_yticks(range(len(names)), names, fontsize=9.5)
+            axis.set_xlim(0, 1.18 * max(max(values), 1e-3))
+            axis.grid(False, axis="y")
+            axis.invert_yaxis()
+            axis.locator_params(axis="x", nbins=4)
+        axes[row, 0].set_title(f"{title}: parts of a step", fontsize=11, loc="left")
+        axes[row, 1].set_title("its longest operations", fontsize=11, loc="left")
+    fig.supxlabel("milliseconds", fontsize=10)
+    return fig
+
+
+def _own_time(event) -> float:
+    """Microseconds of an operation without those that it calls, on the device if it ran on one."""
+    return event.self_device_time_total or event.self_cpu_time_total
+
+
+def _calls(n: int) -> str:
+    return f"{n:,} call" + "s" * (n != 1)
+
+
+@plots.style()
+def curves(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """A line for each training: the loss over its steps, each point the mean of SMOOTH of them."""
+    fig, axis = plots.figure()
+    for name, values in losses.items():
+        means = np.asarray(values)[: len(values) // SMOOTH * SMOOTH].reshape(-1, SMOOTH).mean(1)
+        axis.plot(SMOOTH * (np.arange(len(means)) + 0.5), means, label=name, markevery=3)
+    axis.set(xlabel="step", ylabel="loss (cross-entropy)")
+    axis.legend()
+    return fig
