@@ -104,7 +104,7 @@ def closeness(student: FeatureSet, teacher: FeatureSet, metric: str, n: int) -> 
 
 def speed_scores(images: int = 256) -> pd.DataFrame:
     """Photos a second of `embed` for both networks, taking turns, see `bench_embedding`; columns network, value …"""
-    bench = bench_embedding(images).set_index("row")["photos_per_second"]
+    bench = bench_embedding(images).query("unit == 'photos/s'").set_index("row")["value"]
     found = {
         name: max(value for row, value in bench.items() if row.startswith(f"embed, {name}, ") and "resized" not in row)
         for name in (TEACHER, STUDENT)

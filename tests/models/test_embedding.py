@@ -14,7 +14,6 @@ from PIL import Image
 from facekit import settings
 from facekit.data.sets import FaceSet
 from facekit.errors import ConfigError, WeightsError
-from facekit.experiments.speed import bench_embedding
 from facekit.models import embedding
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
@@ -284,12 +283,3 @@ def test_numbers_that_are_not_finite_are_an_error(mini):
 def test_arguments_it_cannot_use(mini, bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         embed(mini, face_set(2), **bad)
-
-
-def test_bench_reports_every_row(capsys, monkeypatch):
-    monkeypatch.delenv("FACEKIT_DATA", raising=False)
-    table = bench_embedding(images=2, batch_size=2, rounds=1)
-    assert (table["photos_per_second"] > 0).all() and table["times"][0] == 1
-    facenet = table[table["least_cosine"].notna()]
-    assert len(facenet) == 5 and (facenet["least_cosine"] > 0.99).all()
-    assert "random weights" in capsys.readouterr().out

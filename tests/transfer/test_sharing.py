@@ -15,7 +15,6 @@ from torch import nn
 
 from facekit.errors import ConfigError, TrainingError
 from facekit.experiments import compare_sharing, sharing_methods
-from facekit.experiments.speed import bench_sharing
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
 from facekit.models.embedding import state_hash
@@ -446,21 +445,6 @@ def test_sharing_is_compared_on_the_same_rows_at_the_same_budget():
     assert again.equals(values.loc[again.index])
     with pytest.raises(ConfigError, match="nothing to measure"):
         compare_sharing(features(10), features(10), tasks, [20], [0])
-
-
-def test_bench_prints_what_it_returns(capsys):
-    table = bench_sharing(rounds=1, batch_size=2, device="cpu")
-    assert set(table["on"]) == {"features", "photos"} and (table["milliseconds"] > 0).all()
-    counts = table.set_index(["on", "row"])["parameters"]
-    for on in ("features", "photos"):
-        assert counts[on, "one task"] < counts[on, "hard"] < counts[on, "a network a task"] == counts[on, "soft"]
-    assert counts["photos", "hard"] < counts["photos", "hard up to stage_2"] < counts["photos", "soft"]
-    assert "cross-stitch" in capsys.readouterr().out
-    only = bench_sharing(rounds=1, batch_size=2, device="cpu", on=("features",))
-    assert set(only["on"]) == {"features"} and list(only["parameters"]) == list(counts["features"])
-    for on in ((), ("words",)):
-        with pytest.raises(ConfigError, match="on features, on photos"):
-            bench_sharing(rounds=1, on=on)
 
 
 def test_wrong_arguments():
