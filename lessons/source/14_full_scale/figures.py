@@ -16,6 +16,7 @@ from facekit.show import plots
 
 PARTS = ("batch", "forward", "backward", "optimiser", "item")
 OPERATIONS = 6  # of a profile that are shown
+NOT_MEASURED = "not measured"
 SMOOTH = 25  # steps that a point of a curve is the mean of
 # Whose rows stand beside those of this machine: title and record.
 RECORDS = {"recorded, two cores": "speed_cpu", "recorded, one GPU": "speed_gpu"}
@@ -49,27 +50,28 @@ def switches(
     names = list(here["row"])
     place = max((names.index(name) for name in SWITCHES if name in names), default=-1) + 1
     names[place:place] = [name for name in SWITCHES if name not in names]
-    fig, axes = plots.figure(1, len(tables), size=(plots.WIDEST, 1.3 + 0.36 * len(names)), sharey=True)
-    for place, (axis, (title, table)) in enumerate(zip(axes, tables.items(), strict=True)):
-        times = (
-            pd.Series(dtype=float) if table is None else table[table["unit"] == "photos/s"].set_index("row")["times"]
-        )
-        values = times.reindex(names)
-        axis.barh(range(len(names)), values.fillna(0), color=plots.COLORS[place], height=0.65)
-        for row, value in enumerate(values):
-            text = "not measured" if np.isnan(value) else f"{value:.1f}"
-            axis.annotate(text, (0 if np.isnan(value) else value, row), (4, 0), textcoords="offset points", va="center")
-        if place == 0 and guess:
-            rows = [(value, names.index(name)) for name, value in guess.items() if name in names]
-            axis.plot(*zip(*rows, strict=True), "kD", markersize=6, label="your guess", linestyle="", zorder=3)
-            axis.legend(loc="upper right", fontsize=9)
-        axis.axvline(1, color="#555555", linewidth=1, marker="")
-        axis.set_xlim(0, 1.45 * max(1.4, values.max(skipna=True) if values.notna().any() else 0))
+    fig, axes = plots.figure(1, len(tables), size=(plots.WIDEST, 1.3 + 0.36 * len(names)), sharey=True, squeeze=False)
+    for place, (axis, (title, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
         axis.set_title(title, fontsize=11)
-        axis.locator_params(axis="x", nbins=4)
         axis.grid(False, axis="y")
-    axes[0].set_yticks(range(len(names)), [textwrap.fill(name, 26) for name in names], fontsize=9.5)
-    axes[0].invert_yaxis()
+        if table is None:
+            axis.text(0.5, 0.5, NOT_MEASURED, transform=axis.transAxes, ha="center", fontsize=11)
+            axis.set_xticks([])
+            continue
+        values = table[table["unit"] == "photos/s"].set_index("row")["times"].reindex(names)
+        guesses = pd.Series(guess if guess and not place else {}, dtype=float).reindex(names)
+        axis.barh(range(len(names)), values.fillna(0), color=plots.COLORS[place], height=0.65)
+        axis.plot(guesses, range(len(names)), "D", color="black", label="your guess", linestyle="", zorder=3)
+        for row, (value, end) in enumerate(zip(values, np.fmax(values, guesses), strict=True)):
+            text = NOT_MEASURED if np.isnan(value) else f"{value:.1f}"
+            axis.annotate(text, (0 if np.isnan(end) else end, row), (7, 0), textcoords="offset points", va="center")
+        axis.axvline(1, color="#555555", linewidth=1, marker="")
+        axis.set_xlim(0, 1.35 * max(1.4, np.nanmax([*values, *guesses])))
+        axis.locator_params(axis="x", nbins=4)
+    if guess:
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", fontsize=10)
+    axes[0, 0].set_yticks(range(len(names)), [textwrap.fill(name, 26) for name in names], fontsize=9.5)
+    axes[0, 0].invert_yaxis()
     fig.supxlabel("times as fast as the plain loop", fontsize=10)
     return fig
 

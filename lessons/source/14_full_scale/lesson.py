@@ -18,7 +18,7 @@
 #
 # The training loop of [lesson 00](00_start_here.ipynb) and [fine-tuning](glossary.md#fine-tuning) from
 # [lesson 04](04_fine_tuning.ipynb). Any machine will do, with one core, too. What is said here about GPUs is arithmetic
-# or has its source beside it; where a row was measured on none, it says "not measured".
+# or has its source beside it; what was not measured is said to be "not measured".
 
 # %% [markdown]
 # ## The idea
@@ -38,7 +38,6 @@
 # ## Build it
 
 # %%
-import inspect
 import math
 
 import pandas as pd
@@ -69,7 +68,7 @@ features, classes = torch.tensor(learn.features), learn.targets([RACE])["race"]
 #
 # A number in a computer is a sign, an exponent and a [mantissa](glossary.md#mantissa). The exponent says between which
 # two powers of two it lies, the mantissa where between them. Half the bits are half the work for memory, and less for
-# the arithmetic. What is left out is the gap between one number and the next:
+# the arithmetic. The price is a wider gap between one number and the next:
 
 # %%
 BITS = {torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}  # of the mantissa
@@ -122,7 +121,7 @@ kinds = {"float16": some.half(), "float16, scaled": (1024 * some).half().float()
 pd.DataFrame({name: values.float().numpy() for name, values in kinds.items()}, [f"{x:g}" for x in some.tolist()])
 
 # %% [markdown]
-# Gradients are often as small as 1e-8, and float16 makes them 0. So the loss is multiplied by a large factor before
+# Gradients can be as small as 1e-8, and float16 makes them 0. So the loss is multiplied by a large factor before
 # the way back, and the gradients are divided by it in float32: [loss scaling](glossary.md#loss-scaling). What gets too
 # large becomes infinite; then `torch.amp.GradScaler` leaves the step out and takes a smaller factor. bfloat16 reaches
 # as far as float32, and needs none of this. facekit has no float16.
@@ -160,7 +159,7 @@ def train(features, classes, batch=64, lr=0.1, epochs=1, rank=0, size=1, average
 # %%
 OUT = scale.folder()
 torch.save((features, classes), OUT / "rows.pt")
-(OUT / "two.py").write_text(scale.IMPORTS + inspect.getsource(train) + scale.JOIN)
+(OUT / "two.py").write_text(scale.program(train))
 print(scale.JOIN)
 
 # %%
@@ -208,9 +207,7 @@ print(scale.python(OUT, f"{TORCHRUN} {command} --out two"))
 
 # %%
 logs = {name: pd.read_csv(OUT / name / "log.csv", index_col="epoch") for name in ("one", "two")}
-pd.concat({name: log[["train_loss", "validation_loss", "accuracy_race"]] for name, log in logs.items()}, axis=1).round(
-    4
-)
+pd.concat({name: log.filter(regex="_loss|accuracy") for name, log in logs.items()}, axis=1).T.round(4)
 
 # %% [markdown]
 # The same losses and the same accuracy, to the last digit shown. With eight GPUs it is `--nproc-per-node 8`; with
@@ -218,7 +215,7 @@ pd.concat({name: log[["train_loss", "validation_loss", "accuracy_race"]] for nam
 #
 # ### The switches
 #
-# Each changes how a step is computed, none what is computed, but for rounding:
+# Each changes how a step is computed, not what is learnt from it:
 
 # %%
 for switch, what in speed.SWITCHES.items():
@@ -228,17 +225,19 @@ for switch, what in speed.SWITCHES.items():
 # **Guess first:** how many times as fast as a plain loop is the step of facenet-mini with each, on **your** machine?
 
 # %%
-guess = {"fused AdamW": 1.0, "channels_last": 1.0, "bf16": 1.0, "augmented on the device": 1.0, "all switches": 1.0}
+guess = dict.fromkeys([*speed.SWITCHES, "all switches"], 1.0) | {"channels_last": 1.0, "bf16": 1.0}  # yours here
 
 # %%
 here = speed.bench_training("mini", batch_size=16, steps=2)
 plots.show(figures.switches(here, guess), "Speed of the step of facenet-mini with each switch, here and as recorded.")
 
 # %% [markdown]
-# The **bare step** is the limit: one batch that lies there, and nothing but forward, backward and optimiser. What the
-# loop loses to it is the price of data, augmentation and bookkeeping. Rows take turns, so that a machine which is busy
-# with something else slows all of them. Small differences are noise all the same: run the cell again before you
-# believe one.
+# The **bare step** is the limit: one batch that lies there, and nothing but forward, backward and optimiser. What a
+# loop loses to it is the price of data, augmentation and bookkeeping. Rows take turns, so that a busy machine slows all
+# of them. Run the cell again before you believe a small difference.
+#
+# On a processor two switches are left out: `losses unread`, since only a GPU is waited for, and `compile`, which first
+# takes a minute. `compile=True` measures it, where a compiler for C++ is found.
 #
 # Compare your bars with the recorded ones. A switch that wins there and not here is no mistake: bfloat16 needs a
 # processor with instructions for it, and without them it can be slower. So one measures where one trains.
@@ -249,6 +248,8 @@ plots.show(figures.switches(here, guess), "Speed of the step of facenet-mini wit
 #
 # A [profiler](glossary.md#profiler) notes each operation with its time. `record_function` gives parts of the step a
 # name of their own. The last part, `item`, asks for the loss as a number, as many loops do to print it.
+#
+# **Guess first:** which part is the longest?
 
 # %%
 faces = render_portraits((192, 0, 0), seed=0, size=96, per_person=1)
@@ -283,28 +284,25 @@ quick = profiled((each.inputs, each.targets["gender"]) for each in batches)
 plots.show(figures.parts({"facekit's batches": quick}), "Milliseconds of a step by part, and by operation.")
 
 # %% [markdown]
-# Read it from the left: which part is long? Then at the right, which operation, and how often is it called? Nearly all
-# of a good step is convolutions; the way back costs two to three times the way forward. What is not arithmetic of the network
-# should be thin.
+# Read it from the left: which part is long? Then at the right: which operation, and how often is it called? Most of a
+# good step is convolutions, and the way back costs two to three times the way forward. All else should be thin.
 #
 # ### What a run costs
 #
-# Records of this course have their seconds, and all were made on two cores of a server. Energy is watts times hours,
-# money is a price times hours. Both are **yours to set**: watts from a meter at the socket, or the
-# power limit of a GPU from its data sheet; the price from your contract or your provider's page.
+# Records of this course have their seconds. Energy is watts times hours, money is a price times hours. Both are **yours
+# to set**: watts from a meter at the socket or a GPU's data sheet, the price from your provider's page.
 
 # %%
 WATTS, PRICE = 40, 0.10  # set your own: of the whole machine while it computes, and of an hour of it
 
 runs = {name: recorded(name).about for name in ("ladder_fairface", "stages_fairface", "best_fairface", "networks_cost")}
-cost = pd.DataFrame(
-    {name: {"machine": run["hardware"], "hours": run["seconds"] / 3600} for name, run in runs.items()}
-).T
-cost.assign(kWh=WATTS * cost["hours"] / 1000, money=PRICE * cost["hours"]).infer_objects().round(3)
+cost = pd.DataFrame({name: [run["hardware"], run["seconds"] / 3600] for name, run in runs.items()}).T
+cost = cost.set_axis(["machine", "hours"], axis=1).infer_objects()
+cost.assign(kWh=WATTS * cost["hours"] / 1000, money=PRICE * cost["hours"]).round(3)
 
 # %% [markdown]
-# These are cheap. What makes a project dear is how often it is run: seeds, rates that were tried, and runs that failed
-# belong into the sum.
+# Small sums, all of processors. What makes a project dear is how often it is run: seeds, rates that were tried and runs
+# that failed belong into the sum.
 #
 # ### A hundred million photos
 #
@@ -314,11 +312,7 @@ cost.assign(kWh=WATTS * cost["hours"] / 1000, money=PRICE * cost["hours"]).infer
 # %%
 PHOTOS, GPUS, EACH, NETWORK, DISK = 100e6, 64, 2000, 10e9, 20e9  # photos; GPUs; photos/s of one; bytes/s of both
 
-batch, photo, gradients = (
-    256,
-    3 * 160**2,
-    4 * 23.5e6,
-)  # rows of a GPU's batch; bytes of a photo, and of FaceNet's gradients
+batch, photo, gradients = 256, 3 * 160**2, 4 * 23.5e6  # rows on a GPU; bytes of a photo and of FaceNet's gradients
 seconds = {"compute": batch / EACH, "read": batch * GPUS * photo / DISK}
 seconds["average"] = 2 * (GPUS - 1) / GPUS * gradients / NETWORK  # in a ring each GPU sends nearly all of it twice
 print(f"{PHOTOS * photo / 1e12:.1f} TB of pixels, {PHOTOS / GPUS / EACH / 3600:.2f} hours a pass; ms of a step:")
@@ -350,10 +344,7 @@ def photo_by_photo():
 
 
 slow = profiled(photo_by_photo())
-plots.show(
-    figures.parts({"facekit's batches": quick, "photo by photo": slow}),
-    "The same two pictures for facekit's batches and for a loop that goes photo by photo.",
-)
+plots.show(figures.parts({"facekit's batches": quick, "photo by photo": slow}), "Parts and operations of both loops.")
 
 # %% [markdown]
 # The culprit is not the operation at the top of the list. It is many small ones, each with a little of its own around
@@ -368,8 +359,7 @@ plots.show(
 
 
 # %% tags=["broken-on-purpose"]
-curves = scale.losses_by_precision(features, classes)
-plots.show(figures.curves(curves), "Loss over 600 steps: float32 and autocast fall together, bfloat16 weights lag.")
+plots.show(figures.curves(scale.losses_by_precision(features, classes)), "Loss over 600 steps in three precisions.")
 
 # %% [markdown]
 # A weight of 0.05 has gaps of 0.00024 (the table above). AdamW moves it by some 0.0001 a step, which is less than half
@@ -389,15 +379,17 @@ def gradient(parts, batchnorm):
     for part in range(parts):
         mine = slice(part, 64, parts)
         (F.cross_entropy(net(pixels[mine])["gender"], truth[mine]) / parts).backward()
-    return torch.cat([weight.grad.flatten().double() for weight in net.parameters()])
+    return F.normalize(torch.cat([weight.grad.flatten().double() for weight in net.parameters()]), dim=0)
 
 
-# %% tolerance=0.05
-of_all = {kind: gradient(1, kind) for kind in (True, False)}
-alike = {
-    64 // n: [F.cosine_similarity(gradient(n, kind), of_all[kind], 0).item() for kind in of_all] for n in (2, 8, 32)
-}
-pd.DataFrame(alike, ["BatchNorm of each", "BatchNorm frozen"]).T.rename_axis("rows of a process").round(3)
+def alike(batchnorm):
+    whole = gradient(1, batchnorm)
+    return {64 // parts: (gradient(parts, batchnorm) * whole).sum().item() for parts in (2, 8, 32)}
+
+
+# %% tolerance=0.02
+net = scale.network([GENDER])
+pd.DataFrame({"BatchNorm of each": alike(True), "BatchNorm frozen": alike(False)}).rename_axis("rows of each").round(3)
 
 # %% [markdown]
 # With frozen statistics, as in a frozen stage, the law holds to the last digit. With statistics of its own a process of
@@ -419,13 +411,12 @@ def by_batch(seed):
     return {name: scale.accuracy(net, test, RACE) for name, net in nets.items()}
 
 
-scaled = over_seeds(by_batch, seeds=range(3))
-with_spread(scaled, 2).rename_axis("rows, rate")
+with_spread(over_seeds(by_batch, seeds=range(3)), 2).rename_axis("rows, rate")
 
 # %% [markdown]
 # At the old rate a large batch has too few steps to get anywhere; with sixteen times the rate it gets there; with more
-# it breaks. A [warmup](glossary.md#warmup) helps at high rates. For Adam and its relatives the square root of the factor is the
-# usual first try (Malladi et al. 2022). In any case: the rate is chosen again, on validation.
+# it breaks. A [warmup](glossary.md#warmup) helps at high rates. For Adam and its relatives the square root of the factor
+# is a usual first try (Malladi et al. 2022). In any case the rate is chosen again, on validation.
 
 # %% [markdown]
 # ## Exercises

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +51,11 @@ def folder() -> Path:
     return made
 
 
+def program(function: Callable) -> str:
+    """The text of a program whose processes call `function`, as JOIN says."""
+    return IMPORTS + inspect.getsource(function) + JOIN
+
+
 def python(folder: Path, words: str) -> str:
     """What `python WORDS` prints in a folder, without the blank lines at its end; this Python, words split at blanks.
 
@@ -64,8 +70,10 @@ def python(folder: Path, words: str) -> str:
 
 
 def network(tasks: Sequence[Task]) -> Classifier:
-    """facenet-mini with its weights and new heads, in training mode."""
-    return Classifier(FaceNetMini.from_pretrained(), Heads(FaceNetMini.embedding_dim, tasks)).train()
+    """facenet-mini with its weights and new heads, in training mode; the same one each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Classifier(FaceNetMini.from_pretrained(), Heads(FaceNetMini.embedding_dim, tasks)).train()
 
 
 def accuracy(net: nn.Module, rows: FeatureSet, task: Task) -> float:
