@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import pandas as pd
 
 from facekit.data.features.model import FeatureModel
 from facekit.errors import ConfigError
+from facekit.experiments.speed import figures
 from facekit.studies.speed import speed
 
+ROWS = {"memory": "new memory filled with a constant", "rows": "rows drawn"}
 
-def bench_features(rows: int = 1_000_000, rounds: int = 5) -> int:
-    """Measures how many labelled rows of 512 numbers the feature model draws a second.
+
+def bench_features(rows: int = 1_000_000, rounds: int = 3) -> pd.DataFrame:
+    """Measures how many labelled rows of 512 numbers the feature model draws a second, on all cores and of one.
 
     Beside it stands what the machine allows: how fast new memory for as many rows can be had and filled with a
     constant.
@@ -22,10 +25,12 @@ def bench_features(rows: int = 1_000_000, rounds: int = 5) -> int:
     if rows < 1 or rounds < 1:
         raise ConfigError(f"rows and rounds must be 1 or more, got {rows} and {rounds}.")
     found = speed(FeatureModel.load(), rows, rounds).set_index("metric")["value"]
-    cores = os.cpu_count()
-    for name, what in {"rows": "drawn", "memory": "new memory filled with a constant"}.items():
-        clock, processor = found[f"{name}_per_second"], found[f"{name}_per_cpu_second"]
-        print(f"{rows:,} rows {what}: {clock:,.0f} a second on {cores} cores, {processor:,.0f} a second of one core")
-    share = found["rows_per_cpu_second"] / found["memory_per_cpu_second"]
-    print(f"the memory alone takes {100 * share:.0f} % of the processor time of a draw")
-    return 0
+    limit = ROWS["memory"]
+    units = {"per_second": "rows/s", "per_cpu_second": "rows/s of one core"}
+    return pd.concat(
+        [
+            figures({ROWS[name]: found[f"{name}_{metric}"] for name in ROWS}, unit, limit)
+            for metric, unit in units.items()
+        ],
+        ignore_index=True,
+    )

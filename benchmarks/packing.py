@@ -3,69 +3,57 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 from PIL import Image
 
 from facekit.data.pack import pack
 from facekit.data.readers.archives import open_source
 from facekit.data.readers.decode import quiet
+from facekit.errors import ConfigError
+from facekit.experiments.speed import fastest, figures
 from facekit.settings import cores
 
+ALONE = "Pillow alone, decoding and resizing"
 
-def bench_packing(source: Path | None = None, photos: int = 2000, rounds: int = 5) -> int:
+
+def bench_packing(source: Path | None = None, photos: int = 1000, rounds: int = 3) -> pd.DataFrame:
     """Measures packing against decoding and resizing with Pillow alone, and its memory at N and 4 N photos.
 
-    Both rates are taken in this run, on the same photos, with as many threads as there are cores, in turns, so that a
-    machine that is busy with something else slows both; medians of the rounds count. Pillow alone starts from bytes
-    in memory and keeps nothing; packing reads a zip, checks, hashes, writes the set to disk and hashes it. Memory is
-    the peak of a fresh process.
+    With as many threads as there are cores. Pillow alone starts from bytes in memory and keeps nothing; packing reads
+    a zip, checks, hashes, writes the set to disk and hashes it. Memory is the peak of a fresh process.
 
     Args:
         source: Folder, zip or tar to take the photos from; without it JPEGs of 224 × 224 are made.
         photos: How many photos (N).
-        rounds: How often each of the two is timed.
+        rounds: How often each of the two is timed; the fastest counts.
     """
+    if min(photos, rounds) < 1:
+        raise ConfigError(f"photos and rounds must be 1 or more, got {photos} and {rounds}.")
     taken = _photos_of(Path(source), photos) if source else [_made_photo(seed) for seed in range(photos)]
     with tempfile.TemporaryDirectory() as folder, quiet():
         small = _bench_zip(Path(folder, "n.zip"), taken)
-        alone, packed = [], []
-        for turn in range(rounds):
-            alone.append(_timed(lambda: _pillow_alone(taken, 160)))
-            packed.append(_timed(lambda turn=turn: pack(small, Path(folder, f"set-{turn}"))))
-            shutil.rmtree(Path(folder, f"set-{turn}"))
+        names = (Path(folder, f"set-{number}") for number in count())
+        rows = {ALONE: lambda: _pillow_alone(taken, 160), "pack": lambda: pack(small, next(names))}
+        seconds = fastest(rows, rounds, torch.device("cpu"))
         # Bytes after a JPEG's end are ignored by decoders but make its hash another: four different copies of each.
         large = _bench_zip(Path(folder, "4n.zip"), [data + bytes([copy]) for copy in range(4) for data in taken])
-        memory = [_peak_of_packing(archive, Path(folder, archive.stem)) for archive in (small, large)]
-    rates = len(taken) / np.median(alone), len(taken) / np.median(packed)
-    share = np.median(np.divide(alone, packed))
-    kind = f"photos of {source}" if source else "made JPEGs, 224 × 224"
-    print(f"{len(taken)} {kind}, to 160 × 160, {cores()} cores, median of {rounds} rounds")
-    print(f"  Pillow alone {rates[0]:8,.0f} photos/s")
-    print(f"  pack         {rates[1]:8,.0f} photos/s   {share:.1%} of it")
-    print(
-        f"  peak memory  {memory[0]:8,.0f} MiB at {len(taken)} photos, {memory[1]:,.0f} MiB at {4 * len(taken)} "
-        f"({(memory[1] - memory[0]) * 2**20 / (3 * len(taken)):+,.0f} bytes for each further photo, "
-        f"{3 * 160 * 160:,} are written)"
-    )
-    return 0
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+        memory = {
+            f"pack, {n:,} photos": _peak_of_packing(archive, Path(folder, archive.stem))
+            for n, archive in ((len(taken), small), (4 * len(taken), large))
+        }
+    rates = {name: len(taken) / seconds[name] for name in rows}
+    return pd.concat([figures(rates, limit=ALONE), figures(memory, "MiB at most")], ignore_index=True)
 
 
 def _pillow_alone(photos: list[bytes], size: int) -> None:

@@ -73,13 +73,18 @@ def hardware() -> str:
     return f"{name}, {settings.cores()} cores, {gpu}"
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on, by name."""
+    return {"python": platform.python_version(), **{package: version(package) for package in VERSIONS_OF}}
+
+
 def git_commit() -> str | None:
     """Commit of the checkout that facekit runs from, with `+changes` if code differs from it; None without git."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.strip()
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "facekit"], cwd=ROOT).returncode
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "facekit", "benchmarks"], cwd=ROOT).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changed else "")
@@ -99,7 +104,7 @@ def record(
         "seeds": sorted({int(seed) for seed in rows["seed"]}) if "seed" in rows else [],
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in VERSIONS_OF}},
+        "versions": versions(),
         "git_commit": git_commit(),
         "seconds": round(seconds, 1),
         "rows": json.loads(rows.to_json(orient="records", double_precision=6)),
@@ -120,7 +125,8 @@ def recorded(name: str, folder: Path | None = None) -> Record:
         content = read_json(path, DataError, remedy, FIELDS)
     except FileNotFoundError:
         raise DataError(
-            f"no recorded result {name!r} ({path.name}); `python -m facekit record --help` lists what can be made."
+            f"no recorded result {name!r} ({path.name}); `python -m facekit record --help` lists what can be made, "
+            "`python -m benchmarks --help` what of speed."
         ) from None
     rows = content.pop("rows")
     if not rows or not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):

@@ -64,6 +64,6 @@ def test_whatever_happens_to_a_record_it_can_be_shown_or_is_told(tmp_path):
 def test_every_shipped_record_is_complete(path):
     result = recorded(path.stem)
     assert len(result.rows) > 0
-    assert result.about["command"].startswith("python -m facekit ")
+    assert result.about["command"].startswith(("python -m facekit ", "python -m benchmarks "))
     assert result.about["git_commit"], "a record must name the commit that made it"
     assert not {"file", "path", "row", "sha256"} & set(result.rows.columns), "no row about a single face"

@@ -26,7 +26,7 @@ from facekit.data.sets import FaceSet, FeatureSet
 from facekit.evaluation.metrics import evaluate
 from facekit.evaluation.transferability import h_score, logme
 from facekit.experiments import few_labels, scores
-from facekit.experiments.speed import fastest
+from facekit.experiments.speed import fastest, noise
 from facekit.models.backbones.base import Backbone, Pretrained
 from facekit.models.backbones.efficientnet_lite import EfficientNetLite0
 from facekit.models.backbones.facenet import FaceNet
@@ -168,11 +168,9 @@ def measure_cost(batch: int = 64, rounds: int = 3) -> pd.DataFrame:
     """
     rows: list[tuple] = []
     runs: dict[str, Callable[[], object]] = {}
-    noise = np.random.default_rng(0)
     for name, form in FORMS.items():
         network, told = form.from_pretrained(), form.weights_from()
-        labels = pd.DataFrame({"split": ["train"] * batch})
-        some = FaceSet(noise.integers(0, 256, (batch, 3, *[network.image_size] * 2), dtype=np.uint8), labels)
+        some = noise(batch, network.image_size)
         for each in PRECISIONS:
             runs[f"{name} {each}"] = partial(embed, network, some, batch, cache=False, precision=each)
             runs[f"{name} {each}"]()
