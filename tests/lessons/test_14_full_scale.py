@@ -52,7 +52,9 @@ def test_the_gap_is_the_way_to_the_next_number(bits):
 def test_a_sum_in_bfloat16_stands_still_and_a_weight_does_not_move():
     repeated = by_hand("repeated")["repeated"]
     assert repeated(300, torch.bfloat16) == {"sum": 256.0, "weight": 1.0}
-    assert repeated(300, torch.float32)["sum"] == 300 and repeated(300, torch.float32)["weight"] == pytest.approx(0.7, abs=1e-4)
+    assert repeated(300, torch.float32)["sum"] == 300 and repeated(300, torch.float32)["weight"] == pytest.approx(
+        0.7, abs=1e-4
+    )
 
 
 def rows() -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,8 +178,9 @@ def test_a_record_that_there_is_not_was_not_measured(monkeypatch):
     monkeypatch.setattr(FIGURES, "recorded", none)
     assert set(FIGURES.recorded_steps().values()) == {None}
     kept = pd.concat([STEPS.assign(part="mini"), STEPS.assign(part="embedding")])
-    monkeypatch.setattr(FIGURES, "recorded", lambda name: SimpleNamespace(rows=kept))
-    assert [len(found) for found in FIGURES.recorded_steps().values()] == [3, 3]
+    monkeypatch.setattr(FIGURES, "recorded", lambda name: SimpleNamespace(rows=kept, about={"hardware": "a machine"}))
+    found = FIGURES.recorded_steps()
+    assert [len(rows) for rows in found.values()] == [3, 3] and all("a machine" in title for title in found)
     kept = kept[kept["part"] == "embedding"]
     assert set(FIGURES.recorded_steps().values()) == {None}
 

@@ -18,20 +18,21 @@ PARTS = ("batch", "forward", "backward", "optimiser", "item")
 OPERATIONS = 6  # of a profile that are shown
 NOT_MEASURED = "not measured"
 SMOOTH = 25  # steps that a point of a curve is the mean of
-# Whose rows stand beside those of this machine: title and record.
-RECORDS = {"recorded, two cores": "speed_cpu", "recorded, one GPU": "speed_gpu"}
+# Whose rows stand beside those of this machine.
+RECORDS = {"speed_cpu": "recorded, processor", "speed_gpu": "recorded, GPU"}
 
 
 def recorded_steps() -> dict[str, pd.DataFrame | None]:
-    """The recorded rows of facenet-mini's step by title; None where nothing was measured."""
+    """The recorded rows of facenet-mini's step by title, with the machine; None where nothing was measured."""
     found: dict[str, pd.DataFrame | None] = {}
-    for title, name in RECORDS.items():
+    for name, title in RECORDS.items():
         try:
-            rows = recorded(name).rows
+            record = recorded(name)
         except DataError:
-            rows = pd.DataFrame({"part": []})
-        some = rows[rows["part"] == "mini"]
-        found[title] = some if len(some) else None
+            found[title] = None
+            continue
+        some = record.rows[record.rows["part"] == "mini"]
+        found[f"{title}\n{record.about['hardware']}"] = some if len(some) else None
     return found
 
 
@@ -52,14 +53,14 @@ def switches(
     names[place:place] = [name for name in SWITCHES if name not in names]
     fig, axes = plots.figure(1, len(tables), size=(plots.WIDEST, 1.3 + 0.36 * len(names)), sharey=True, squeeze=False)
     for place, (axis, (title, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
-        axis.set_title(title, fontsize=11)
+        axis.set_title("\n".join(textwrap.fill(line, 26) for line in title.split("\n")), fontsize=10)
         axis.grid(False, axis="y")
         if table is None:
             axis.text(0.5, 0.5, NOT_MEASURED, transform=axis.transAxes, ha="center", fontsize=11)
             axis.set_xticks([])
             continue
         values = table[table["unit"] == "photos/s"].set_index("row")["times"].reindex(names)
-        guesses = pd.Series(guess if guess and not place else {}, dtype=float).reindex(names)
+        guesses = pd.Series(guess if guess and not place else {}, dtype=float).reindex(names).where(values.notna())
         axis.barh(range(len(names)), values.fillna(0), color=plots.COLORS[place], height=0.65)
         axis.plot(guesses, range(len(names)), "D", color="black", label="your guess", linestyle="", zorder=3)
         for row, (value, end) in enumerate(zip(values, np.fmax(values, guesses), strict=True)):

@@ -241,7 +241,8 @@ plots.show(figures.switches(here, guess), "Speed of the step of facenet-mini wit
 #
 # Compare your bars with the recorded ones. A switch that wins there and not here is no mistake: bfloat16 needs a
 # processor with instructions for it, and without them it can be slower. So one measures where one trains.
-#
+
+# %% [markdown]
 # ## Look at the result
 #
 # ### Where the time goes
