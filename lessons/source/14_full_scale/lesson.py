@@ -262,7 +262,7 @@ optimiser = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
 def step(batches):
     with record_function("batch"):
         photos, labels = next(batches)
-    with record_function("forward"), torch.autocast("cpu", torch.bfloat16):
+    with record_function("forward"), torch.autocast("cpu", torch.bfloat16, course.how["precision"] == "bf16"):
         loss = F.cross_entropy(net(photos)["gender"].float(), labels)
     with record_function("backward"):
         optimiser.zero_grad()
@@ -303,7 +303,7 @@ cost.assign(kWh=WATTS * cost["hours"] / 1000, money=PRICE * cost["hours"]).round
 
 # %% [markdown]
 # Small sums, all of processors. What makes a project dear is how often it is run: seeds, rates that were tried and runs
-# that failed belong into the sum.
+# that failed belong into the sum (Strubell et al. 2019).
 #
 # ### A hundred million photos
 #
