@@ -17,6 +17,7 @@ from facekit.show import plots
 PARTS = ("batch", "forward", "backward", "optimiser", "item")
 OPERATIONS = 6  # of a profile that are shown
 NOT_MEASURED = "not measured"
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # so that no line runs through a text
 SMOOTH = 25  # steps that a point of a curve is the mean of
 # Whose rows stand beside those of this machine.
 RECORDS = {"speed_cpu": "recorded, processor", "speed_gpu": "recorded, GPU"}
@@ -65,7 +66,8 @@ def switches(
         axis.plot(guesses, range(len(names)), "D", color="black", label="your guess", linestyle="", zorder=3)
         for row, (value, end) in enumerate(zip(values, np.fmax(values, guesses), strict=True)):
             text = NOT_MEASURED if np.isnan(value) else f"{value:.1f}"
-            axis.annotate(text, (0 if np.isnan(end) else end, row), (7, 0), textcoords="offset points", va="center")
+            where = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+            axis.annotate(text, (0 if np.isnan(end) else end, row), **where, bbox=BEHIND)
         axis.axvline(1, color="#555555", linewidth=1, marker="")
         axis.set_xlim(0, 1.35 * max(1.4, np.nanmax([*values, *guesses])))
         axis.locator_params(axis="x", nbins=4)

@@ -262,7 +262,7 @@ optimiser = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
 def step(batches):
     with record_function("batch"):
         photos, labels = next(batches)
-    with record_function("forward"), torch.autocast("cpu", torch.bfloat16, course.how["precision"] == "bf16"):
+    with record_function("forward"), torch.autocast("cpu", torch.bfloat16, scale.HAS_BF16):
         loss = F.cross_entropy(net(photos)["gender"].float(), labels)
     with record_function("backward"):
         optimiser.zero_grad()
@@ -321,8 +321,8 @@ pd.Series(seconds).mul(1000).round(1)
 
 # %% [markdown]
 # Reading and averaging are done while the GPU computes, so they cost nothing as long as they are shorter. Make `EACH`
-# ten times as large, or `DISK` a tenth, and see what waits. [A page about scale](../docs/scale.md) goes on from here:
-# where such photos lie, who starts a hundred processes, and what happens when one of them dies.
+# ten times as large, or `DISK` a tenth, and see what waits. The page about scale, `docs/scale.md` in the
+# course's folder, goes on from here: where such photos lie, who starts the processes, what happens when one dies.
 
 # %% [markdown]
 # ## What goes wrong

@@ -18,12 +18,14 @@ from torch import nn
 
 from facekit.data.sets import FeatureSet
 from facekit.models.backbones.mini import FaceNetMini
+from facekit.models.embedding import has_fast_bf16
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Task
 
 torch.utils.deterministic.fill_uninitialized_memory = False  # it takes time, which a profile would show
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler says on stderr when it starts and stops
 
+HAS_BF16 = has_fast_bf16(torch.device("cpu"))  # elsewhere bfloat16 is imitated, and slow
 SAID = 3000  # characters of a program that failed
 IMPORTS = """import torch
 import torch.distributed as dist
