@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from benchmarks.results import number
@@ -13,6 +15,7 @@ from facekit.files import atomic_path
 from facekit.records import Record, markdown, recorded
 
 README, MARK, UNMEASURED = records.ROOT / "README.md", "speed", "not measured"
+NETWORKS = {"FaceNet": "finetuning", "facenet-mini": "mini"}  # to the part that trains it
 CPU_ONLY = ("probe", "packing", "portraits")  # parts without an option `device`
 # What, its part, the row beside which ours stands (how it is called), and ours: rows that begin so, the best of them.
 HEADLINES = (
@@ -52,7 +55,7 @@ def page() -> str:
     found = {kind: _record(f"speed_{kind}") for kind in ("cpu", "gpu")}
     told = [_told(kind, each) for kind, each in found.items()]
     switches = "What each switch of the training loop buys, alone and together, as a multiple of the plain loop:"
-    parts = [_headlines(found), "\n".join(told), switches, _switches(found), _seconds(found["cpu"])]
+    parts = [_headlines(found), "\n".join(told), switches, _switches(found), _overhead(found), _seconds(found["cpu"])]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -88,7 +91,7 @@ def _ratio(pair: tuple[float, float, str]) -> str:
     return f"{theirs / ours if unit == 's' else ours / theirs:.2f} ×"
 
 
-def _headlines(found: dict[str, Record | None]) -> str:
+def _headlines(found: Mapping[str, Record | None]) -> str:
     rows = []
     for what, part, theirs, ours in HEADLINES:
         pairs = {kind: _pair(each, part, theirs, ours) for kind, each in found.items()}
@@ -102,12 +105,12 @@ def _headlines(found: dict[str, Record | None]) -> str:
     return markdown(pd.DataFrame(rows, columns=["what", "beside", "that", "facekit", "times, CPU", "times, GPU"]))
 
 
-def _switches(found: dict[str, Record | None]) -> str:
+def _switches(found: Mapping[str, Record | None]) -> str:
     columns = {
         f"{name}, {kind.upper()}": _rows(each, part, "", "photos/s").set_index("row")["value"]
         for kind, each in found.items()
         if each or kind == "cpu"
-        for name, part in (("FaceNet", "finetuning"), ("facenet-mini", "mini"))
+        for name, part in NETWORKS.items()
     }
     rows = [
         row
@@ -119,6 +122,20 @@ def _switches(found: dict[str, Record | None]) -> str:
         for name, values in columns.items()
     }
     return markdown(pd.DataFrame({"switch": rows, **cells}))
+
+
+def _overhead(found: Mapping[str, Record | None]) -> str:
+    """A sentence on how much longer a step of facekit's loop takes than the bare step."""
+    said = [
+        f"{100 * (pair[0] / pair[1] - 1):+.1f} % with {name} on a {kind.upper()}"
+        for kind, each in found.items()
+        for name, part in NETWORKS.items()
+        if (pair := _pair(each, part, LIMIT, LOOP))
+    ]
+    return (
+        f"A step of facekit's loop takes longer than the bare step with the same switches: {', '.join(said)}."
+        * bool(said)
+    )
 
 
 def _told(kind: str, found: Record | None) -> str:

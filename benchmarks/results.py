@@ -1,4 +1,9 @@
-"""The record of what was measured: datasets/reference/speed_cpu.json, and speed_gpu.json of a GPU."""
+"""The record of what was measured: datasets/reference/speed_cpu.json, and speed_gpu.json of a GPU.
+
+A row is a line of a part's table (`facekit.experiments.speed.figures`). Part, row and unit say what the value is;
+times: divided by that of the first row; share: divided by that of the limit, the bare step on a batch that lies on the
+device, or the least that has to be done. threads (torch's), seconds, date and git_commit are of the part's measurement.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,7 @@ import torch
 from facekit import records
 
 COLUMNS = ["part", "row", "unit", "value", "times", "share", "threads", "seconds", "date", "git_commit"]
-WHAT = (
-    "speed, the rows of a part in turns in one run, the fastest round each; times: the value divided by that of the "
-    "first row; share: divided by that of the limit, the bare step on a batch that lies on the device, or the least "
-    "that has to be done; threads (torch's), seconds, date and git_commit: of the measurement of the part"
-)
+WHAT = "speed, the rows of a part in turns in one run, the fastest round of each"
 DATA = "photos of noise, drawn features and rendered portraits; no photo of a person"
 
 

@@ -283,6 +283,6 @@ def show(name: str) -> int:
         print(f"{key}: {result.about[key]}")
     rows = result.rows
     by = [column for column in rows if column in ("n", "lr") or not pd.api.types.is_numeric_dtype(rows[column])]
-    found = rows.groupby(by, sort=False)["value"].agg(mean="mean", spread="std", seeds="count")
+    found = rows.groupby(by, sort=False, dropna=False)["value"].agg(mean="mean", spread="std", seeds="count")
     print(found.reset_index().to_string(index=False, float_format="{:.4g}".format, na_rep="-"))
     return 0

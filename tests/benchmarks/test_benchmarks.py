@@ -17,6 +17,7 @@ from facekit.data.pack import pack
 from facekit.errors import ConfigError, DataError, LessonError
 from facekit.experiments.speed import ALL, LAYOUT, LIMIT, LOOP, PEER, PLAIN, figures
 from facekit.records import recorded
+from facekit.studies.runner import show
 
 CPU = torch.device("cpu")
 
@@ -91,6 +92,12 @@ def test_a_part_takes_the_place_of_its_own_rows_and_of_no_others(reference):
     assert set(found.rows["date"]) == {found.about["date"]}
 
 
+def test_a_record_without_any_share_can_be_shown(reference, capsys):
+    keep("startup", figures({"import torch": 3}, "s", compare=False), 3.0, CPU)
+    assert show("speed_cpu") == 0
+    assert "import torch" in capsys.readouterr().out
+
+
 def test_figures_of_another_machine_are_not_mixed_with_these(reference, monkeypatch):
     keep("mini", figures({"a": 1}), 3.0, CPU)
     monkeypatch.setattr(records, "hardware", lambda: "another")
@@ -112,6 +119,7 @@ def test_the_page_says_what_was_measured_and_what_was_not(reference):
     assert f"| {LAYOUT} | 1.50 × | {page.UNMEASURED} |" in made and "| 0.97 × |" in made
     assert all(part in page.CPU_ONLY or bench._has_device(load(PARTS[part])) for _, part, *_ in page.HEADLINES)
     assert "in 2.0 s (median of 2), the slowest, `facekit train`, in 3.0 s" in made
+    assert "the bare step with the same switches: +2.6 % with FaceNet on a CPU." in made
     assert "GPU: not measured yet" in made and f"CPU: {records.hardware()}" in made
     keep("finetuning", figures(rates, limit=LIMIT), 1.0, torch.device("cuda"))
     assert page.page().count("3.90 ×") == 2
