@@ -31,6 +31,7 @@ PARTS = {
     "sharing": "facekit.experiments.speed:bench_sharing",
     "evaluation": "benchmarks.evaluation:bench_evaluation",
     "features": "benchmarks.features:bench_features",
+    "scale": "benchmarks.scale:bench_scale",
     "lessons": "benchmarks.lessons:bench_lessons",
 }
 BY_NAME_ONLY = ("lessons",)  # minutes of its own

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -45,14 +45,58 @@ STORED = ("inputs.npy", "labels.csv", "manifest.json")  # what a set on disk is 
 FILES = STORED[:2]
 AGAIN = "delete the folder and make the set again."
 STRING = "text"  # the label column with the string that a picture of text shows
+COPIED = 2**30  # bytes of a selection from a memory-mapped set up to which it is copied into memory
+
+
+class MappedRows(np.lib.mixins.NDArrayOperatorsMixin):
+    """Rows (N, …) of a memory-mapped array, in any order, read when they are asked for.
+
+    A row, or rows by a slice, indices or a mask, are read by themselves. Whatever else one does with an array, such as
+    its mean, is done with a copy of all rows in memory.
+    """
+
+    def __init__(self, source: np.ndarray, rows: np.ndarray) -> None:
+        self.source, self.rows = source, rows
+        self.dtype, self.shape, self.ndim = source.dtype, (len(rows), *source.shape[1:]), source.ndim
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis or first is None:
+            return np.asarray(self)[key]
+        found = np.asarray(self.source[self.rows[first]])
+        return found[(*[slice(None)] * (found.ndim == self.ndim), *rest)] if rest else found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.source[self.rows], dtype=dtype)
+
+    def __array_ufunc__(self, function: np.ufunc, method: str, *inputs: Any, **how: Any) -> Any:
+        arrays = [np.asarray(value) if isinstance(value, MappedRows) else value for value in inputs]
+        return getattr(function, method)(*arrays, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("source", "rows"):  # asked for while it is made or copied
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
+
+def _selected(inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The rows of an array, copied, or still mapped where it is memory-mapped and they are many."""
+    source, rows = (inputs.source, inputs.rows[rows]) if isinstance(inputs, MappedRows) else (inputs, rows)
+    if isinstance(source, np.memmap) and len(rows) * source[:1].nbytes > COPIED:
+        return cast(np.ndarray, MappedRows(source, rows))
+    return source[rows]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSet:
     """Inputs (N, …) with a table of N label rows; the base of FaceSet and FeatureSet.
 
-    inputs: array, possibly memory-mapped; treat as read-only. labels: one row per input, index 0 … N-1, missing
-    labels allowed (NaN or None), column `split` with `train`, `validation` or `test`. manifest: where it comes from.
+    inputs: array, possibly memory-mapped (or `MappedRows` of one); treat as read-only. labels: one row per input, index
+    0 … N-1, missing labels allowed (NaN or None), column `split` with `train`, `validation` or `test`. manifest: where
+    it comes from.
     """
 
     inputs: np.ndarray
@@ -74,10 +118,13 @@ class LabelledSet:
         return len(self.inputs)
 
     def select(self, rows: np.ndarray | Sequence[int]) -> Self:
-        """The rows given by indices or by a boolean mask, as a new set (inputs are copied)."""
+        """The rows given by indices or by a boolean mask, as a new set.
+
+        Inputs are copied; of a memory-mapped set more than 1 GiB of them stay where they are.
+        """
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        return replace(self, inputs=self.inputs[rows], labels=self.labels.iloc[rows])
+        return replace(self, inputs=_selected(self.inputs, rows), labels=self.labels.iloc[rows])
 
     def split(self, name: Split) -> Self:
         """The rows of one split; raises DataError if there is none."""

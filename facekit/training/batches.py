@@ -1,19 +1,27 @@
-"""Batches from a set that lies on the device: no files, no worker processes, no copies but the batch itself."""
+"""Batches from a set that lies on the device: no files, no worker processes, no copies but the batch itself.
+
+Of a set that does not fit there, or not in memory, a thread reads the next batches while the device computes.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import count, islice
 
 import numpy as np
 import torch
 
-from facekit.data.sets import FaceSet, LabelledSet
+from facekit.data.sets import FaceSet, LabelledSet, MappedRows
 from facekit.errors import ConfigError
 from facekit.tasks import Task
 from facekit.training.augment import Augment
+
+AHEAD = 2  # batches that are read while the device computes
+CHUNK = 1024  # rows that are copied to a device at once
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,9 @@ class Batch:
     """inputs: uint8 (n, 3, H, W) or float32 (n, D); targets: task name to (n,); both on the device.
 
     rows: (n,) int64 on the CPU, the rows of the set, for messages. share: n divided by the rows of this batch on all
-    processes together (1 with one process). set: the name of the set, where a method learns from several.
+    processes together (1 with one process). set: the name of the set, where a method learns from several. parts: of
+    several processes, by task, this process's part of the batch's known labels, divided by share: times that, the mean
+    over the known labels here becomes what the mean over all of them is made of, see `mean_loss`.
     """
 
     inputs: torch.Tensor
@@ -29,6 +39,21 @@ class Batch:
     rows: np.ndarray
     share: float = 1.0
     set: str | None = None
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def mean_loss(self, task: Task, outputs: torch.Tensor) -> torch.Tensor:
+        """The task's loss, a scalar: times `share`, summed over all processes, the mean over all known labels."""
+        return self.weighted(task, task.loss(outputs, self.targets[task.name]))
+
+    def weighted(self, task: Task, mean: torch.Tensor) -> torch.Tensor:
+        """As `mean_loss`, of another mean over the known labels here."""
+        return mean * self.parts[task.name] if self.parts else mean
+
+
+def share_of(batches: Iterable[Batch]) -> float:
+    """This process's part of the rows of these batches on all processes together."""
+    rows, wholes = zip(*[(len(batch.rows), len(batch.rows) / batch.share) for batch in batches], strict=True)
+    return float(sum(rows) / sum(wholes))
 
 
 def seed_for(*parts: int) -> int:
@@ -51,7 +76,8 @@ class Batches:
     train on one. augment: applied to photos on the device, with draws that depend on seed, epoch and rank. name: of
     the set, which the batches carry.
 
-    The inputs are kept on the device when they take less than half of its free memory, else batches are copied there.
+    The inputs are kept on the device when they take less than half of its free memory. Else, and where they are
+    memory-mapped, a thread reads the next batches meanwhile, for a GPU into pinned memory.
     """
 
     def __init__(
@@ -85,8 +111,12 @@ class Batches:
         self.batch_size, self.seed, self.rank, self.world, self.name = batch_size, seed, rank, world, name
         self.device, self.augment, self.shuffle, self.rows = torch.device(device), augment, shuffle, len(data)
         self.steps = steps_of(self.rows, batch_size, smallest)
-        self.targets = {name: values.to(self.device) for name, values in data.targets(tasks).items()}
-        self.inputs = _resident(data.inputs, self.device)
+        targets = data.targets(tasks)
+        self.known = {task.name: task.known(targets[task.name]).to(self.device) for task in tasks if world > 1}
+        self.targets = {name: values.to(self.device) for name, values in targets.items()}
+        self.inputs, self.places = _resident(data.inputs, self.device)
+        mapped = isinstance(data.inputs, np.memmap | MappedRows) and self.device.type == "cpu"
+        self.ahead = AHEAD if mapped or self.inputs.device.type != self.device.type else 0
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -104,28 +134,42 @@ class Batches:
 
     def not_finite(self, rows: np.ndarray) -> np.ndarray:
         """Those of the rows whose inputs hold NaN or infinity."""
-        inputs = self.inputs[torch.from_numpy(rows).to(self.inputs.device)]
-        return rows[~inputs.isfinite().flatten(1).all(1).cpu().numpy()]
+        return rows[~self._read(rows).isfinite().flatten(1).all(1).cpu().numpy()]
 
     def epoch(self, k: int = 0) -> Iterator[Batch]:
         """The batches of epoch k for this process; waits for the device nowhere."""
         order = self.order(k)
         at = torch.from_numpy(order).to(self.device, non_blocking=True)
         # A generator of its own, seeded for the epoch: an epoch can be repeated without its predecessors.
-        generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, k, self.rank))
-        for start in range(0, self.steps * self.batch_size, self.batch_size):
-            part = slice(start + self.rank, min(start + self.batch_size, self.rows), self.world)
-            rows, index = order[part], at[part]
-            if len(rows) == 0:
-                continue
-            # A set that is too large for the device lies on the CPU, where its rows are known without waiting.
-            here = self.inputs.device.type == self.device.type
-            inputs = self.inputs[index if here else torch.from_numpy(rows)].to(self.device, non_blocking=True)
+        seed = seed_for(self.seed, k, self.rank)
+        generator = None if self.augment is None else torch.Generator(self.device).manual_seed(seed)
+        starts = range(0, self.steps * self.batch_size, self.batch_size)
+        parts = [slice(n + self.rank, min(n + self.batch_size, self.rows), self.world) for n in starts]
+        parts = [part for part in parts if part.start < part.stop]
+        # A set on the device is read by an index there; one that is not, by rows that are known without waiting.
+        read: Iterable[torch.Tensor] = (self.inputs[at[part]] for part in parts)
+        if self.ahead:
+            read = _ahead(self._read, (order[part] for part in parts), self.ahead)
+        for part, inputs in zip(parts, read, strict=True):
+            inputs = inputs.to(self.device, non_blocking=True)
             inputs = inputs if inputs.dtype == torch.uint8 else inputs.float()
-            if self.augment is not None:
+            if self.augment is not None and generator is not None:
                 inputs = self.augment(inputs, generator)
-            share = len(rows) / min(self.batch_size, self.rows - start)
-            yield Batch(inputs, {task: values[index] for task, values in self.targets.items()}, rows, share, self.name)
+            rows, index, whole = order[part], at[part], slice(part.start - self.rank, part.stop)
+            share = len(rows) / (whole.stop - whole.start)
+            counts = {task: known[at[whole]].sum().clamp_min(1) for task, known in self.known.items()}
+            each = {task: self.known[task][index].sum() / (total * share) for task, total in counts.items()}
+            targets = {task: values[index] for task, values in self.targets.items()}
+            yield Batch(inputs, targets, rows, share, self.name, each)
+
+    def _read(self, rows: np.ndarray) -> torch.Tensor:
+        """The inputs of these rows where they lie; pinned if they are to be copied to a GPU."""
+        places = torch.from_numpy(rows if self.places is None else self.places[rows])
+        inputs = self.inputs[places.to(self.inputs.device)]
+        if self.device.type != "cuda" or inputs.device.type != "cpu":
+            return inputs
+        with torch.cuda.device(self.device):  # a new thread would be on the first
+            return inputs.pin_memory()
 
     def endless(self, start: int = 0) -> Iterator[Batch]:
         """Epoch after epoch, from batch `start` on, counted from the first of epoch 0."""
@@ -134,12 +178,39 @@ class Batches:
             yield from islice(self.epoch(k), skipped if k == first else 0, None)
 
 
-def _resident(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The array as a tensor on the device if it fits; on the CPU it is not copied (a memory-mapped set stays so)."""
+def _ahead(read: Callable, parts: Iterable, ahead: int) -> Iterator:
+    """What `read` makes of every part, in order; while one is used, a thread reads the next ones."""
+    pool = ThreadPoolExecutor(1, "facekit-batches")
+    waiting: deque[Future] = deque()
+    try:
+        for part in parts:
+            waiting.append(pool.submit(read, part))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also where nobody wants the rest, or reading failed
+        pool.shutdown(cancel_futures=True)
+
+
+def _resident(array: np.ndarray, device: torch.device) -> tuple[torch.Tensor, np.ndarray | None]:
+    """The inputs as a tensor on the device if they fit, and None; else a tensor on the CPU and the places of the rows
+    in it (None: as they are). On the CPU nothing is copied: a memory-mapped set stays so."""
+    places = None
+    if isinstance(array, MappedRows):
+        array, places = array.source, array.rows
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         tensor = torch.from_numpy(np.asarray(array))
     if tensor.dtype == torch.float64 and device.type != "cpu":
         tensor = tensor.float()  # what a batch becomes anyway; not every device has float64
-    too_large = device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2
-    return tensor if too_large else tensor.to(device)
+    size = (len(tensor) if places is None else len(places)) * tensor[:1].nbytes
+    too_large = device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // 2
+    if too_large or device.type == "cpu":
+        return tensor, places
+    if places is None:
+        return tensor.to(device), None
+    there = torch.empty((len(places), *tensor.shape[1:]), dtype=tensor.dtype, device=device)
+    for start in range(0, len(places), CHUNK):  # never all of them in memory
+        there[start : start + CHUNK] = tensor[torch.from_numpy(places[start : start + CHUNK])].to(device)
+    return there, None

@@ -66,10 +66,7 @@ def fingerprint(
     parts = {
         "model": state_hash(model),
         "method": [type(method).__name__, tasks, *method.set_weights.items(), state_hash(method)],
-        "data": [
-            [(name, _hash(part.content_hash() + part.labels.to_csv(index=False))) for name, part in sets.items()]
-            for sets in (train, validation)
-        ],
+        "data": [[(name, _set_hash(part)) for name, part in sets.items()] for sets in (train, validation)],
         "configuration": {key: value for key, value in asdict(config).items() if key not in ("device", "compile")},
     }
     hashes = {name: _hash(json.dumps(value, sort_keys=True, default=str)) for name, value in parts.items()}
@@ -294,6 +291,15 @@ def _write(path: Path, content: bytes | memoryview) -> None:
 def _run(fingerprint: Mapping[str, str], name: str) -> str:
     """What tells a run's file of this name from those of other runs, and from its others."""
     return _hash(json.dumps([dict(fingerprint), name], sort_keys=True))
+
+
+def _set_hash(data: LabelledSet) -> str:
+    """Hash of inputs and labels, of which never all are in memory as text."""
+    digest = hashlib.sha256(data.content_hash().encode())
+    for start in range(0, len(data), 10_000):
+        part = data.labels.iloc[start : start + 10_000]
+        digest.update(part.to_csv(index=False, header=start == 0).encode())
+    return digest.hexdigest()
 
 
 def _hash(text: str) -> str:

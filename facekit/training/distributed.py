@@ -1,16 +1,21 @@
 """Several processes, one a GPU, started by torchrun; one process is the case of a world of size 1.
 
 `fit` uses the process group that it finds. Gradients are averaged by DistributedDataParallel, each process's loss
-weighted with its share of the batch, so that the step is that of one process with the whole batch. Two things are
-then still each process's own: BatchNorm statistics in trained stages (a process sees its part of the batch; those of
-process 0 are kept) and the mean over known labels (a process takes it over its part). Without both, the metrics are
-those of one process up to rounding. Of several sets every process takes its part of each; what their gradients add up
-to is averaged once a step.
+weighted with its share of the batch, and the mean over known labels with its share of these, so that the step is that
+of one process with the whole batch, up to rounding. What sees a process's part of the batch alone is still its own:
+BatchNorm's statistics in trained stages (those of process 0 are kept), the distances between domains of CORAL and of
+kernel means, the other photos of contrastive learning; so are random draws (dropout, augmentation, views). Of several
+sets every process takes its part of each; what their gradients add up to is averaged once a step.
+
+Where torchrun restarts the processes (`--max-restarts`) after one was killed, a run with `resume` goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -107,7 +112,27 @@ def process_group(device: str | torch.device | None = None) -> Iterator[ProcessG
         return
     if place.type == "cuda":
         torch.cuda.set_device(settings.device(f"cuda:{os.environ['LOCAL_RANK']}"))
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_this_start(store, rank, size), rank=rank, world_size=size)
     yield world(place)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _this_start(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """The part of a store that only the processes of this start use; returns when all of them have come.
+
+    torchrun keeps one store for all its restarts. What dead processes wrote there, such as their addresses, would be
+    taken for that of the new ones; and its count of restarts differs between machines. So every process writes a name
+    that it drew, and then the names that it sees: once all have seen the same, with its own among them, nobody's is
+    that of a dead process, for the dead have not seen this one's.
+    """
+    names, seen = ([f"facekit/{what}/{each}" for each in range(size)] for what in ("name", "seen"))
+    store.set(names[rank], secrets.token_hex(8))
+    while True:
+        found = b" ".join(store.multi_get(names)).decode()
+        store.set(seen[rank], found)
+        if set(store.multi_get(seen)) == {found.encode()}:
+            return dist.PrefixStore(found, store)
+        time.sleep(0.05)

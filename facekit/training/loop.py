@@ -16,7 +16,7 @@ from facekit.data.sets import LabelledSet
 from facekit.errors import ConfigError, DataError, FacekitError, TrainingError
 from facekit.models.staged import Staged
 from facekit.training import checkpoint, distributed
-from facekit.training.batches import Batch, Batches, seed_for
+from facekit.training.batches import Batch, Batches, seed_for, share_of
 from facekit.training.checkpoint import RunLog
 from facekit.training.config import FitResult, Precision, TrainConfig
 from facekit.training.methods import Loss, Method
@@ -120,7 +120,7 @@ def fit(
                     optimiser.zero_grad()
                     for j, (names, weight) in enumerate(zip(calls, weights, strict=True)):
                         parts = [next(streams[name]) for name in names]
-                        share = parts[0].share  # the sum of all processes' shares is 1
+                        share = share_of(parts)  # the sum of all processes' shares is 1
                         with world.averaging(step, last=j == len(calls) - 1):
                             with autocast(world.device, config.precision):
                                 loss, logs = step(parts)

@@ -148,14 +148,14 @@ class Supervised(Method):
         """See Method; logs each task's own loss under its name."""
         outputs, weights = self.outputs(model, batch), self.weights_of(batch.set)
         tasks = self.tasks_of(batch.set)
-        logs = {task.name: self._loss(task, outputs[task.name], batch.targets[task.name]) for task in tasks}
+        logs = {task.name: self._loss(task, outputs[task.name], batch) for task in tasks}
         return cast(torch.Tensor, sum(weights[name] * value for name, value in logs.items())), logs
 
-    def _loss(self, task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _loss(self, task: Task, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """A task's loss on smoothed labels: (1 - ε) times that on the label and ε times the mean over all classes."""
         if not self.smoothing or not task.softmax:
-            return task.loss(outputs, targets)
-        known, each = task.known_losses(outputs, targets)
+            return batch.mean_loss(task, outputs)
+        known, each = task.known_losses(outputs, batch.targets[task.name])
         spread = -outputs.float().log_softmax(1).mean(1)
         total = torch.where(known, (1 - self.smoothing) * each + self.smoothing * spread, torch.zeros_like(each))
-        return total.sum() / known.sum().clamp_min(1)
+        return batch.weighted(task, total.sum() / known.sum().clamp_min(1))

@@ -25,7 +25,7 @@ from facekit.errors import ConfigError
 from facekit.models.backbones.base import AnyBackbone, Backbone
 from facekit.models.staged import Staged
 from facekit.tasks import Task
-from facekit.training.batches import Batch
+from facekit.training.batches import Batch, share_of
 from facekit.training.methods import Loss, Method
 from facekit.training.plans import Plan
 from facekit.transfer.table import Parameter, Row
@@ -133,9 +133,10 @@ class _TwoSets(Ramped):
             source, target = map(embed, inputs)
         else:  # in one pass: BatchNorm then sees both domains in training, as its running statistics do afterwards
             source, target = embed(torch.cat(inputs)).split([len(x) for x in inputs])
-        outputs, targets = heads(source), batches[SOURCE].targets
+        outputs, labelled = heads(source), batches[SOURCE]
         weights = self.weights_of(SOURCE)
-        logs = {task.name: task.loss(outputs[task.name], targets[task.name]) for task in self.tasks}
+        part = labelled.share / share_of(batches.values())  # the loop takes the latter of all that is returned
+        logs = {task.name: labelled.mean_loss(task, outputs[task.name]) * part for task in self.tasks}
         total: Any = sum(weights[name] * value for name, value in logs.items())
         beside, own = self.beside(source, target, self._now())
         return total + beside, logs | own

@@ -191,9 +191,9 @@ class AdversarialRemoval(Ramped):
         net: Any = model
         embedded = net.embed(batch.inputs)
         outputs = net.heads(embedded)
-        logs = {task.name: task.loss(outputs[task.name], batch.targets[task.name]) for task in self.tasks}
+        logs = {task.name: batch.mean_loss(task, outputs[task.name]) for task in self.tasks}
         said = self.opponent(Reversal.apply(embedded, self._now()))
-        found = self.groups.loss(said, batch.targets[self.groups.name])
+        found = batch.mean_loss(self.groups, said)
         total = cast(torch.Tensor, sum(self.weights[name] * value for name, value in logs.items()))
         return total + found, logs | {"opponent": found}
 

@@ -40,7 +40,7 @@ TINY = 1e-30  # no gradient that counts is shorter than its root
 def task_losses(tasks: Sequence[Task], model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     """Each task's loss on a batch, by name."""
     outputs = model(batch.inputs)
-    return {task.name: task.loss(outputs[task.name], batch.targets[task.name]) for task in tasks}
+    return {task.name: batch.mean_loss(task, outputs[task.name]) for task in tasks}
 
 
 def scale_weights(tasks: Sequence[Task], train: LabelledSet) -> dict[str, float]:

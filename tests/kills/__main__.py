@@ -1,8 +1,9 @@
 """`python -m tests.kills --kills 100 --seed 0`: works that are killed at a random moment and begun again.
 
 A work runs once undisturbed. Then it is begun in an empty folder, and it and all that it started are killed (SIGKILL)
-after a random part of that time, a third of them once more; it is given again, to its end. Its folder must then hold
-what the undisturbed one holds, to the byte, and nothing else. Exits 1 if there is a difference.
+after a random part of that time, a third of them once more; it is given again, to its end. Of the work `elastic` one of
+two processes is killed, and torchrun starts both anew. The folder must then hold what the undisturbed one holds, to the
+byte, and nothing else. Exits 1 if there is a difference.
 
 Not compared: TensorBoard's files, whose names hold time and process; the cache's notes of which files were compared
 with their checksums (`checked`), which are made of files that are two seconds old. `.pt` files are compared by their
@@ -88,28 +89,42 @@ def ended(process: int) -> str:
     return f"exit status {os.waitstatus_to_exitcode(status)}" if status else ""
 
 
-def killed(process: int, after: float) -> bool:
-    """Kills a work and all that it started; returns whether it was still at work."""
-    until = time.monotonic() + after
-    while time.monotonic() < until:
-        if os.waitpid(process, os.WNOHANG) != (0, 0):
-            return False
+def killed(process: int, after: float, one_of_two: int | None = None) -> bool:
+    """Kills a work and all that it started; returns whether it was still at work.
+
+    one_of_two: which of the two processes alone that a torchrun of the work has started, if it has; the work goes on.
+    """
+    until, at_work = time.monotonic() + after, True
+    while at_work and time.monotonic() < until:
         time.sleep(0.001)
-    kill(process)
-    os.waitpid(process, 0)
-    return True
+        at_work = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    if one_of_two is None:
+        kill(process)
+        os.waitpid(process, 0)
+        return at_work
+    workers = [worker for starter in started_by(process) for worker in started_by(starter)]
+    if len(workers) == 2:
+        with suppress(ProcessLookupError):
+            os.kill(workers[one_of_two], signal.SIGKILL)
+    return len(workers) == 2
 
 
 def kill(process: int) -> None:
     """Kills a process and all that it started; torchrun begins its own in sessions of their own."""
-    started: list[str] = []
-    with suppress(ProcessLookupError, FileNotFoundError):
+    with suppress(ProcessLookupError):
         os.kill(process, signal.SIGSTOP)  # it starts no other while they are looked up
-        started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    started = started_by(process)
     with suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
     for each in started:
-        kill(int(each))
+        kill(each)
+
+
+def started_by(process: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
+    with suppress(ProcessLookupError, FileNotFoundError):
+        return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return []
 
 
 def fresh(out: Path) -> Path:
@@ -151,10 +166,15 @@ def main() -> int:
             while counts["kills"] < max(1, round(options.kills * share / sum(shares.values()))):
                 fresh(out)
                 moments = [rng.uniform(0, took) for _ in range(1 + (rng.random() < 1 / 3))]
+                process = begun(name, home, out)
                 for moment in moments:
                     counts["kills"] += 1
-                    counts["at work"] += killed(begun(name, home, out), moment)
-                said = ended(begun(name, home, out))
+                    if name in work.ELASTIC:
+                        counts["at work"] += killed(process, moment, rng.randrange(2))
+                    else:
+                        counts["at work"] += killed(process, moment)
+                        process = begun(name, home, out)
+                said = ended(process)
                 found = [f"{said}: {(home / 'said').read_text()[-300:]}"] if said else differences(whole, content(out))
                 if found:
                     counts["wrong"] += 1

@@ -1,4 +1,4 @@
-"""What is killed: packing, training (on one process, on two, made longer), answers, a study, a download and more.
+"""What is killed: packing, training (on one process, on two, one of two), answers, a study, a download and more.
 
 A work is a function of a folder, which it fills; called again it goes on. The clock that facekit measures with stands
 still meanwhile, so that the seconds in its files are the same in every run.
@@ -82,9 +82,10 @@ def train(home: Path, out: Path) -> None:
     checked(main(["train", *TRAIN.split(), "--out", str(out / "run")]))
 
 
-def train_two(home: Path, out: Path) -> None:
+def train_two(home: Path, out: Path, restarts: int = 0) -> None:
     """The same on two processes, which torchrun starts; this file is what each of them runs."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    start += ["--max-restarts", str(restarts), __file__]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     checked(subprocess.run([*start, *TRAIN.split(), "--out", str(out / "run")], env=environment).returncode)
 
@@ -269,6 +270,7 @@ WORKS = {
     "pack": (pack, photos, 30),
     "train": (train, None, 20),
     "train_two": (train_two, None, 10),
+    "elastic": (partial(train_two, restarts=2), None, 10),
     "extend": (extend, short, 15),
     "predict": (predict, album, 15),
     "evaluate": (evaluate, learnt, 12),
@@ -277,6 +279,8 @@ WORKS = {
     "download": (download, server, 12),
     "lessons": (lessons, None, 10),
 }
+
+ELASTIC = {"elastic"}  # one of the processes that torchrun started is killed, and torchrun starts all of them anew
 
 if __name__ == "__main__":
     stand_still()

@@ -6,20 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import COLOUR, LEVEL, features, probe, trunk
+from tiny import COLOUR, LEVEL, faces, features, probe, trunk
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from facekit import settings
 from facekit.commands.cli import main
+from facekit.data import sets
 from facekit.errors import ConfigError
 from facekit.models.embedding import embed
 from facekit.models.multitask import SharedNet, mlp, relative_distances
 from facekit.tasks import AGE_BAND, Task
 from facekit.tasks.task import KINDS
 from facekit.tasks.texts import beam_search
-from facekit.training.batches import Batches, _resident
+from facekit.training import batches as batches_module
+from facekit.training.batches import AHEAD, Batches, _resident
 from facekit.training.config import TrainConfig
 from facekit.training.distributed import ProcessGroup, world
 from facekit.training.loop import fit, predict
@@ -183,7 +185,26 @@ def test_nor_does_anything_else_that_looks_at_outputs_or_weights():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 module.register_parameter(name, nn.Parameter(Far(parameter.detach()), requires_grad=False))
         assert relative_distances(net).equals(distances)
-    assert _resident(np.zeros((2, 3)), FAR).dtype == torch.float32
+    assert _resident(np.zeros((2, 3)), FAR)[0].dtype == torch.float32
+
+
+def test_a_set_that_is_too_large_for_the_device_comes_to_it_batch_by_batch(tmp_path, monkeypatch):
+    data = faces(23)
+    stored = type(data).load(data.save(tmp_path / "set"))
+    monkeypatch.setattr(sets, "COPIED", 0)
+    rows = np.arange(22, -1, -2)
+    part, whole = stored.select(rows), data.select(rows)
+    here = list(Batches(whole, [COLOUR], 5).epoch(1))
+    with Elsewhere():
+        resident = Batches(part, [COLOUR], 5, device=FAR)
+        monkeypatch.setattr(batches_module, "_resident", lambda array, device: (torch.from_numpy(array.source), rows))
+        large = Batches(part, [COLOUR], 5, device=FAR)
+        for batches, where in ((resident, FAR), (large, torch.device("cpu"))):
+            assert batches.inputs.device == where and batches.ahead == (AHEAD if batches is large else 0)
+            for one, other in zip(here, batches.epoch(1), strict=True):
+                assert other.inputs.device == other.targets["colour"].device == FAR
+                assert torch.equal(one.inputs, other.inputs.cpu()) and one.rows.tolist() == other.rows.tolist()
+                assert torch.equal(one.targets["colour"], other.targets["colour"].cpu())
 
 
 def test_a_process_without_a_row_of_validation_adds_nothing():

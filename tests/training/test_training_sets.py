@@ -9,7 +9,6 @@ from itertools import count, islice
 import numpy as np
 import pytest
 import torch
-from processes import assert_same, of_two
 from safetensors.torch import load_file
 from test_adapters import TEXTS, THINGS, pictures
 from tiny import COLOUR, LEVEL, SIDE, classifier, faces, features, probe, trunk
@@ -341,28 +340,7 @@ def test_a_method_gets_a_labelled_and_an_unlabelled_set_together():
     assert state_hash(again) == state_hash(model)
 
 
-# --- several processes -----------------------------------------------------------------------------------------------
-
-SCRIPT = """
-import sys
-import torch
-import torch.distributed as dist
-torch.set_num_threads(1)
-sys.path[:0] = [sys.argv[1] + part for part in ("", "/models", "/training")]
-from safetensors.torch import save_file
-from facekit.models.embedding import state_hash
-from facekit.training.distributed import process_group
-import test_training_sets as own
-from facekit.commands.cli import end
-with process_group("cpu") as world:
-    weights, nets = own.train_all()
-    hashes = [None, None]
-    dist.all_gather_object(hashes, [state_hash(net) for net in nets])
-    assert hashes[0] == hashes[1], "all processes end with the same model"
-    if world.first:
-        save_file(weights, sys.argv[2])
-end(0)
-"""
+# --- several processes: also run by two, in test_training_processes --------------------------------------------------
 
 
 class Together(Supervised):
@@ -398,10 +376,6 @@ def train_all() -> tuple[dict[str, torch.Tensor], list[nn.Module]]:
 
 def config_of(config: TrainConfig) -> TrainConfig:
     return replace(config, augment={"source": Augment()})
-
-
-def test_two_processes_make_the_same_steps_as_one(tmp_path):
-    assert_same(of_two(SCRIPT, tmp_path), train_all()[0])
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

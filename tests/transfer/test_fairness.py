@@ -11,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import assert_same, of_two
-from safetensors.torch import save_file
 from tiny import COLOUR, LEVEL, SIDE, classifier, faces, features, probe
 
 from facekit.commands.cli import main
@@ -412,40 +410,6 @@ def test_another_setting_is_another_run(tmp_path):
     trained(shared(), adversary(0.1), data, run_dir=tmp_path / "other")
     with pytest.raises(TrainingError, match="method differ"):
         trained(shared(), adversary(0.2), data, run_dir=tmp_path / "other", resume=True)
-
-
-SCRIPT = """
-import sys
-import torch
-torch.set_num_threads(1)
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/transfer"]
-import test_fairness as own
-from facekit.training.distributed import process_group
-from facekit.commands.cli import end
-with process_group("cpu") as world:
-    own.train_both(sys.argv[2] if world.first else None)
-end(0)
-"""
-
-
-def train_both(out: str | None) -> dict[str, torch.Tensor]:
-    """Every method for some epochs with all labels, and held-out rows; the weights of all, written to `out`."""
-    weights, data = {}, people(85)  # the last batch is of five rows, three of one process and two of the other
-    for name, (make_model, make_method) in MAKERS.items():
-        model, method = make_model(), make_method()
-        recipe = plan("everything", list(model.stages), 3, 0.02)
-        result = fit(model, method, data, people(40, 1), recipe, TrainConfig(batch_size=16, device="cpu"))
-        weights |= {f"{name}.{key}": value for key, value in [*model.state_dict().items()]}
-        weights |= {f"{name}.method.{key}": value for key, value in method.state_dict().items()}
-        for column in ("train_loss", "validation_loss"):  # AdamW would not see a loss that is twice as large
-            weights[f"{name}.{column}"] = torch.tensor(result.history[column].to_numpy())
-    if out:
-        save_file({key: value.detach().contiguous() for key, value in weights.items()}, out)
-    return weights
-
-
-def test_two_processes_make_the_same_steps_as_one(tmp_path):
-    assert_same(of_two(SCRIPT, tmp_path), train_both(None))
 
 
 def test_a_network_on_photos_learns_with_groups_too():

@@ -11,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import assert_same, of_two
-from safetensors.torch import save_file
 from tiny import COLOUR, LEVEL, SIDE, TinyNet, faces, features
 
 from facekit.errors import ConfigError, DataError, TrainingError
@@ -373,44 +371,6 @@ def test_a_network_with_batchnorm_on_photos_can_be_trained_with_pcgrad():
     model = Classifier(TinyNet(), Heads(6, TASKS))
     result = fit(model, PCGrad(TASKS), faces(24), None, recipe(model, 2), TrainConfig(batch_size=8))
     assert all(result.moved.values()) and {"train_cosine_colour_side"} <= set(result.history)
-
-
-SCRIPT = """
-import sys
-import torch
-torch.set_num_threads(1)
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/transfer"]
-import test_weighting as own
-from facekit.training.distributed import process_group
-from facekit.commands.cli import end
-with process_group("cpu") as world:
-    own.train_all(sys.argv[2] if world.first else None)
-end(0)
-"""
-
-
-def train_all(out: str | None) -> dict[str, torch.Tensor]:
-    """Every method for some epochs; the weights of all, written to `out`."""
-    weights = {}
-    makers = METHODS | {"soft": lambda: SoftSharing(TASKS, 0.5)}
-    for name, make in makers.items():
-        model, method = toy(), make()
-        if name == "soft":
-            torch.manual_seed(0)
-            model = SharedNet(mlp(6, (4,)), TASKS, 0)
-        if name == "pcgrad":  # with more tasks the result hangs on the order, which depends on the process
-            model, method = toy(0, TASKS[:2]), PCGrad(TASKS[:2])
-        config = TrainConfig(batch_size=8, device="cpu")
-        fit(model, method, features(40), None, recipe(model, 3), config)
-        weights |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
-        weights |= {f"{name}.method.{key}": value for key, value in method.named_parameters()}
-    if out:
-        save_file({key: value.detach().contiguous() for key, value in weights.items()}, out)
-    return weights
-
-
-def test_two_processes_make_the_same_steps_as_one(tmp_path):
-    assert_same(of_two(SCRIPT, tmp_path), train_all(None))
 
 
 def test_wrong_arguments():
