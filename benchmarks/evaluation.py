@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import time
 from collections import deque
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +41,8 @@ def bench_evaluation(rows: int = 20_000) -> pd.DataFrame:
         drawn = FeatureModel.load().draw(rows + sum(LEARNT.values()))
         split = np.repeat([*LEARNT, "test"], [*LEARNT.values(), rows])
         replace(drawn, labels=drawn.labels.assign(split=split)).save(Path(home) / "set")
-        train(str(Path(home) / "set"), Path(home) / "run", list(BY), backbone="none", epochs=3)
+        with redirect_stdout(io.StringIO()):
+            train(str(Path(home) / "set"), Path(home) / "run", list(BY), backbone="none", epochs=3)
         model, data = load(Path(home) / "run"), FeatureSet.load(Path(home) / "set")
         seconds = {}
         for name, work in {

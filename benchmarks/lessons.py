@@ -15,11 +15,11 @@ from facekit.errors import LessonError
 from facekit.experiments.speed import figures
 
 
-def bench_lessons(numbers: list[str] | None = None) -> pd.DataFrame:
+def bench_lessons(numbers: list[int] | None = None) -> pd.DataFrame:
     """Measures the seconds of every lesson in profile laptop, each in a fresh kernel, whose start is included.
 
     Args:
-        numbers: Lessons, such as 03 04; all of them by default.
+        numbers: Lessons, such as [3,4]; all of them by default.
     """
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:

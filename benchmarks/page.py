@@ -17,7 +17,8 @@ from facekit.records import Record, markdown, recorded
 README, MARK, UNMEASURED = records.ROOT / "README.md", "speed", "not measured"
 NETWORKS = {"FaceNet": "finetuning", "facenet-mini": "mini"}  # to the part that trains it
 CPU_ONLY = ("probe", "packing", "portraits")  # parts without an option `device`
-# What, its part, the row beside which ours stands (how it is called), and ours: rows that begin so, the best of them.
+# What, its part, the row beside which ours stands (how it is called), and ours: the row of that name, or the best of
+# those that begin so.
 HEADLINES = (
     ("embedding photos with FaceNet", "embedding", "facenet-pytorch as in its README", "embed, FaceNet"),
     ("fine-tuning FaceNet, three heads, 160 px", "finetuning", PEER, LOOP),
@@ -69,10 +70,12 @@ def _record(name: str) -> Record | None:
 
 
 def _rows(found: Record | None, part: str, begin: str, unit: str = "") -> pd.DataFrame:
-    """The rows of a part that begin so, of one unit (by default that of the first of them)."""
+    """The row of a part of that name, else those that begin so; of one unit, by default that of the first of them."""
     if found is None:
         return pd.DataFrame(columns=["row", "unit", "value", "times", "share"])
-    rows = found.rows[(found.rows["part"] == part) & found.rows["row"].str.startswith(begin)]
+    rows = found.rows[found.rows["part"] == part]
+    same = rows["row"] == begin
+    rows = rows[same if same.any() else rows["row"].str.startswith(begin)]
     return rows[rows["unit"] == (unit or next(iter(rows["unit"]), ""))]
 
 
@@ -127,15 +130,13 @@ def _switches(found: Mapping[str, Record | None]) -> str:
 def _overhead(found: Mapping[str, Record | None]) -> str:
     """A sentence on how much longer a step of facekit's loop takes than the bare step."""
     said = [
-        f"{100 * (pair[0] / pair[1] - 1):+.1f} % with {name} on a {kind.upper()}"
+        f"{100 * (pair[0] / pair[1] - 1):.1f} % with {name} on a {kind.upper()}"
         for kind, each in found.items()
         for name, part in NETWORKS.items()
         if (pair := _pair(each, part, LIMIT, LOOP))
     ]
-    return (
-        f"A step of facekit's loop takes longer than the bare step with the same switches: {', '.join(said)}."
-        * bool(said)
-    )
+    what = "A step of facekit's loop beside the bare step with the same switches, in longer time (below 0: disturbed)"
+    return f"{what}: {', '.join(said)}." if said else ""
 
 
 def _told(kind: str, found: Record | None) -> str:
@@ -145,7 +146,7 @@ def _told(kind: str, found: Record | None) -> str:
     about, dates = found.about, sorted(set(found.rows["date"]))
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     threads = " or ".join(map(str, sorted(set(found.rows["threads"]))))
-    machine = f"{about['hardware']}, PyTorch {about['versions']['torch']} with {threads} threads"
+    machine = f"{about['hardware']}, PyTorch {about['versions']['torch']}, threads: {threads}"
     return f"{kind.upper()}: {machine}, {when}, `{about['command']}`."
 
 
