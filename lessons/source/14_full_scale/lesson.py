@@ -17,7 +17,7 @@
 # ## What you need
 #
 # The training loop of [lesson 00](00_start_here.ipynb) and [fine-tuning](glossary.md#fine-tuning) from
-# [lesson 04](04_fine_tuning.ipynb). Any machine will do, with one core, too. What is said here about GPUs is arithmetic
+# [lesson 04](04_fine_tuning.ipynb). Any machine will do, even one core. What is said here about GPUs is arithmetic
 # or has its source beside it; what was not measured is said to be "not measured".
 
 # %% [markdown]
@@ -234,7 +234,7 @@ plots.show(figures.switches(here, guess), "Speed of the step of facenet-mini wit
 # %% [markdown]
 # The **bare step** is the limit: one batch that lies there, and nothing but forward, backward and optimiser. What a
 # loop loses to it is the price of data, augmentation and bookkeeping. Rows take turns, so that a busy machine slows all
-# of them. Run the cell again before you believe a small difference.
+# of them. Run the cell again before you believe a small difference, or a loop above its limit.
 #
 # On a processor two switches are left out: `losses unread`, since only a GPU is waited for, and `compile`, which first
 # takes a minute. `compile=True` measures it, where a compiler for C++ is found.
@@ -321,8 +321,10 @@ pd.Series(seconds).mul(1000).round(1)
 
 # %% [markdown]
 # Reading and averaging are done while the GPU computes, so they cost nothing as long as they are shorter. Make `EACH`
-# ten times as large, or `DISK` a tenth, and see what waits. The page about scale, `docs/scale.md` in the
-# course's folder, goes on from here: where such photos lie, who starts the processes, what happens when one dies.
+# ten times as large, or `DISK` a tenth, and see what waits.
+#
+# When a process dies, `torchrun --max-restarts 3` starts all anew, and with `--resume true` they go on. More is on the
+# [page about scale](../docs/scale.md).
 
 # %% [markdown]
 # ## What goes wrong
