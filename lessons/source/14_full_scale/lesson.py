@@ -350,9 +350,10 @@ slow = profiled(photo_by_photo())
 plots.show(figures.parts({"facekit's batches": quick, "photo by photo": slow}), "Parts and operations of both loops.")
 
 # %% [markdown]
-# The culprit is not the operation at the top. It is many small ones, each with a little of its own around it. Here the network is slow, so it is still the longest part. The faster the device, the more the batch weighs:
-# exercise 14.3. `item` costs nothing here. A GPU works through a queue, and there each `item` waits until the queue is
-# empty. So facekit's loop asks once an epoch.
+# The culprit is not the operation at the top. It is many small ones, each with a little of its own around it. Here
+# the network is slow, so it is still the longest part. The faster the device, the more the batch weighs: exercise 14.3.
+# `item` costs nothing here. A GPU works through a queue, and there each `item` waits until the queue is empty. So
+# facekit's loop asks once an epoch.
 #
 # ### Weights in 16 bits
 #
