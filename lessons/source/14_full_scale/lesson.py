@@ -286,7 +286,7 @@ plots.show(figures.parts({"facekit's batches": quick}), "Milliseconds of a step 
 
 # %% [markdown]
 # Read it from the left: which part is long? Then at the right: which operation, and how often is it called? Most of a
-# good step is convolutions, and the way back costs two to three times the way forward. All else should be thin.
+# good step is convolutions, and the way back costs about twice the way forward. All else should be thin.
 #
 # ### What a run costs
 #
