@@ -41,7 +41,7 @@ for check in checks(required_only=True):
 # | The basics | 00 you are here · [01 What transfer learning is](01_what_transfer_learning_is.ipynb) · [02 The map](02_the_map.ipynb) · [03 Feature extraction](03_feature_extraction.ipynb) · [04 Fine-tuning](04_fine_tuning.ipynb) |
 # | Many tasks, many domains | [05 Define the problem](05_define_the_problem.ipynb) · [06 Hard sharing](06_hard_parameter_sharing.ipynb) · [07 Soft sharing](07_soft_parameter_sharing.ipynb) · [08 Multi-domain learning](08_multi_domain_learning.ipynb) |
 # | The map in depth | [09 Self-taught learning](09_self_taught_learning.ipynb) · [10 Domain adaptation](10_domain_adaptation.ipynb) · [11 Sample selection bias](11_sample_selection_bias.ipynb) · [12 Fairness audit](12_fairness_audit.ipynb) |
-# | For real | [13 Which network to start from](13_which_network_to_start_from.ipynb) · 14 Full scale · [15 Your own classifier](15_your_own_classifier.ipynb) |
+# | For real | [13 Which network to start from](13_which_network_to_start_from.ipynb) · [14 Full scale](14_full_scale.ipynb) · [15 Your own classifier](15_your_own_classifier.ipynb) |
 #
 # They build on one another in this order. New words are links to the [glossary](glossary.md), where the Korean word
 # stands beside the English one.
