@@ -22,7 +22,6 @@ from facekit.models.embedding import has_fast_bf16
 from facekit.models.heads import Classifier, Heads
 from facekit.tasks import Task
 
-torch.utils.deterministic.fill_uninitialized_memory = False  # it takes time, which a profile would show
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler says on stderr when it starts and stops
 
 HAS_BF16 = has_fast_bf16(torch.device("cpu"))  # elsewhere bfloat16 is imitated, and slow
