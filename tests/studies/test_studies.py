@@ -226,7 +226,8 @@ SHIPPED = sorted(REFERENCE.glob("*.json"))
 def test_every_shipped_record_names_its_making_and_no_single_face(path):
     about = json.loads(path.read_text(encoding="utf-8"))
     rows = pd.DataFrame(about.pop("rows"))
-    assert about["command"].startswith("python -m facekit ") and about["seconds"] > 0
+    maker = "benchmarks" if path.stem.startswith("speed_") else "facekit"
+    assert about["command"].startswith(f"python -m {maker} ") and about["seconds"] > 0
     assert {"torch", "facenet-pytorch", "python"} <= set(about["versions"])
     assert about["hardware"] and len(about["git_commit"]) >= 12
     assert about["seeds"] == sorted(set(rows["seed"])) if "seed" in rows else about["seeds"] == []
@@ -237,6 +238,8 @@ def test_every_shipped_record_names_its_making_and_no_single_face(path):
         assert shares.between(0, 1).all()
         # Who gives one answer alone cannot be asked what another learns from the answers.
         assert set(rows.loc[rows["value"].isna(), "metric"]) <= {"reverse_accuracy"}
+    elif "unit" in rows:  # what was measured of speed, and how far it may be from what it is measured beside
+        assert (rows.loc[rows["unit"] != "bytes", "value"] > 0).all()
     else:
         assert rows["network"].is_unique and (rows.select_dtypes("number") > 0).all(axis=None)
     if "n" in rows:
