@@ -313,7 +313,7 @@ def start(lesson: str) -> Course:
     settings.seed_everything(course.seed)
     torch.use_deterministic_algorithms(name == "laptop", warn_only=True)
     memory: Any = torch.utils.deterministic
-    memory.fill_uninitialized_memory = False  # a net for bugs, which would cost fine-tuning 5 % of its time
+    memory.fill_uninitialized_memory = False  # a net for bugs, which takes time in every step
     print(course.banner)
     if found_work() and lesson == find_lessons()[0].number:
         progress()

@@ -192,7 +192,7 @@ def _seed(seed: int, device: torch.device) -> None:
     """Seeds what draws on the CPU, and on the device if it is another one.
 
     `torch.manual_seed` also notes the call for every other kind of device that torch was built for, with the stack that
-    it came from: half a millisecond in a notebook, each epoch.
+    it came from, which takes time in each epoch.
     """
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
