@@ -34,11 +34,12 @@ from queue import Empty
 from unittest.mock import patch
 
 import pytest
+from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-from facekit.course.build import lesson_environment
+from facekit.course.build import kernel_channels, lesson_environment
 
 CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"  # Apple's libraries break in a fork
 DECIMAL = re.compile(r"-?\d+\.\d+")
@@ -205,7 +206,11 @@ def start(notebook: IPyNbFile, learners: IPyNbFile | None, solutions: IPyNbFile 
         return
     scratch = tempfile.TemporaryDirectory(prefix="facekit-lesson-")
     notebook.config.add_cleanup(scratch.cleanup)
-    with patch.dict(os.environ, lesson_environment("laptop", Path(scratch.name)), clear=True):
+    environment, channels = lesson_environment("laptop", Path(scratch.name)), kernel_channels(Path(scratch.name))
+    with (
+        patch.dict(os.environ, environment, clear=True),
+        patch("nbval.kernel.KernelManager", partial(KernelManager, **channels)),
+    ):
         IPyNbFile.setup(notebook)
     if solutions is not None and CAN_FORK:
         notebook.kernel = Learners(notebook.kernel, common_cells(notebook.nb, solutions.nb), solutions.path.parent)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,30 +25,28 @@ WAIT = 120_000  # milliseconds, for what takes seconds: a test does not ask how 
 def jupyterlab(folder: Path) -> Iterator[str]:
     """Serves a folder, with settings of its own; yields the address of a notebook, with {} for its name."""
     token = secrets.token_hex(8)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
-    command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}"]
+    command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={token}"]
+    # Files in place of TCP ports that kernels of other tests may be given too (facekit.course.build.kernel_channels).
+    command += ["--KernelManager.transport=ipc"] if sys.platform == "linux" else []
     own = {name: str(folder / ".own" / name) for name in ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
     log = folder / "lab.log"
-    with log.open("w") as said:
+    with tempfile.TemporaryDirectory(prefix="lab-") as runtime, log.open("w") as said:
+        own["JUPYTER_RUNTIME_DIR"] = runtime  # a short path: that of a file for messages has at most 107 characters
         lab = subprocess.Popen(command, env=doctor.lab_environment() | own, stdout=said, stderr=said)
-    try:
-        while "is running at" not in log.read_text():
-            assert lab.poll() is None, log.read_text()
-            try:
-                lab.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset"
-    finally:
-        lab.terminate()
         try:
-            lab.wait(20)
-        except subprocess.TimeoutExpired:
-            lab.kill()
-            lab.wait()
+            while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/lab", log.read_text())):
+                assert lab.poll() is None, log.read_text()
+                with suppress(subprocess.TimeoutExpired):
+                    lab.wait(0.2)
+            yield f"http://127.0.0.1:{found[1]}/lab/tree/{{}}?token={token}&reset"
+        finally:
+            lab.terminate()
+            try:
+                lab.wait(20)
+            except subprocess.TimeoutExpired:
+                lab.kill()
+                lab.wait()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -180,6 +181,17 @@ def lesson_environment(profile: Profile, scratch: Path) -> dict[str, str]:
     return environment
 
 
+def kernel_channels(scratch: Path) -> dict[str, str]:
+    """Options of a jupyter_client KernelManager: it talks with its kernel through files in `scratch`, not TCP ports.
+
+    Jupyter finds free ports and lets go of them before the kernel takes them. Where several kernels start at once
+    (tests in parallel), two may be given the same: one of them ends, or never answers. Windows has TCP alone, and so
+    has a folder whose path is too long for such a file.
+    """
+    files = str(scratch / "kernel")
+    return {} if sys.platform == "win32" or len(os.fsencode(files)) > 100 else {"transport": "ipc", "ip": files}
+
+
 def run_notebook(
     notebook: NotebookNode, folder: Path, profile: Profile = "laptop", name: str = "notebook"
 ) -> NotebookNode:
@@ -191,17 +203,18 @@ def run_notebook(
 
     # Without folders to look in: the environment that runs this, whatever 'python3' means to Jupyter elsewhere.
     this_python = KernelSpecManager(kernel_dirs=[])
-    client = NotebookClient(
-        notebook,
-        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=this_python),
-        resources={"metadata": {"path": str(folder)}},
-        timeout=CELL_TIMEOUT,
-        record_timing=False,
-        store_widget_state=False,
-        coalesce_streams=True,
-        extra_arguments=["--log-level=ERROR"],  # else the kernel warns on the terminal that TCP is not encrypted
-    )
     with tempfile.TemporaryDirectory(prefix="facekit-lesson-") as scratch:
+        channels = kernel_channels(Path(scratch))
+        client = NotebookClient(
+            notebook,
+            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=this_python, **channels),
+            resources={"metadata": {"path": str(folder)}},
+            timeout=CELL_TIMEOUT,
+            record_timing=False,
+            store_widget_state=False,
+            coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],  # else the kernel warns on the terminal that TCP is not encrypted
+        )
         try:
             client.execute(env=lesson_environment(profile, Path(scratch)))
         except CellExecutionError as error:

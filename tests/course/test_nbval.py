@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jupyter_client.connect import LocalPortCache
 
 from facekit.course import build, folders
 
@@ -79,7 +80,7 @@ def nbval(root: Path, *arguments: str) -> tuple[set[str], list[str], str]:
     ran.write_text("")
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--color=no"]
     command += [f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "anyio")]
-    environment = {**os.environ, "RAN": str(ran), "PYTHONPATH": str(HERE.parent)}
+    environment = {**os.environ, "RAN": str(ran), "PYTHONPATH": f"{HERE.parent}{os.pathsep}{root}"}
     done = subprocess.run(
         [*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
@@ -98,6 +99,26 @@ def test_common_cells_run_once_and_all_others_in_either_copy_as_if_it_were_alone
     again = [] if hasattr(os, "fork") and sys.platform != "darwin" else ["common"]
     assert ran == ["common", "learner's", "rest", *again, "solution", "rest"]
     assert nbval(mini, BOTH[1])[:2] == (set(), ["common", "solution", "rest"])
+
+
+NO_PORTS = """
+from jupyter_client.connect import LocalPortCache
+
+taken = __import__("socket").create_server(("127.0.0.1", 0))
+LocalPortCache.find_available_port = lambda cache, ip: taken.getsockname()[1]
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows kernels have TCP ports alone")
+def test_a_kernel_needs_no_port_that_another_may_take_before_it(mini, tmp_path, monkeypatch):
+    """Every port that Jupyter finds free is taken when the kernel starts: notebooks are run and built all the same."""
+    root = tmp_path / "lessons"
+    shutil.copytree(mini, root)
+    (root / "no_ports.py").write_text(NO_PORTS, encoding="utf-8")
+    assert not nbval(root, "-p", "no_ports", BOTH[0])[0]
+    monkeypatch.setattr(LocalPortCache, "find_available_port", lambda cache, ip: pytest.fail("asked for a port"))
+    monkeypatch.setenv("RAN", os.devnull)
+    build.build_lesson(folders.Lesson(root, "98_mini"))
 
 
 def test_nothing_is_let_pass(mini, tmp_path):
