@@ -10,17 +10,18 @@ from benchmarks.results import number
 from facekit import records
 from facekit.course.teaching import between
 from facekit.errors import DataError
-from facekit.experiments.speed import ALL, LIMIT, LOOP, PEER, PLAIN, SWITCHES, UNREAD
+from facekit.experiments.speed import ALL, EMBEDDER, LIMIT, LOOP, OWN_BATCHES, PEER, PLAIN, SWITCHES, UNREAD
 from facekit.files import atomic_path
 from facekit.records import Record, markdown, recorded
 
 README, MARK, UNMEASURED = records.ROOT / "README.md", "speed", "not measured"
 NETWORKS = {"FaceNet": "finetuning", "facenet-mini": "mini"}  # to the part that trains it
 CPU_ONLY = ("probe", "packing", "portraits")  # parts without an option `device`
-# What, its part, the row beside which ours stands (how it is called), and ours: the row of that name, or the best of
-# those that begin so.
+# What, its part, the row beside which ours stands (how it is called), and ours: either is the row of that name, or the
+# best of those that begin so.
 HEADLINES = (
-    ("embedding photos with FaceNet", "embedding", "facenet-pytorch as in its README", "embed, FaceNet"),
+    ("embedding photos with FaceNet", "embedding", EMBEDDER, "embed, FaceNet"),
+    ("the same, its best batches beside those that `embed` takes", "embedding", "facenet-pytorch", OWN_BATCHES),
     ("fine-tuning FaceNet, three heads, 160 px", "finetuning", PEER, LOOP),
     ("the same beside a plain loop of torch and torchvision", "finetuning", PLAIN, LOOP),
     ("the same beside the bare step, its limit", "finetuning", LIMIT, LOOP),
@@ -85,8 +86,8 @@ def _pair(found: Record | None, part: str, theirs: str, ours: str) -> tuple[floa
     if first.empty or second.empty:
         return None
     unit = str(first["unit"].iloc[0])
-    best = second["value"].min() if unit == "s" else second["value"].max()
-    return float(first["value"].iloc[0]), float(best), unit
+    best = "min" if unit == "s" else "max"
+    return float(first["value"].agg(best)), float(second["value"].agg(best)), unit
 
 
 def _ratio(pair: tuple[float, float, str]) -> str:

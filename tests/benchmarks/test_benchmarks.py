@@ -15,7 +15,7 @@ from facekit.commands.cli import load
 from facekit.course.teaching import between
 from facekit.data.pack import pack
 from facekit.errors import ConfigError, DataError, LessonError
-from facekit.experiments.speed import ALL, LAYOUT, LIMIT, LOOP, PEER, PLAIN, figures
+from facekit.experiments.speed import ALL, EMBEDDER, LAYOUT, LIMIT, LOOP, OWN_BATCHES, PEER, PLAIN, figures
 from facekit.records import recorded
 from facekit.studies.runner import show
 
@@ -123,6 +123,11 @@ def test_the_page_says_what_was_measured_and_what_was_not(reference):
     assert all(part in page.CPU_ONLY or bench._has_device(load(PARTS[part])) for _, part, *_ in page.HEADLINES)
     assert "in 2.0 s (median of 2), the slowest, `facekit train`, in 3.0 s" in made
     assert "2.6 % with FaceNet on a CPU." in made
+    embedded = {EMBEDDER: 50, "embed, FaceNet, fp32": 150, f"{EMBEDDER}, batches of 8": 100, f"{OWN_BATCHES}, x": 160}
+    keep("embedding", figures(embedded), 1.0, CPU)
+    made = page.page()
+    assert "| 50.0 photos/s | 150 photos/s | 3.00 × |" in made, "in the same batches"
+    assert "| facenet-pytorch | 100 photos/s | 160 photos/s | 1.60 × |" in made, "the best of several rows, of both"
     assert "GPU: not measured yet" in made and f"CPU: {records.hardware()}" in made
     keep("finetuning", figures(rates, limit=LIMIT), 1.0, torch.device("cuda"))
     assert page.page().count("3.90 ×") == 2

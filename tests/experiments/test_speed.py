@@ -13,8 +13,10 @@ from facekit.experiments.speed import (
     ALL,
     BARE,
     COMPILE,
+    EMBEDDER,
     LIMIT,
     LOOP,
+    OWN_BATCHES,
     PEER,
     PLAIN,
     SWITCHES,
@@ -95,9 +97,10 @@ def test_embedding_has_every_row_and_the_same_embeddings(monkeypatch):
     monkeypatch.delenv("FACEKIT_DATA", raising=False)
     table = bench_embedding(images=2, batch_size=2, rounds=1)
     rates = table[table["unit"] == "photos/s"]
-    assert list(table) == COLUMNS and len(rates) == 8 and (rates["value"] > 0).all() and rates["times"][0] == 1
+    assert f"{EMBEDDER}, batches of 1" in set(rates["row"]) and rates["row"].str.startswith(OWN_BATCHES).sum() == 1
+    assert list(table) == COLUMNS and len(rates) == 10 and (rates["value"] > 0).all() and rates["times"][0] == 1
     cosines = table[table["unit"] == "least cosine, random weights"]
-    assert len(cosines) == 5 and (cosines["value"] > 0.99).all()
+    assert len(cosines) == 7 and (cosines["value"] > 0.99).all()
 
 
 def test_sharing_tells_time_and_parameters():
