@@ -14,18 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from facenet_pytorch import MTCNN
 from PIL import Image
 
 from facekit import settings
 from facekit.data.readers.archives import Problem
 from facekit.data.readers.decode import Unusable, decode_file, resize, rgb
 from facekit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from facenet_pytorch import MTCNN  # in the function, too: it loads all of torchvision, which takes seconds
 
 Photo = Image.Image | np.ndarray | Path | str
 # A face smaller than this (pixels, in the image that is searched) is not looked for.
@@ -197,6 +199,8 @@ def _cut_all(
 @cache
 def _detector(device: str) -> MTCNN:
     """The detector with its packaged weights; its thresholds are the defaults of facenet-pytorch."""
+    from facenet_pytorch import MTCNN
+
     return MTCNN(min_face_size=MIN_FACE, keep_all=True, post_process=False, device=torch.device(device)).eval()
 
 

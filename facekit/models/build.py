@@ -9,11 +9,10 @@ from difflib import get_close_matches
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import Backbone, Pretrained, check_size
+from facekit.models.backbones.base import PREFIX, Backbone, Pretrained, check_size
 from facekit.models.backbones.efficientnet_lite import EfficientNetLite0
 from facekit.models.backbones.facenet import FaceNet
 from facekit.models.backbones.mini import FaceNetMini
-from facekit.models.backbones.torchvision_nets import PREFIX, names, torchvision_network
 from facekit.models.heads import Classifier, Heads
 from facekit.models.multitask import Stack, mlp, stack_of
 from facekit.tasks import Task
@@ -26,6 +25,8 @@ class Backbones(dict[str, type[Pretrained]]):
     """
 
     def __missing__(self, name: str) -> type[Pretrained]:
+        from facekit.models.backbones.torchvision_nets import names, torchvision_network  # loads all of torchvision
+
         if name.startswith(PREFIX):
             return torchvision_network(name.removeprefix(PREFIX))
         if PREFIX + name in names():

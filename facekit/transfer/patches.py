@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import MiniBatchKMeans
 
 from facekit.data.sets import FaceSet, FeatureSet
 from facekit.errors import ConfigError, DataError
@@ -85,6 +84,8 @@ def patch_codes(
     k: centroids. size: pixels that the photos are brought to. side, step: of patches and between them. patches: how
     many are drawn to learn from. Raises ConfigError for numbers that do not fit, DataError for fewer patches than k.
     """
+    from sklearn.cluster import MiniBatchKMeans  # not above: the table of methods need not wait for scikit-learn
+
     if min(k, side, step) < 1 or side > size:
         raise ConfigError(f"k, side and step must be 1 or more and side at most {size}; got {k}, {side}, {step}.")
     if len(unlabelled) * ((size - side) // step + 1) ** 2 < k or patches < k:

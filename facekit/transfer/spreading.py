@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestNeighbors
-from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from facekit.data.sets import FeatureSet
 from facekit.errors import ConfigError, DataError
 from facekit.tasks import Task
 from facekit.transfer.probe import PRIOR
 from facekit.transfer.table import Parameter, Row
+
+if TYPE_CHECKING:
+    # Inside the functions, too: the table of methods, which `train --help` reads, must not wait for scikit-learn.
+    from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 # Chosen on 3,000 held-out FairFace training photos (FaceNet's features; gender and race, 20 to 200 labels, 2,000 rows
 # without and 13,000): from 10 to 50 neighbours and an alpha from 0.2 to 0.8 are within a point or two.
@@ -41,6 +43,8 @@ def label_spreading(
     looked at. Raises ConfigError for fewer than one neighbour or an alpha that is not between 0 and 1, and as
     `_together`.
     """
+    from sklearn.semi_supervised import LabelSpreading
+
     x, targets = _together(labelled, unlabelled, task)
     if not (1 <= neighbours < len(x) and 0 < alpha < 1):
         raise ConfigError(
@@ -52,6 +56,8 @@ def label_spreading(
 
 def _near(neighbours: int, rows: np.ndarray, others: np.ndarray) -> csr_matrix:
     """1 where rows (N, D) and others (M, D) are neighbours, (N, M); scikit-learn gives `rows` twice for their graph."""
+    from sklearn.neighbors import NearestNeighbors
+
     found = NearestNeighbors(n_neighbors=neighbours).fit(rows)
     if others is not rows:
         return found.kneighbors_graph(others).T
@@ -73,6 +79,9 @@ def self_training(
     keep. prior: as in `linear_probe`. Raises ConfigError for a threshold that is not from 0 to below 1 or no round, and
     as `_together`.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.semi_supervised import SelfTrainingClassifier
+
     x, targets = _together(labelled, unlabelled, task)
     if not 0 <= threshold < 1 or rounds < 1:
         raise ConfigError(f"the threshold must be from 0 to below 1 and rounds at least 1, got {threshold}, {rounds}.")

@@ -49,6 +49,16 @@ def test_help_loads_neither_torch_nor_scikit_learn(arguments):
     assert not {"torch", "sklearn", "pandas", "matplotlib", "jsonargparse"} & set(eval(found.stdout.splitlines()[-1]))
 
 
+def test_help_of_a_command_loads_nothing_that_takes_seconds_and_is_not_asked_for():
+    """torchvision and torch's compiler took longer than torch itself, before a wrong option was named."""
+    code = "import sys; from facekit.commands.cli import COMMANDS, load, subcommands\n"
+    code += "for command in COMMANDS: [load(path) for path in subcommands(command).values() if 'studies' not in path]\n"
+    code += "from facekit.commands.train import prepare; prepare([]); print(sorted(sys.modules))"
+    found = set(eval(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout))
+    assert "facekit.commands.train" in found and "torch" in found
+    assert not {"torchvision", "facenet_pytorch", "sklearn", "torch._dynamo"} & found
+
+
 def test_the_overview_names_every_command_with_a_line_about_it(capsys):
     assert main(["--help"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  "))

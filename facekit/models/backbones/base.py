@@ -17,6 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from facekit.errors import ConfigError, TrainingError
 from facekit.models.staged import Staged
 
+PREFIX = "torchvision:"  # begins the name of a network of torchvision
+
 
 class Backbone(Staged):
     """Base of FaceNet, facenet-mini and all others.

@@ -9,7 +9,6 @@ from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from facenet_pytorch import InceptionResnetV1
 from torch import nn
 
 from facekit.models.backbones.base import Pretrained
@@ -32,6 +31,8 @@ class FaceNet(Pretrained):
     embedding_dim = 512
 
     def __init__(self, dropout: float = 0.6) -> None:
+        from facenet_pytorch import InceptionResnetV1  # loads all of torchvision: not for who does not need it
+
         super().__init__()
         self.net = InceptionResnetV1(classify=False, dropout_prob=dropout)
         for module in self.net.modules():

@@ -37,10 +37,9 @@ from torchvision.models import (
 from torchvision.models.alexnet import AlexNet
 
 from facekit.errors import ConfigError
-from facekit.models.backbones.base import Pretrained
+from facekit.models.backbones.base import PREFIX, Pretrained
 from facekit.models.weights import fetched, load_into, read_weights, told_of
 
-PREFIX = "torchvision:"
 LICENCE = (
     "code of torchvision under the BSD 3-Clause licence; trained on ImageNet, whose terms are non-commercial research"
 )
