@@ -57,3 +57,24 @@ def chromium() -> Iterator:
         found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield found
         found.close()
+
+
+def run_first_cell(page) -> None:
+    """Runs the first cell of a notebook that was just opened, and waits for its number.
+
+    Where no kernel listens yet, JupyterLab leaves the cell as it was, or asks which kernel to take.
+    """
+    from playwright.sync_api import TimeoutError
+
+    prompt, asked = page.locator(".jp-Notebook .jp-InputPrompt").first, page.locator("dialog .jp-mod-accept")
+    for _ in range(WAIT // 1000):
+        with suppress(TimeoutError):  # the question may come, or go, before the click
+            if asked.count():
+                asked.first.click(timeout=1000)
+            elif prompt.inner_text() == "[ ]:":
+                page.locator(".jp-Notebook .cm-content").first.click(timeout=1000)
+                page.keyboard.press("Control+Enter")
+            elif re.fullmatch(r"\[\d+\]:", prompt.inner_text()):
+                return
+        page.wait_for_timeout(1000)
+    raise AssertionError(f"the first cell was not run: {page.inner_text('body')[-2000:]}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import WAIT, chromium, jupyterlab, needs_chromium
+from browser import WAIT, chromium, jupyterlab, needs_chromium, run_first_cell
 
 from facekit.course.folders import find_lessons
 
@@ -70,14 +70,7 @@ def page(request, server, browser) -> Iterator:
     page = browser.new_page(viewport={"width": 1024, "height": 3000})
     page.set_default_timeout(WAIT)
     page.goto(address.format(name))
-    first = page.locator(".jp-Notebook .jp-InputPrompt").first
-    for _ in range(20):  # a cell that is run before the kernel listens is not run
-        page.locator(".jp-Notebook .cm-content").first.click()
-        page.keyboard.press("Control+Enter")
-        page.wait_for_timeout(1000)
-        if first.inner_text() != "[ ]:":
-            break
-    page.wait_for_function("() => document.querySelector('.jp-InputPrompt')?.textContent.match(/\\[\\d+\\]/)")
+    run_first_cell(page)
     page.locator(".jp-OutputArea .jupyter-widgets").first.wait_for()
     assert not page.locator(".jp-OutputArea-output[data-mime-type*=error]").count(), page.inner_text(".jp-OutputArea")
     yield page

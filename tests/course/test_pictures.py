@@ -68,8 +68,9 @@ def test_in_jupyterlab(tmp_path):
     with_pictures(tmp_path / "a.ipynb")
     with jupyterlab(tmp_path) as address, chromium() as browser:
         page = browser.new_page()
+        page.set_default_timeout(WAIT)
         page.goto(address.format("a.ipynb"))
-        page.locator(".jp-RenderedImage img").nth(1).wait_for(timeout=WAIT)
+        page.locator(".jp-RenderedImage img").nth(1).wait_for()
         tell = "images => images.map(it => [it.alt, it.naturalWidth, it.width, it.getAttribute('class') || ''])"
         first, second = page.locator(".jp-RenderedImage img").evaluate_all(tell)
     own = plots.SHARP * plots.WIDTH * plots.DPI
